@@ -1,0 +1,11 @@
+"""Helper code of the notebooks: the spatial attention layer, the model, the protocol, the embedded benchmark."""
+
+__version__ = "0.1.0"
+
+
+class InputError(ValueError):
+    """Bad input, told in one sentence: what was found, what was expected, what to do."""
+
+    def _render_traceback_(self):
+        # IPython asks an exception for its own picture: a notebook shows the sentence, not the stack.
+        return [f"{type(self).__name__}: {self}"]

@@ -1,0 +1,232 @@
+"""The network of Fig. 3: a ResNet, six part classifiers (P), three deeply supervised branches (DS), two places for SA."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from . import InputError
+from .attention import FORMS, SpatialAttention, attended_pool
+
+PARTS = 6            # m of section 3.1
+REDUCED = 256        # channels after the shared 1x1 convolution
+LAMBDA = 0.2         # the weight of the auxiliary losses
+
+# The eight rows of Table 2. `sa1`: attention on the stage-4 map; `sa2`: attention in the DS branches.
+VARIANTS = {
+    "b": (), "b_sa1": ("sa1",),
+    "b_ds": ("ds",), "b_ds_sa2": ("ds", "sa2"), "b_ds_sa12": ("ds", "sa1", "sa2"),
+    "b_p_ds": ("parts", "ds"), "b_p_ds_sa2": ("parts", "ds", "sa2"), "b_p_ds_sa12": ("parts", "ds", "sa1", "sa2"),
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Where the paper's text and its released code differ."""
+
+    mean_after_sa: bool      # released: a mean over HW on top of weights that already sum to 1
+    ds_reduced: bool         # released: a 1x1 convolution to 256 channels in front of every DS classifier
+    equal_loss: bool         # released: all ten losses with weight 1; paper: 0.8 / 0.2
+    erase_area: tuple        # random erasing: smallest and largest share of the image
+
+
+RECIPES = {"paper": Recipe(False, False, False, (0.02, 0.4)), "released": Recipe(True, True, True, (0.02, 0.2))}
+
+# name -> (torchvision constructor, channels of stages 1-4)
+BACKBONES = {
+    "resnet50": (lambda: torchvision.models.resnet50(), (256, 512, 1024, 2048)),
+    "resnet18": (lambda: torchvision.models.resnet18(), (64, 128, 256, 512)),
+    # one bottleneck a stage, a quarter of the inner width: 4.6 M parameters, the paper's channel numbers
+    "thin": (lambda: torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16),
+             (256, 512, 1024, 2048)),
+}
+
+
+def known(kind: str, name: str, names) -> str:
+    """`name` if it is one of `names`, else an InputError that lists them."""
+    if name not in names:
+        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
+    return name
+
+
+class ReIDNet(nn.Module):
+    """Backbone, heads and pooling of Fig. 3.
+
+    num_classes: training identities. variant: a key of VARIANTS. form: the attention form of SA1 and SA2 ("none":
+    the variant without SA). recipe: "paper", "released" or a Recipe. dropout: before the 1x1 convolution (section 4).
+    weights: "none", "imagenet" (torchvision's own download) or the path of a state_dict of the backbone.
+    Raises InputError for an unknown name or weights that cannot be had.
+    """
+
+    def __init__(self, num_classes: int, variant: str = "b_p_ds_sa2", form: str = "softmax", recipe="paper",
+                 backbone: str = "resnet50", dropout: float = 0.5, weights: str = "none"):
+        super().__init__()
+        blocks = VARIANTS[known("variant", variant, VARIANTS)]
+        known("attention form", form, FORMS)
+        self.recipe = recipe if isinstance(recipe, Recipe) else RECIPES[known("recipe", recipe, RECIPES)]
+        make, channels = BACKBONES[known("backbone", backbone, BACKBONES)]
+        self.sa1 = SpatialAttention(form if "sa1" in blocks else "none")   # on the stage-4 map, before any pooling
+        self.sa2_form = form if "sa2" in blocks else "none"                # in the DS branches
+        self.parts = PARTS if "parts" in blocks else 1                     # without P the whole map is the one part
+        self.channels = channels
+
+        net = make()
+        self.loaded = _load_backbone(net, backbone, weights)
+        for module in net.layer4[0].modules():                             # last stride 1: 24x8 at 384x128
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                module.stride = (1, 1)
+        net.fc = nn.Identity()
+        self.backbone = net
+
+        self.dropout = nn.Dropout(dropout)
+        self.reduce = nn.Sequential(nn.Conv2d(channels[3], REDUCED, 1, bias=False), nn.BatchNorm2d(REDUCED), nn.ReLU())
+        nn.init.kaiming_normal_(self.reduce[0].weight, mode="fan_out")
+        self.final = _classifier(REDUCED, num_classes)                     # l_F
+        self.stages = nn.ModuleList()                                      # l_s1 .. l_s3
+        if "ds" in blocks:
+            for c in channels[:3]:
+                head = _classifier(REDUCED if self.recipe.ds_reduced else c, num_classes)
+                self.stages.append(nn.Sequential(nn.Linear(c, REDUCED, bias=False), head) if self.recipe.ds_reduced else head)
+        self.part = nn.ModuleList(_classifier(REDUCED, num_classes) for _ in range(self.parts if self.parts > 1 else 0))
+
+    # -- the backbone and its pooling
+
+    def feature_maps(self, images: Tensor) -> list:
+        """images: (B, 3, H, W) -> the maps of stages 1-4, (B, C, H/4, W/4), H/8, H/16 and H/16 again."""
+        net = self.backbone
+        x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
+        maps = []
+        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
+            x = layer(x)
+            maps.append(x)
+        if self.parts > 1 and x.shape[2] % self.parts:
+            h, step = images.shape[2], 16 * self.parts
+            near = sorted({max(step, h // step * step), (h // step + 1) * step})
+            raise InputError(f"an input {h} pixels high gives a stage-4 map of {x.shape[2]} rows, which six parts do not divide; "
+                             f"the nearest heights that work: {', '.join(map(str, near))}")
+        return maps
+
+    def attend(self, stage4: Tensor) -> Tensor:
+        """SA1, the one call that forward and embed share: (B, C, H, W) -> (B, C, H, W).
+
+        Recipe paper: weights with mean 1, so that averages over the map or over parts keep the scale of GAP.
+        """
+        if self.sa1.form == "none":
+            return stage4
+        cells = 1 if self.recipe.mean_after_sa else stage4.shape[2] * stage4.shape[3]
+        return self.sa1(stage4) * cells
+
+    def pool_parts(self, attended: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, m, 1): average pooling inside m horizontal stripes (m = 1 without P)."""
+        B, C, H, W = attended.shape
+        return attended.reshape(B, C, self.parts, H // self.parts * W).mean(3, keepdim=True)
+
+    def pool_stage(self, f: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C): SA2 and the average pooling of a DS branch."""
+        G = attended_pool(f, self.sa2_form)
+        if self.recipe.mean_after_sa and self.sa2_form != "none":
+            G = G / (f.shape[2] * f.shape[3])
+        return G
+
+    # -- heads
+
+    def main_logits(self, pooled: Tensor) -> dict:
+        """pooled: (B, C, m, 1) -> logits of the parts (with P) and of the main head `final`."""
+        g = self.reduce(self.dropout(pooled))                              # (B, 256, m, 1)
+        logits = {f"part{k + 1}": head(g[:, :, k, 0]) for k, head in enumerate(self.part)}
+        logits["final"] = self.final(g.mean(dim=(2, 3)))                   # another GAP, over the parts
+        return logits
+
+    def forward(self, images: Tensor) -> dict:
+        """images: (B, 3, H, W) -> {name: logits (B, num_classes)}; names final, part1-6, stage1-3 as the variant has them."""
+        maps = self.feature_maps(images)
+        logits = self.main_logits(self.pool_parts(self.attend(maps[3])))
+        return logits | {f"stage{i + 1}": head(self.pool_stage(maps[i])) for i, head in enumerate(self.stages)}
+
+    def embed(self, images: Tensor, kind: str = "global") -> Tensor:
+        """Retrieval vectors; all heads are thrown away.
+
+        kind: "global", the pooled stage-4 map (B, C); "parts", six pooled parts, each L2-normalised (B, 6C), only in
+        variants with P. Compared by Euclidean distance. Raises InputError otherwise.
+        """
+        return self.embed_all(images)[known("retrieval vector", kind, self.vectors)]
+
+    @property
+    def vectors(self) -> tuple:
+        return ("global", "parts") if self.parts > 1 else ("global",)
+
+    def embed_all(self, images: Tensor) -> dict:
+        """Every retrieval vector of the variant from one pass: {kind: (B, D)}."""
+        parts = self.pool_parts(self.attend(self.feature_maps(images)[3]))  # (B, C, m, 1)
+        out = {"global": parts.mean(dim=(2, 3))}
+        if self.parts > 1:
+            out["parts"] = nn.functional.normalize(parts[..., 0], dim=1).transpose(1, 2).flatten(1)
+        return out
+
+    def parameter_groups(self, lr: float) -> list:
+        """SGD groups: layers with loaded weights at lr / 10 (section 4), the others at lr."""
+        backbone = list(self.backbone.parameters())
+        ids = {id(p) for p in backbone}
+        heads = [p for p in self.parameters() if id(p) not in ids]
+        return [{"params": backbone, "lr": lr * (0.1 if self.loaded else 1.0)}, {"params": heads, "lr": lr}]
+
+
+def _classifier(channels: int, num_classes: int) -> nn.Linear:
+    linear = nn.Linear(channels, num_classes)
+    nn.init.normal_(linear.weight, std=0.001)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _load_backbone(net: nn.Module, backbone: str, weights: str) -> bool:
+    """Fill the backbone. Returns whether anything was loaded."""
+    if weights == "none":
+        return False
+    if weights == "imagenet":
+        if backbone == "thin":
+            raise InputError("there are no ImageNet weights for the thin backbone; use weights=none, or backbone=resnet50")
+        try:
+            state = torchvision.models.get_model_weights(backbone).DEFAULT.get_state_dict(progress=True)
+        except OSError as error:  # URLError is one
+            raise InputError(f"the ImageNet weights of {backbone} are not on this machine and could not be downloaded "
+                             f"({error}); go online once, give the path of a state_dict, or use weights=none") from error
+    else:
+        if not Path(weights).is_file():
+            raise InputError(f"no weights at {weights}; expected 'none', 'imagenet' or the path of a state_dict")
+        try:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+        except Exception as error:
+            raise InputError(f"{weights} is not a readable state_dict of {backbone} ({type(error).__name__})") from error
+    own = net.state_dict()
+    fit = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape and not k.startswith("fc.")}
+    missing = [k for k in own if k not in fit and not k.startswith("fc.") and not k.endswith("num_batches_tracked")]
+    if missing:
+        raise InputError(f"the weights {weights} do not fit {backbone}: {len(missing)} tensors are missing or of another "
+                         f"shape, first {missing[0]}")
+    net.load_state_dict(fit, strict=False)
+    return True
+
+
+def loss_weights(names, recipe="paper", lam: float = LAMBDA) -> dict:
+    """Weight of every loss: (1 - lam) sum l_p + lam sum l_s + lam l_F; without P, l_F takes the place of the parts.
+
+    names: the names of the logits. Backbone alone: l_F with weight 1. Recipe released: every loss with weight 1.
+    """
+    recipe = recipe if isinstance(recipe, Recipe) else RECIPES[known("recipe", recipe, RECIPES)]
+    names = list(names)
+    if recipe.equal_loss or names == ["final"]:
+        return dict.fromkeys(names, 1.0)
+    parts = any(name.startswith("part") for name in names)
+    main = "part" if parts else "final"
+    return {name: 1 - lam if name.startswith(main) else lam for name in names}
+
+
+def reid_loss(logits: dict, target: Tensor, recipe="paper") -> Tensor:
+    """L_total of section 3.1: weighted sum of one cross-entropy per head.
+
+    logits: {name: (B, num_classes)}; target: (B,) class numbers; recipe: "paper" or "released". Returns a scalar.
+    """
+    weights = loss_weights(logits, recipe)
+    return sum(weights[name] * nn.functional.cross_entropy(value, target) for name, value in logits.items())

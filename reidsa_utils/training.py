@@ -1,0 +1,440 @@
+"""One run: benchmark x variant x form x recipe x profile x seed -> a run record.
+
+    python -m reidsa_utils.training --set profile=smoke --set variant=b_p_ds_sa2 --set form=l1
+
+A run needs no notebook. Killed and started again, it goes on from the last finished epoch and ends with the same
+numbers, bit for bit on a CPU with as many threads: every epoch draws its order, its augmentation and its dropout from
+generators seeded by (seed, epoch), so the checkpoint needs no generator states.
+"""
+
+import argparse
+import hashlib
+import io
+import json
+import math
+import os
+import platform
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torchvision
+from tqdm import tqdm
+
+from . import InputError, __version__
+from .attention import FORMS
+from .benchmarks import LAYOUTS, Benchmark, load_benchmark, load_images
+from .metrics import euclidean, evaluate_ranking
+from .model import BACKBONES, RECIPES, VARIANTS, ReIDNet, known, reid_loss
+from .reranking import rerank
+from .synthetic import render_benchmark
+
+ROOT = Path(__file__).resolve().parents[1]
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
+
+# Size, data, epochs, batch and schedule. `scale` is the share of the published sizes that is rendered.
+PROFILES = {
+    "smoke": dict(height=96, width=32, scale=0.016, epochs=2, batch=16, lr=0.05, warmup=10, decay_at=0.7, backbone="thin"),
+    "demo": dict(height=96, width=32, scale=0.107, epochs=16, batch=32, lr=0.05, warmup=100, decay_at=0.7, backbone="thin"),
+    "laptop": dict(height=192, width=64, scale=0.2, epochs=10, batch=32, lr=0.05, warmup=100, decay_at=0.7, backbone="thin"),
+    # section 4: 384x128, ResNet-50, batch 48, 0.1 -> 0.01 after 40 epochs; 60 epochs as in the released ablation
+    "paper": dict(height=384, width=128, scale=1.0, epochs=60, batch=48, lr=0.1, warmup=0, decay_at=2 / 3, backbone="resnet50",
+                  weights="imagenet", data="real"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything a run depends on. Values left at None come from the profile."""
+
+    benchmark: str = "market1501"
+    data: str | None = None         # "embedded" (rendered), "real" (the folder in REIDSA_DATA) or a folder
+    variant: str = "b_p_ds_sa2"
+    form: str = "softmax"           # of the variant's SA; "none" in variants without SA
+    recipe: str = "paper"
+    profile: str = "demo"
+    seed: int = 0
+    backbone: str | None = None
+    weights: str | None = None      # "none", "imagenet" or the path of a state_dict
+    height: int | None = None       # pixels
+    width: int | None = None
+    scale: float | None = None      # of the rendered benchmark
+    data_seed: int = 0              # of the rendered benchmark: fixed over the runs of a table
+    epochs: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    warmup: int | None = None       # steps from lr / 100 to lr
+    decay_at: float | None = None   # share of the epochs after which lr is divided by ten
+    momentum: float = 0.9           # nesterov, as in the released code
+    weight_decay: float = 5e-4
+    dropout: float = 0.47           # section 4: 0.47 on Market-1501
+    flip: bool = True
+    erasing: bool = True            # random erasing: on in Tables 1 and 3, off in Table 2
+    rerank: bool = True             # also report re-ranked numbers
+    threads: int = 0                # 0: all cores
+    device: str = "auto"
+    run_dir: str = ""               # "": a folder of runs/ named after the run
+
+
+def configure(parameters: dict) -> Config:
+    """A checked Config from named values; text is turned into the field's type.
+
+    Raises InputError that names the known ones for an unknown parameter, variant, form, recipe, profile or value.
+    """
+    types = {f.name: f.type for f in fields(Config)}
+    unknown = [name for name in parameters if name not in types]
+    if unknown:
+        raise InputError(f"unknown parameter {', '.join(map(repr, unknown))}; known: {', '.join(types)}")
+    values = {}
+    for name, value in parameters.items():
+        kind = next(t for t in (bool, int, float, str) if t.__name__ in str(types[name]))
+        optional = "None" in str(types[name])
+        if value is None or (optional and value in ("None", "")):
+            if not optional:
+                raise InputError(f"{name} has no value; expected {kind.__name__}")
+            values[name] = None
+            continue
+        try:
+            if kind is bool and str(value).lower() not in ("true", "false", "0", "1"):
+                raise ValueError
+            if kind is int and float(value) != int(float(value)):
+                raise ValueError
+            values[name] = str(value).lower() in ("true", "1") if kind is bool else kind(float(value)) if kind is int else kind(value)
+        except (TypeError, ValueError):
+            raise InputError(f"{name} is {value!r}; expected {kind.__name__}") from None
+    config = Config(**values)
+    profile = PROFILES[known("profile", config.profile, PROFILES)]
+    defaults = {"data": "embedded", "weights": "none"} | profile
+    config = replace(config, **{k: v for k, v in defaults.items() if getattr(config, k) is None})
+    known("benchmark", config.benchmark, LAYOUTS)
+    blocks = VARIANTS[known("variant", config.variant, VARIANTS)]
+    known("attention form", config.form, FORMS)
+    known("recipe", config.recipe, RECIPES)
+    known("backbone", config.backbone, BACKBONES)
+    if "sa1" not in blocks and "sa2" not in blocks:
+        config = replace(config, form="none")
+    bounds = {"height": (32, 4096), "width": (16, 4096), "epochs": (1, 10**5), "batch": (2, 10**5), "lr": (0, 100), "threads": (0, 4096),
+              "dropout": (0, 0.99), "decay_at": (0, 1), "warmup": (0, 10**7), "seed": (0, 2**31), "scale": (0, 4),
+              "momentum": (0, 1), "weight_decay": (0, 1), "data_seed": (0, 2**31)}
+    for name, (low, high) in bounds.items():
+        if not low <= getattr(config, name) <= high:
+            raise InputError(f"{name} is {getattr(config, name)}; expected between {low} and {high}")
+    return config
+
+
+def notebook_parameters(namespace: dict) -> dict:
+    """What a notebook's parameters cell (and papermill) set: the names in `namespace` that Python did not put there.
+
+    To be called right after the parameters cell, so that a misspelt parameter, which papermill lets pass, is seen.
+    """
+    ipython = {"In", "Out", "exit", "quit", "open", "get_ipython", "notebook_parameters"}
+    return {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ipython}
+
+
+def default_run_dir(config: Config) -> Path:
+    source = config.data if config.data in ("embedded", "real") else "real"
+    name = "-".join([config.benchmark, source, config.profile, config.variant, config.form, config.recipe, f"s{config.seed}"])
+    return ROOT / "runs" / name
+
+
+# ---------------------------------------------------------------------------------------------- data
+
+def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
+    """The benchmark of a run; the embedded one is rendered into runs/data on first use."""
+    if config.data == "embedded":
+        root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}"
+        folder = render_benchmark(config.benchmark, root, config.scale, config.data_seed, workers=os.cpu_count() or 1, progress=progress)
+        return load_benchmark(config.benchmark, folder)
+    if config.data == "real":
+        if not os.environ.get("REIDSA_DATA"):
+            raise InputError("data=real needs the environment variable REIDSA_DATA: set it to the folder that holds the benchmark, "
+                             "or use data=embedded")
+        return load_benchmark(config.benchmark, os.environ["REIDSA_DATA"])
+    return load_benchmark(config.benchmark, config.data)
+
+
+def augment(images: np.ndarray, rng: np.random.Generator, flip: bool = True, erasing: bool = True,
+            erase_area: tuple = (0.02, 0.4)) -> np.ndarray:
+    """Random flip and random erasing (p = 0.5 each) on a batch (B, H, W, 3) uint8, in place.
+
+    Erasing (reference [39]): a rectangle of erase_area of the image, aspect 0.3 to 1 / 0.3, filled with random pixels.
+    """
+    B, H, W, _ = images.shape
+    if flip:
+        chosen = rng.random(B) < 0.5
+        images[chosen] = images[chosen, :, ::-1]
+    for image in images if erasing else ():
+        if rng.random() >= 0.5:
+            continue
+        for _ in range(100):
+            area, aspect = rng.uniform(*erase_area) * H * W, math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
+            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            if 0 < h < H and 0 < w < W:
+                y, x = rng.integers(H - h + 1), rng.integers(W - w + 1)
+                image[y:y + h, x:x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
+                break
+    return images
+
+
+def to_input(images: np.ndarray, device="cpu") -> torch.Tensor:
+    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, normalised with ImageNet's mean and deviation, channels last."""
+    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
+    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
+    return ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+
+
+def write_atomic(path, data: bytes) -> None:
+    """Write a file whole or not at all. Raises InputError if the disk refuses, and keeps what was there."""
+    path = Path(path)
+    partial = path.with_name(path.name + ".partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(partial, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except OSError as error:
+        partial.unlink(missing_ok=True)
+        kept = "; the one written before is kept" if path.exists() else ""
+        raise InputError(f"could not write {path} ({len(data):,} bytes: {error.strerror}){kept}; free some space and start the same "
+                         "run again") from error
+
+
+# ---------------------------------------------------------------------------------------------- one run
+
+def learning_rate(config: Config, epoch: int, step: int) -> float:
+    """lr of the new layers: `step` counts from the start of the run, `epoch` from 0."""
+    lr = config.lr * (0.1 if epoch >= round(config.decay_at * config.epochs) else 1.0)
+    return lr * min(1.0, 0.01 + 0.99 * step / config.warmup) if config.warmup else lr
+
+
+def extract(model: ReIDNet, images: np.ndarray, batch: int = 64, device="cpu", tick=None) -> dict:
+    """Retrieval vectors of all images: {kind: (N, D) float32}. Puts the model into eval mode."""
+    model.eval()
+    out = {}
+    with torch.inference_mode():
+        for i in range(0, len(images), batch):
+            for kind, vectors in model.embed_all(to_input(images[i:i + batch], device)).items():
+                out.setdefault(kind, []).append(vectors.float().cpu().numpy())
+            if tick:
+                tick(min(batch, len(images) - i))
+    return {kind: np.concatenate(v) for kind, v in out.items()}
+
+
+def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool = True) -> dict:
+    """Metrics of every retrieval vector, plain and re-ranked: {"global": {...}, "global+rerank": {...}, ...}."""
+    results = {}
+    for kind in query:
+        matrices = {kind: lambda k=kind: euclidean(query[k], gallery[k])}
+        if with_rerank:
+            matrices[f"{kind}+rerank"] = lambda k=kind: rerank(query[k], gallery[k])
+        for name, matrix in matrices.items():
+            r = evaluate_ranking(matrix(), benchmark.query.ids, benchmark.gallery.ids, benchmark.query.cameras, benchmark.gallery.cameras)
+            ap = [None if np.isnan(v) else round(float(v), 5) for v in r.average_precision]
+            results[name] = {"rank1": float(r.cmc[0]), "rank5": float(r.cmc[4]), "rank10": float(r.cmc[9]), "mean_ap": r.mean_ap,
+                             "mean_ap_trapezoid": r.mean_ap_trapezoid, "skipped": r.skipped, "average_precision": ap}
+    return results
+
+
+def train(config: Config, progress: bool = True) -> dict:
+    """Train and evaluate one run; returns its record (also in run_dir/record.json).
+
+    A run that is finished is read, one that was broken off goes on from its last checkpoint. Raises InputError for bad
+    input, a checkpoint of another configuration, a full disk, or a loss that is no longer finite.
+    """
+    started = time.time()
+    run_dir = Path(config.run_dir) if config.run_dir else default_run_dir(config)
+    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    benchmark = open_benchmark(config, progress)
+    classes, targets = np.unique(benchmark.train.ids, return_inverse=True)
+    if config.batch > len(targets):
+        raise InputError(f"batch is {config.batch}, and {benchmark.title} at {benchmark.folder} has {len(targets)} training images; "
+                         "choose a smaller batch")
+    # Where the data lies and where the run goes do not change the numbers; the data itself does.
+    identity = {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data", "device", "rerank")}
+    identity |= {"fingerprint": benchmark.fingerprint()}
+    record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
+    if record_path.exists():
+        record = json.loads(record_path.read_text())
+        _same_run(record["identity"], identity, record_path)
+        return record
+
+    torch.manual_seed(config.seed)
+    model = ReIDNet(len(classes), config.variant, config.form, config.recipe, config.backbone, config.dropout, config.weights)
+    model.to(device, memory_format=torch.channels_last)
+    optimizer = torch.optim.SGD(model.parameter_groups(config.lr), lr=config.lr, momentum=config.momentum, nesterov=True,
+                                weight_decay=config.weight_decay)
+    factors = [group["lr"] / config.lr for group in optimizer.param_groups]
+    epoch, history, seconds = 0, [], 0.0
+    if checkpoint_path.exists():
+        state = _read_checkpoint(checkpoint_path)
+        _same_run(state["identity"], identity, checkpoint_path)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        epoch, history, seconds = state["epoch"], state["history"], state["seconds"]
+
+    images = load_images(benchmark.train.paths, config.height, config.width)
+    steps = len(targets) // config.batch  # the last, smaller batch is dropped, as in the released code
+    tests = len(benchmark.query) + len(benchmark.gallery)
+    report = _Progress(run_dir, config.epochs * steps * config.batch, tests, progress)
+    report.start("training", epoch * steps * config.batch)
+    target_all = torch.from_numpy(targets)
+    for epoch in range(epoch, config.epochs):
+        clock = time.time()
+        rng = np.random.default_rng([config.seed, 7, epoch])
+        torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout
+        order, total, correct = rng.permutation(len(targets)), 0.0, 0
+        model.train()
+        for step in range(steps):
+            lr = learning_rate(config, epoch, epoch * steps + step)
+            for group, factor in zip(optimizer.param_groups, factors, strict=True):
+                group["lr"] = lr * factor
+            chosen = order[step * config.batch:(step + 1) * config.batch]
+            x = to_input(augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area), device)
+            target = target_all[chosen].to(device)
+            logits = model(x)
+            loss = reid_loss(logits, target, config.recipe)
+            value = loss.item()
+            if not math.isfinite(value):
+                report.close()
+                raise InputError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning rate {lr:g}; lower "
+                                 f"lr or lengthen warmup (the checkpoint of epoch {epoch} is kept in {run_dir})")
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            total += value
+            correct += int((logits["final"].argmax(1) == target).sum())
+            report.update(config.batch, epoch=epoch + 1, loss=value)
+        seconds += time.time() - clock
+        history.append({"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr})
+        state = {"identity": identity, "epoch": epoch + 1, "history": history, "seconds": seconds,
+                 "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        write_atomic(checkpoint_path, buffer.getvalue())
+
+    report.start("evaluating", 0)
+    features = [extract(model, load_images(split.paths, config.height, config.width), device=device, tick=report.update)
+                for split in (benchmark.query, benchmark.gallery)]
+    metrics = evaluate(*features, benchmark, config.rerank)
+    report.close()
+    record = {
+        "config": {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data")}, "identity": identity,
+        "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
+        "parameters": sum(p.numel() for p in model.parameters()), "history": history, "metrics": metrics,
+        "seconds": {"training": round(seconds, 1), "this_call": round(time.time() - started, 1)},
+        "code": code_version(), "versions": versions(), "device": device_name(device), "threads": torch.get_num_threads()}
+    write_atomic(record_path, (json.dumps(record, indent=1) + "\n").encode())
+    return record
+
+
+def load_run(run_dir, device="cpu") -> tuple:
+    """A trained run for looking at: (model in eval mode, Config, Benchmark)."""
+    run_dir = Path(run_dir)
+    if not (run_dir / "checkpoint.pt").exists():
+        raise InputError(f"no checkpoint in {run_dir}; train that run first (make reproduce, or python -m reidsa_utils.training)")
+    state = _read_checkpoint(run_dir / "checkpoint.pt")
+    config = configure({k: v for k, v in state["identity"].items() if k != "fingerprint"})
+    benchmark = open_benchmark(config)
+    classes = len(set(benchmark.train.ids.tolist()))
+    model = ReIDNet(classes, config.variant, config.form, config.recipe, config.backbone, config.dropout)
+    model.load_state_dict(state["model"])
+    return model.to(device).eval(), config, benchmark
+
+
+def _read_checkpoint(path: Path) -> dict:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this run anew") from error
+
+
+def _same_run(there: dict, asked: dict, path: Path) -> None:
+    names = sorted(k for k in set(there) | set(asked) if there.get(k) != asked.get(k))
+    if names:
+        found = ", ".join(f"{k}={there.get(k)} (asked for {asked.get(k)})" for k in names[:4])
+        raise InputError(f"{path} belongs to another configuration: {found}; give another run_dir, or delete that folder")
+
+
+class _Progress:
+    """A tqdm bar for people and progress.json for the program that started several runs at once."""
+
+    def __init__(self, run_dir: Path, n_train: int, n_test: int, show: bool):
+        self.file, self.totals, self.show = run_dir / "progress.json", {"training": n_train, "evaluating": n_test}, show
+        self.bar, self.last = None, 0.0
+
+    def start(self, stage: str, done: int) -> None:
+        self.close()
+        self.stage, self.last = stage, 0.0
+        self.bar = tqdm(total=self.totals[stage], initial=done, desc=stage, unit=" images", disable=not self.show, file=sys.stderr,
+                        mininterval=0.5 if sys.stderr.isatty() else 5, dynamic_ncols=sys.stderr.isatty())
+        self.done = done
+
+    def update(self, n: int, **values) -> None:
+        self.done += n
+        if values:
+            self.bar.set_postfix({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False)
+        self.bar.update(n)
+        if time.time() - self.last > 1:
+            self.last = time.time()
+            state = {"stage": self.stage, "done": self.done, "totals": self.totals, **values}
+            write_atomic(self.file, json.dumps(state).encode())
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def code_version() -> dict:
+    """The commit, whether the tree differs from it, and a hash of the helper module's sources."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+
+    def git(*arguments):
+        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    try:
+        commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "reidsa_utils")
+    except OSError:  # no git here
+        commit = changed = None
+    return {"version": __version__, "commit": commit, "changed": bool(changed), "sources": digest.hexdigest()[:16]}
+
+
+def versions() -> dict:
+    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
+            "numpy": np.__version__, "opencv": cv2.__version__}
+
+
+def device_name(device: str) -> str:
+    return torch.cuda.get_device_name() if str(device).startswith("cuda") else f"CPU ({platform.machine()})"
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m reidsa_utils.training", description=__doc__.splitlines()[0])
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="pairs",
+                        help="a parameter: " + ", ".join(f.name for f in fields(Config)))
+    arguments = parser.parse_args(argv)
+    try:
+        bad = [pair for pair in arguments.pairs if "=" not in pair]
+        if bad:
+            raise InputError(f"--set {bad[0]}: expected KEY=VALUE")
+        record = train(configure(dict(pair.split("=", 1) for pair in arguments.pairs)))
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    for name, m in record["metrics"].items():
+        print(f"{name:16} rank-1 {m['rank1']:.3f}   mAP {m['mean_ap']:.3f}   mAP (trapezoid) {m['mean_ap_trapezoid']:.3f}   ({record['source']})")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
