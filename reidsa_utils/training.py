@@ -132,8 +132,7 @@ def notebook_parameters(namespace: dict) -> dict:
 
     To be called right after the parameters cell, so that a misspelt parameter, which papermill lets pass, is seen.
     """
-    ipython = {"In", "Out", "exit", "quit", "open", "get_ipython", "notebook_parameters"}
-    return {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ipython}
+    return {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ("In", "Out") and not callable(v)}
 
 
 def default_run_dir(config: Config) -> Path:

@@ -1,0 +1,25 @@
+# Every target makes .venv on first use. Without make: see README, "Set-up".
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+# glibc otherwise gives every large block back to the system and takes it again: a tenth of a training step
+export MALLOC_MMAP_MAX_ := 0
+export MALLOC_TRIM_THRESHOLD_ := 100000000000
+export MALLOC_TOP_PAD_ := 536870912
+
+reproduce: $(VENV)/installed
+	$(PY) reproduce.py
+
+test: $(VENV)/installed
+	$(PY) -m pytest
+
+lab: $(VENV)/installed
+	$(PY) -m jupyterlab notebooks
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python {sys.version.split()[0]} found, 3.11 or newer needed: make PYTHON=python3.12 ...")'
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
+	@touch $@
+
+.PHONY: reproduce test lab

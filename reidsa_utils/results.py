@@ -1,0 +1,122 @@
+"""Run records: read, check, gather into tables beside the paper's numbers, publish.
+
+    python -m reidsa_utils.results publish runs/reproduce/demo
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from . import InputError
+
+ROOT = Path(__file__).resolve().parents[1]
+NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions", "identity")
+
+# Table 3 of the paper: rank-1 and mAP in percent, without re-ranking, with and without SA2.
+TABLE3 = {"market1501": {"sa": (93.3, 81.7), "none": (92.5, 79.6)}, "dukemtmc_reid": {"sa": (84.3, 72.1), "none": (83.4, 70.3)},
+          "cuhk03_np_labeled": {"sa": (64.3, 61.4), "none": (61.9, 60.3)}, "cuhk03_np_detected": {"sa": (58.9, 57.5), "none": (57.8, 55.8)}}
+
+
+def read_records(folder) -> list:
+    """All run records under a folder, in a fixed order. Raises InputError for a missing folder or a broken record."""
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"no folder {folder} with run records; run `make reproduce`, or use records=\"results\"")
+    records = []
+    for path in sorted([*folder.rglob("record.json"), *folder.glob("*.json")]):
+        try:
+            record = json.loads(path.read_text())
+        except ValueError as error:
+            raise InputError(f"{path} is not valid JSON ({error}); delete it and run that run again") from error
+        missing = [key for key in NEEDED if key not in record]
+        if missing:
+            raise InputError(f"{path} is no complete run record: {', '.join(missing)} missing; delete it and run that run again")
+        records.append(record)
+    return records
+
+
+def table(records: list, vector: str | None = None) -> pd.DataFrame:
+    """One row per run and retrieval vector (all of them, or the named one): settings, rank-1 and both mAPs in percent."""
+    rows = []
+    for record in records:
+        config = record["config"]
+        for name, m in record["metrics"].items():
+            if vector in (None, name):
+                rows.append({"benchmark": config["benchmark"], "source": record["source"], "profile": config["profile"],
+                             "variant": config["variant"], "form": config["form"], "recipe": config["recipe"], "erasing": config["erasing"],
+                             "epochs": config["epochs"], "seed": config["seed"], "vector": name, "rank1": 100 * m["rank1"],
+                             "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
+    return pd.DataFrame(rows)
+
+
+def aggregate(runs: pd.DataFrame) -> pd.DataFrame:
+    """Mean, standard deviation and number of seeds of every cell of a table of runs."""
+    keys = ["benchmark", "source", "profile", "variant", "form", "recipe", "erasing", "epochs", "vector"]
+    out = runs.groupby(keys, sort=False).agg(rank1=("rank1", "mean"), rank1_sd=("rank1", "std"), mAP=("mAP", "mean"),
+                                             mAP_sd=("mAP", "std"), seeds=("seed", "nunique"))
+    return out.reset_index()
+
+
+def table3_row(cells: pd.DataFrame, benchmark: str) -> pd.DataFrame:
+    """Table 3 for one benchmark: each attention form against no attention, the paper's difference beside ours.
+
+    cells: rows of aggregate() of b_p_ds and b_p_ds_sa2, of one source, profile, recipe and retrieval vector; what is
+    compared is the difference, never the level: a rendered benchmark is no Market-1501.
+    """
+    base = cells[(cells.variant == "b_p_ds") & (cells.benchmark == benchmark)]
+    if len(base) != 1:
+        raise InputError(f"found {len(base)} cells of b_p_ds for {benchmark}, expected 1; name one profile, recipe and vector")
+    paper = [s - n for s, n in zip(TABLE3[benchmark]["sa"], TABLE3[benchmark]["none"], strict=True)]
+    rows = []
+    for _, cell in cells[(cells.variant != "b_p_ds") & (cells.benchmark == benchmark)].iterrows():
+        rows.append({"form of SA": cell.form, "rank-1 without": base.rank1.item(), "rank-1 with": cell.rank1,
+                     "Δ rank-1": cell.rank1 - base.rank1.item(), "Δ rank-1, paper": paper[0], "mAP without": base.mAP.item(),
+                     "mAP with": cell.mAP, "Δ mAP": cell.mAP - base.mAP.item(), "Δ mAP, paper": paper[1],
+                     "seeds": int(min(cell.seeds, base.seeds.item()))})
+    return pd.DataFrame(rows)
+
+
+def save_figure(figure, name: str) -> None:
+    """Write a figure under its fixed name into figures/ (or the folder named in REIDSA_FIGURES)."""
+    folder = Path(os.environ.get("REIDSA_FIGURES", ROOT / "figures"))
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
+
+
+def publish(folder, into=ROOT / "results") -> list:
+    """Copy the records under a folder of runs into results/, named after their runs. Returns the new paths."""
+    out = []
+    for path in sorted(Path(folder).rglob("record.json")):
+        record = json.loads(path.read_text())
+        c = record["config"]
+        name = "-".join([c["benchmark"], record["source"], c["profile"], c["variant"], c["form"], c["recipe"],
+                         "erasing" if c["erasing"] else "plain", f"e{c['epochs']}", f"s{c['seed']}"])
+        Path(into).mkdir(exist_ok=True)
+        out.append(Path(into) / f"{name}.json")
+        shutil.copyfile(path, out[-1])
+    return out
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m reidsa_utils.results", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    sub = commands.add_parser("publish", help="copy the records of finished runs into results/")
+    sub.add_argument("folder")
+    arguments = parser.parse_args(argv)
+    try:
+        read_records(arguments.folder)
+        for path in publish(arguments.folder):
+            print(f"published {path.relative_to(ROOT)}")
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,160 @@
+"""The main job on the embedded benchmark: render, train three models, evaluate, draw. See README.
+
+    python reproduce.py                     about 12 minutes on 2 cores; everything goes to runs/reproduce/demo
+    python reproduce.py --profile smoke     the same path in about 2 minutes, too small to learn anything
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+RUNS = [("b_p_ds", "none"), ("b_p_ds_sa2", "softmax"), ("b_p_ds_sa2", "l1")]  # Table 3's pair, both readings of SA
+EVALUATION = 0.3  # cost of an evaluated image, in trained ones
+
+
+def papermill(notebook: str, output: Path, parameters: dict, log) -> subprocess.Popen:
+    """Start one papermill run. The output notebook is saved up to the failing cell if it fails."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / notebook), str(output), "--cwd", str(ROOT / "notebooks"),
+               "-k", "python3", "--no-progress-bar"]
+    for name, value in parameters.items():
+        command += ["-p", name, str(value)]
+    # one thread a run: two runs share the machine better than four threads do, and the numbers stay the same
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if "run_dir" in parameters else dict(os.environ)
+    return subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+
+
+def state(run_dir: Path) -> tuple:
+    """(work done, all work, what to show) of a run, from the progress file that it writes."""
+    try:
+        p = json.loads((run_dir / "progress.json").read_text())
+    except (OSError, ValueError):
+        return 0.0, None, "starting"
+    total = p["totals"]["training"] + EVALUATION * p["totals"]["evaluating"]
+    if p["stage"] == "training":
+        return p["done"], total, f"epoch {p.get('epoch', 1)}, loss {p.get('loss', float('nan')):.2f}"
+    return p["totals"]["training"] + EVALUATION * p["done"], total, "evaluating"
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
+
+
+def fail(output: Path, log: Path) -> None:
+    """Say why a notebook failed in one sentence, and where it can be read."""
+    lines = [line for line in log.read_text().splitlines() if line.strip()]
+    reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no output")
+    print(f"\nerror: {reason.strip()}\nThe executed notebook, with the error: {output}\nThe log: {log}", file=sys.stderr)
+
+
+def train_all(folder: Path, profile: str, jobs: int) -> bool:
+    """Run 05_train for every model, `jobs` at a time, with one status line. Finished runs are kept."""
+    from reidsa_utils.training import configure
+
+    waiting, running, finished, rates = [], {}, 0, []
+    for variant, form in RUNS:
+        run_dir = folder / f"{variant}-{form}"
+        parameters = {"variant": variant, "form": form, "profile": profile, "seed": 0, "threads": 1, "run_dir": str(run_dir)}
+        asked = {k: v for k, v in asdict(configure(parameters)).items() if k not in ("run_dir", "data")}
+        output = run_dir / "05_train.ipynb"
+        if (run_dir / "record.json").exists() and output.exists() and json.loads((run_dir / "record.json").read_text())["config"] == asked:
+            print(f"  {variant} ({form}): finished before, kept")
+            finished += 1
+        else:
+            waiting.append((run_dir, parameters, output))
+    shown = 0.0
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                run_dir, parameters, output = waiting.pop(0)
+                run_dir.mkdir(parents=True, exist_ok=True)
+                (run_dir / "progress.json").unlink(missing_ok=True)
+                log = open(run_dir / "papermill.log", "w")
+                running[run_dir] = (papermill("05_train.ipynb", output, parameters, log), output, log, time.time())
+            time.sleep(0.5)
+            left, parts = [], []
+            for run_dir, (process, output, log, since) in list(running.items()):
+                if process.poll() is not None:
+                    log.close()
+                    del running[run_dir]
+                    finished += 1
+                    if process.returncode:
+                        fail(output, run_dir / "papermill.log")
+                        return False
+                    rates.append(time.time() - since)
+                    print(f"\r  {run_dir.name}: done in {minutes(time.time() - since)}".ljust(shutil.get_terminal_size().columns - 1))
+                    continue
+                done, total, text = state(run_dir)
+                spent = time.time() - since
+                left.append(spent * (total - done) / done + 8 if total and done > 300 else None)
+                parts.append(f"{run_dir.name}: {text}")
+            if running and time.time() - shown > (1 if sys.stdout.isatty() else 30):
+                shown = time.time()
+                known = [v for v in left if v is not None]
+                whole = max([v + time.time() - s for v, (*_, s) in zip(known, running.values(), strict=False)] + rates, default=None)
+                eta = ""
+                if whole and len(known) == len(running):
+                    slots = sorted(known + [0.0] * (jobs - len(known)))
+                    for _ in waiting:  # the next run starts where a place is free first
+                        slots = sorted([slots[0] + whole, *slots[1:]])
+                    eta = f"   {minutes(slots[-1])} left"
+                line = f"  [{finished}/{len(RUNS)} done]{eta}   " + " · ".join(parts)
+                width = shutil.get_terminal_size().columns - 1
+                print("\r" + line[:width].ljust(width) if sys.stdout.isatty() else line, end="" if sys.stdout.isatty() else "\n", flush=True)
+    finally:
+        for process, *_ in running.values():
+            process.terminate()
+    return True
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="demo", help="demo (default), smoke or laptop")
+    parser.add_argument("--out", type=Path, help="default: runs/reproduce/PROFILE")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time")
+    arguments = parser.parse_args()
+    sys.path.insert(0, str(ROOT))
+    from reidsa_utils import InputError
+    from reidsa_utils.training import configure, open_benchmark
+
+    started = time.time()
+    folder = (arguments.out or ROOT / "runs" / "reproduce" / arguments.profile).resolve()
+    os.environ["REIDSA_FIGURES"] = str(folder / "figures")
+    try:
+        config = configure({"profile": arguments.profile})
+        print("1/3  the embedded benchmark")
+        benchmark = open_benchmark(config)
+        print(f"  {benchmark.counts['train']['images']:,} training images, {len(benchmark.query):,} queries, gallery of "
+              f"{len(benchmark.gallery):,}")
+        print(f"2/3  {len(RUNS)} trainings by papermill, {arguments.jobs} at a time")
+        if not train_all(folder, arguments.profile, arguments.jobs):
+            return 1
+        print("3/3  tables and pictures")
+        for notebook, parameters in (("06_tables.ipynb", {"records": str(folder)}), ("07_cam.ipynb", {"runs": str(folder)})):
+            output, log = folder / notebook, folder / f"{notebook}.log"
+            with open(log, "w") as file:
+                code = papermill(notebook, output, parameters, file).wait()
+            if code:
+                fail(output, log)
+                return 1
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nstopped; start the same command again and it goes on from the last finished epoch", file=sys.stderr)
+        return 130
+    print((folder / "table3.md").read_text())
+    print(f"Executed notebooks, records and checkpoints: {folder}\nFigures: {folder / 'figures'}\n"
+          f"{minutes(time.time() - started)} in all")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
