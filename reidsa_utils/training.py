@@ -39,7 +39,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
 
 # Size, data, epochs, batch and schedule. `scale` is the share of the published sizes that is rendered.
 PROFILES = {
-    "smoke": dict(height=96, width=32, scale=0.016, epochs=2, batch=16, lr=0.05, warmup=10, decay_at=0.7, backbone="thin"),
+    "smoke": dict(height=96, width=32, scale=0.016, epochs=3, batch=16, lr=0.02, warmup=10, decay_at=0.7, backbone="thin"),
     "demo": dict(height=96, width=32, scale=0.107, epochs=16, batch=32, lr=0.05, warmup=100, decay_at=0.7, backbone="thin"),
     "laptop": dict(height=192, width=64, scale=0.2, epochs=10, batch=32, lr=0.05, warmup=100, decay_at=0.7, backbone="thin"),
     # section 4: 384x128, ResNet-50, batch 48, 0.1 -> 0.01 after 40 epochs; 60 epochs as in the released ablation
