@@ -107,7 +107,8 @@ def train_all(folder: Path, profile: str, jobs: int) -> bool:
                     eta = f"   {minutes(slots[-1])} left"
                 line = f"  [{finished}/{len(RUNS)} done]{eta}   " + " · ".join(parts)
                 width = shutil.get_terminal_size().columns - 1
-                print("\r" + line[:width].ljust(width) if sys.stdout.isatty() else line, end="" if sys.stdout.isatty() else "\n", flush=True)
+                live = sys.stdout.isatty()
+                print("\r" + line[:width].ljust(width) if live else line, end="" if live else "\n", flush=True)
     finally:
         for process, *_ in running.values():
             process.terminate()

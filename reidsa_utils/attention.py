@@ -77,7 +77,7 @@ class _AttendedPool(torch.autograd.Function):
         (f,), A, p = ctx.saved_tensors, ctx.A, ctx.p
         df = _outer(g, p.detach().to(f.dtype), f)                    # g_k p(i, j)
         if ctx.form != "none":
-            dp = _sum_channels(f, g).to(p.dtype)                     # (B, HW)  sum_k g_k f_k
+            dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)  sum_k g_k f_k
             (dA,) = torch.autograd.grad(p, A, dp, retain_graph=True)
             if ctx.form == "softmax_mean":
                 dA = dA / f.shape[1]
@@ -87,10 +87,6 @@ class _AttendedPool(torch.autograd.Function):
 
 def _sum_positions(f: Tensor, p: Tensor) -> Tensor:
     return torch.einsum("bchw,bhw->bc", f, p.view(len(f), *f.shape[2:]))
-
-
-def _sum_channels(f: Tensor, g: Tensor) -> Tensor:
-    return torch.einsum("bchw,bc->bhw", f, g).flatten(1)
 
 
 def _outer(g: Tensor, p: Tensor, f: Tensor) -> Tensor:
@@ -124,7 +120,9 @@ class SpatialAttention(nn.Module):
         self.form = form
 
     def forward(self, f: Tensor) -> Tensor:
-        return f * attention_weights(f, self.form)[:, None]
+        _check(f, self.form)
+        p = _weights(_scores(f, self.form), self.form).view(len(f), 1, *f.shape[2:])
+        return (f.to(p.dtype) * p).to(f.dtype)  # in half precision the gradient of p would overflow
 
     def extra_repr(self) -> str:
         return f"form={self.form!r}"

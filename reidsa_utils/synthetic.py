@@ -48,9 +48,9 @@ class Settings:
     seed: int = 0
     height: int = 128
     width: int = 64
-    occlusion: float = 0.5      # share of images with an occluder
+    occlusion: float = 0.3      # share of images with an occluder
     view_overlap: float = 0.2   # 0: a camera sees everyone from one side; 1: from anywhere
-    camera_shift: float = 1.0   # strength of colour gain, gamma, blur and noise of a camera
+    camera_shift: float = 0.3   # strength of colour gain, gamma, blur and noise of a camera
     look_alikes: int = 4        # identities that wear the same clothes
     box_jitter: float = 0.06    # standard deviation of a box's shift, in box heights
 
@@ -485,9 +485,10 @@ def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers
         raise InputError(f"{folder} holds something else than these settings ask for; choose another root, or delete it")
 
     shots = plan(settings)
-    root.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=".rendering-", dir=root))
+    partial = None
     try:
+        root.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".rendering-", dir=root))
         for split in SPLITS.values():
             (partial / split).mkdir()
             (partial / "part_masks" / split).mkdir(parents=True)
@@ -515,7 +516,8 @@ def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers
         raise InputError(f"could not write the rendered benchmark under {root}: {error.strerror}; free some space or "
                          "choose another root, then run again") from error
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        if partial:
+            shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 

@@ -8,6 +8,7 @@ generators seeded by (seed, epoch), so the checkpoint needs no generator states.
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -271,59 +272,57 @@ def train(config: Config, progress: bool = True) -> dict:
     optimizer = torch.optim.SGD(model.parameter_groups(config.lr), lr=config.lr, momentum=config.momentum, nesterov=True,
                                 weight_decay=config.weight_decay)
     factors = [group["lr"] / config.lr for group in optimizer.param_groups]
-    epoch, history, seconds = 0, [], 0.0
+    first, history, seconds = 0, [], 0.0
     if checkpoint_path.exists():
         state = _read_checkpoint(checkpoint_path)
         _same_run(state["identity"], identity, checkpoint_path)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        epoch, history, seconds = state["epoch"], state["history"], state["seconds"]
+        first, history, seconds = state["epoch"], state["history"], state["seconds"]
 
     images = load_images(benchmark.train.paths, config.height, config.width)
     steps = len(targets) // config.batch  # the last, smaller batch is dropped, as in the released code
     tests = len(benchmark.query) + len(benchmark.gallery)
-    report = _Progress(run_dir, config.epochs * steps * config.batch, tests, progress)
-    report.start("training", epoch * steps * config.batch)
-    target_all = torch.from_numpy(targets)
-    for epoch in range(epoch, config.epochs):
-        clock = time.time()
-        rng = np.random.default_rng([config.seed, 7, epoch])
-        torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout
-        order, total, correct = rng.permutation(len(targets)), 0.0, 0
-        model.train()
-        for step in range(steps):
-            lr = learning_rate(config, epoch, epoch * steps + step)
-            for group, factor in zip(optimizer.param_groups, factors, strict=True):
-                group["lr"] = lr * factor
-            chosen = order[step * config.batch:(step + 1) * config.batch]
-            x = to_input(augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area), device)
-            target = target_all[chosen].to(device)
-            logits = model(x)
-            loss = reid_loss(logits, target, config.recipe)
-            value = loss.item()
-            if not math.isfinite(value):
-                report.close()
-                raise InputError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning rate {lr:g}; lower "
-                                 f"lr or lengthen warmup (the checkpoint of epoch {epoch} is kept in {run_dir})")
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            total += value
-            correct += int((logits["final"].argmax(1) == target).sum())
-            report.update(config.batch, epoch=epoch + 1, loss=value)
-        seconds += time.time() - clock
-        history.append({"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr})
-        state = {"identity": identity, "epoch": epoch + 1, "history": history, "seconds": seconds,
-                 "model": model.state_dict(), "optimizer": optimizer.state_dict()}
-        buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomic(checkpoint_path, buffer.getvalue())
+    with contextlib.closing(_Progress(run_dir, config.epochs * steps * config.batch, tests, progress)) as report:
+        report.start("training", first * steps * config.batch)
+        target_all = torch.from_numpy(targets)
+        for epoch in range(first, config.epochs):
+            clock = time.time()
+            rng = np.random.default_rng([config.seed, 7, epoch])
+            torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout
+            order, total, correct = rng.permutation(len(targets)), 0.0, 0
+            model.train()
+            for step in range(steps):
+                lr = learning_rate(config, epoch, epoch * steps + step)
+                for group, factor in zip(optimizer.param_groups, factors, strict=True):
+                    group["lr"] = lr * factor
+                chosen = order[step * config.batch:(step + 1) * config.batch]
+                x = to_input(augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area), device)
+                target = target_all[chosen].to(device)
+                logits = model(x)
+                loss = reid_loss(logits, target, config.recipe)
+                value = loss.item()
+                if not math.isfinite(value):
+                    raise InputError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning rate {lr:g}; "
+                                     f"lower lr or lengthen warmup (the checkpoint of epoch {epoch} is kept in {run_dir})")
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()
+                optimizer.step()
+                total += value
+                correct += int((logits["final"].argmax(1) == target).sum())
+                report.update(config.batch, epoch=epoch + 1, loss=value)
+            seconds += time.time() - clock
+            history.append({"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr})
+            state = {"identity": identity, "epoch": epoch + 1, "history": history, "seconds": seconds,
+                     "model": model.state_dict(), "optimizer": optimizer.state_dict()}
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            write_atomic(checkpoint_path, buffer.getvalue())
 
-    report.start("evaluating", 0)
-    features = [extract(model, load_images(split.paths, config.height, config.width), device=device, tick=report.update)
-                for split in (benchmark.query, benchmark.gallery)]
-    metrics = evaluate(*features, benchmark, config.rerank)
-    report.close()
+        report.start("evaluating", 0)
+        features = [extract(model, load_images(split.paths, config.height, config.width), device=device, tick=report.update)
+                    for split in (benchmark.query, benchmark.gallery)]
+        metrics = evaluate(*features, benchmark, config.rerank)
     record = {
         "config": {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data")}, "identity": identity,
         "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
@@ -334,18 +333,21 @@ def train(config: Config, progress: bool = True) -> dict:
     return record
 
 
-def load_run(run_dir, device="cpu") -> tuple:
-    """A trained run for looking at: (model in eval mode, Config, Benchmark)."""
-    run_dir = Path(run_dir)
-    if not (run_dir / "checkpoint.pt").exists():
+def load_run(run_dir, data: str = "embedded") -> tuple:
+    """A trained run for looking at: (model in eval mode, Config, Benchmark). data: as in Config.
+
+    Raises InputError for a run without checkpoint, or data that is not what the run was trained on.
+    """
+    path = Path(run_dir) / "checkpoint.pt"
+    if not path.exists():
         raise InputError(f"no checkpoint in {run_dir}; train that run first (make reproduce, or python -m reidsa_utils.training)")
-    state = _read_checkpoint(run_dir / "checkpoint.pt")
-    config = configure({k: v for k, v in state["identity"].items() if k != "fingerprint"})
+    state = _read_checkpoint(path)
+    config = configure({k: v for k, v in state["identity"].items() if k != "fingerprint"} | {"data": data, "run_dir": str(run_dir)})
     benchmark = open_benchmark(config)
-    classes = len(set(benchmark.train.ids.tolist()))
-    model = ReIDNet(classes, config.variant, config.form, config.recipe, config.backbone, config.dropout)
+    _same_run(state["identity"], state["identity"] | {"fingerprint": benchmark.fingerprint()}, path)
+    model = ReIDNet(len(set(benchmark.train.ids.tolist())), config.variant, config.form, config.recipe, config.backbone)
     model.load_state_dict(state["model"])
-    return model.to(device).eval(), config, benchmark
+    return model.eval(), config, benchmark
 
 
 def _read_checkpoint(path: Path) -> dict:
@@ -431,7 +433,7 @@ def main(argv=None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     for name, m in record["metrics"].items():
-        print(f"{name:16} rank-1 {m['rank1']:.3f}   mAP {m['mean_ap']:.3f}   mAP (trapezoid) {m['mean_ap_trapezoid']:.3f}   ({record['source']})")
+        print(f"{name:16} rank-1 {m['rank1']:.3f}   mAP {m['mean_ap']:.3f} (trapezoid {m['mean_ap_trapezoid']:.3f})   {record['source']}")
     return 0
 
 

@@ -1,0 +1,51 @@
+"""Shared by all tests: figures of notebooks go to a temporary folder, small rendered benchmarks are made once."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / "runs" / ".hypothesis"))
+
+
+def pytest_collectstart(collector):
+    # Progress bars and warnings go to stderr and differ from run to run.
+    if type(collector).__name__ == "IPyNbFile":
+        collector.skip_compare += ("stderr",)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def figures_elsewhere(tmp_path_factory):
+    os.environ["REIDSA_FIGURES"] = str(tmp_path_factory.mktemp("figures"))
+
+
+@pytest.fixture(scope="session")
+def small_benchmark(tmp_path_factory):
+    """A rendered benchmark of 12 + 12 identities. Tests copy it before they break it."""
+    from reidsa_utils.synthetic import render_benchmark
+
+    return render_benchmark("market1501", tmp_path_factory.mktemp("small"), scale=0.016, seed=5, progress=False)
+
+
+@pytest.fixture(scope="session")
+def command():
+    """Run `python -m MODULE ARGUMENTS` as a user would; returns the finished process."""
+
+    def run(*arguments, env=None, **kwargs):
+        return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
+                              env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, **kwargs)
+
+    return run
+
+
+def assert_one_sentence(done, *parts):
+    """Exit code 1, one line on stderr (progress bars aside), no traceback, and the named words in it."""
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    errors = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, done.stderr
+    for part in parts:
+        assert part in errors[0], errors[0]

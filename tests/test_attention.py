@@ -1,0 +1,98 @@
+"""The layer against autograd, finite differences, the released code's arithmetic and its own edge cases."""
+
+import numpy as np
+import pytest
+import torch
+
+from reidsa_utils import InputError
+from reidsa_utils.attention import FORMS, SpatialAttention, attended_pool, attention_jacobian, attention_weights
+
+
+def maps(*shape, seed=0, dtype=torch.float64):
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def test_by_hand():
+    f = torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]], dtype=torch.float64)  # two channels, two cells: A = (2, 1)
+    expected = {"softmax": np.exp([2, 1]) / np.exp([2, 1]).sum(), "l1": [2 / 3, 1 / 3],
+                "softmax_mean": np.exp([1, 0.5]) / np.exp([1, 0.5]).sum(), "none": [0.5, 0.5],
+                "sigmoid": (s := 1 / (1 + np.exp([-2.0, -1.0]))) / s.sum()}
+    for form, p in expected.items():
+        np.testing.assert_allclose(attention_weights(f, form)[0, 0].numpy(), p, rtol=1e-14)
+        np.testing.assert_allclose(attended_pool(f, form)[0].numpy(), [p[0], 1.0], rtol=1e-14)
+
+
+def test_l1_is_the_released_code():
+    f = maps(3, 7, 5, 4)
+    z = f.mean(1).flatten(1)            # the released code: channel mean, divided by its sum, in place, image by image
+    for b in range(len(z)):
+        z[b] /= z[b].sum()
+    torch.testing.assert_close(attention_weights(f, "l1"), z.view(3, 5, 4), rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pool_equals_layer_then_sum(form, layout):
+    f = maps(3, 5, 4, 6).to(memory_format=layout).requires_grad_()
+    g = maps(3, 5, seed=1) - 0.5
+    layer = SpatialAttention(form)(f).sum((2, 3))
+    fused = attended_pool(f, form)
+    torch.testing.assert_close(fused, layer, rtol=1e-13, atol=1e-14)
+    expected, = torch.autograd.grad((layer * g).sum(), f)
+    got, = torch.autograd.grad((fused * g).sum(), f)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradient_by_finite_differences(form):
+    f = maps(2, 3, 3, 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: attended_pool(x, form), f)
+    assert torch.autograd.gradcheck(lambda x: SpatialAttention(form)(x), f)
+
+
+def test_jacobian_is_eq_12():
+    f = maps(3, 2, 4) - 0.4  # negative activations too
+    auto = torch.autograd.functional.jacobian(lambda x: SpatialAttention("softmax")(x[None])[0], f)
+    closed = attention_jacobian(f)
+    assert closed.shape == (3, 2, 4, 3, 2, 4)
+    torch.testing.assert_close(closed, auto, rtol=0, atol=1e-15)
+    # the three cases of eq. 12, at one place each, written out
+    p = attention_weights(f[None])[0]
+    k, i, j = 1, 0, 2
+    same = f[k, i, j] * p[i, j] * (1 - p[i, j])
+    assert closed[k, i, j, k, i, j].item() == pytest.approx((same + p[i, j]).item(), rel=1e-12)
+    assert closed[k, i, j, 2, i, j].item() == pytest.approx(same.item(), rel=1e-12)
+    assert closed[k, i, j, 0, 1, 3].item() == pytest.approx((-f[k, i, j] * p[i, j] * p[1, 3]).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("value", ["zero", "constant", "saturated", "tiny"])
+def test_edges_stay_finite(form, dtype, value):
+    f = torch.zeros(2, 64, 3, 4, dtype=dtype)
+    if value == "constant":
+        f += 0.5
+    elif value == "saturated":
+        f[:, :, 1, 2] = 2000.0  # the sum over channels is past the range of float16
+    elif value == "tiny":
+        f += torch.finfo(dtype).tiny
+    f.requires_grad_()
+    p = attention_weights(f, form)
+    assert p.dtype == dtype and torch.isfinite(p).all()
+    accuracy = 2e-2 if dtype.itemsize == 2 else 1e-6  # 12 weights, rounded to 8 or 11 bits each
+    torch.testing.assert_close(p.double().sum((1, 2)), torch.ones(2, dtype=torch.float64), rtol=0, atol=accuracy)
+    if value != "saturated":
+        torch.testing.assert_close(p.double(), torch.full((2, 3, 4), 1 / 12, dtype=torch.float64), rtol=1e-2, atol=0)
+    for result in (attended_pool(f, form), SpatialAttention(form)(f).sum((2, 3))):
+        gradient, = torch.autograd.grad(result.sum(), f)
+        assert torch.isfinite(result).all() and torch.isfinite(gradient).all()
+
+
+def test_no_parameters_and_refusals():
+    assert not list(SpatialAttention().parameters())
+    with pytest.raises(InputError, match="unknown attention form 'soft'.*softmax, l1"):
+        attended_pool(maps(1, 2, 3, 3), "soft")
+    with pytest.raises(InputError, match="shape \\(2, 3, 3\\)"):
+        attention_weights(maps(2, 3, 3))
+    with pytest.raises(InputError, match="expected \\(channels, height, width\\)"):
+        attention_jacobian(maps(1, 2, 3, 3))

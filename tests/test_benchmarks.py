@@ -1,0 +1,126 @@
+"""Market-1501's layout from real files: what is counted, what is ignored, what is refused."""
+
+import os
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import assert_one_sentence
+
+from reidsa_utils import InputError
+from reidsa_utils.benchmarks import LAYOUTS, load_benchmark, load_images, read_image
+
+
+@pytest.fixture
+def copy(small_benchmark, tmp_path):
+    """A copy to break."""
+    return Path(shutil.copytree(small_benchmark, tmp_path / small_benchmark.name))
+
+
+def test_junk_dropped_distractors_kept_other_files_ignored(copy):
+    (copy / "query" / "Thumbs.db").write_bytes(b"x")
+    (copy / "readme.txt").write_text("readme")
+    found = load_benchmark("market1501", copy.parent)
+    assert not found.differences()
+    assert len(found.gallery) == found.counts["gallery"]["images"] - found.counts["gallery"]["junk"]
+    assert found.counts["gallery"]["junk"] == sum(p.name.startswith("-1") for p in (copy / "bounding_box_test").iterdir())
+    assert (found.gallery.ids == 0).sum() == found.counts["gallery"]["distractors"]
+    first = Path(found.train.paths[0]).name
+    assert first.startswith(f"{found.train.ids[0]:04d}_c{found.train.cameras[0]}")
+    assert load_benchmark("market1501", copy).fingerprint() == found.fingerprint()  # the folder itself, or its parent
+
+
+def test_fingerprint_sees_every_byte(copy):
+    before = load_benchmark("market1501", copy).fingerprint()
+    victim = next((copy / "query").iterdir())
+    data = bytearray(victim.read_bytes())
+    data[len(data) // 2] ^= 1
+    victim.write_bytes(data)
+    assert load_benchmark("market1501", copy).fingerprint() != before
+
+
+def test_wrong_counts_warn_and_check_exits_1(copy, command):
+    assert command("-m", "reidsa_utils.benchmarks", "check", "market1501", copy).returncode == 0
+    sorted((copy / "bounding_box_train").iterdir())[0].unlink()
+    with pytest.warns(UserWarning, match=r"206 train images \(expected 207\).*is the download complete"):
+        load_benchmark("market1501", copy)
+    done = command("-m", "reidsa_utils.benchmarks", "check", "market1501", copy)
+    assert done.returncode == 1 and "differs" in done.stdout and "206" in done.stdout and "Traceback" not in done.stderr
+
+
+def test_names_of_the_distributed_archive(tmp_path):
+    # the real archive holds a handful of names that end in .jpg.jpg
+    for folder, name in (("bounding_box_train", "0002_c1s1_000451_03.jpg"), ("query", "1488_c1s6_023021_00.jpg.jpg"),
+                         ("bounding_box_test", "-1_c1s1_000401_03.jpg"), ("bounding_box_test", "1488_c6s1_000401_03.jpg")):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / name).write_bytes(b"")
+    with pytest.warns(UserWarning):
+        found = load_benchmark("market1501", tmp_path)
+    assert (found.query.ids.tolist(), found.query.cameras.tolist()) == ([1488], [1])
+    assert found.gallery.ids.tolist() == [1488] and found.source == "real"
+
+
+@pytest.mark.parametrize("breakage, words", [
+    ("no root", "the data root .* does not exist; expected Market-1501-v15.09.15"),
+    ("empty root", r"no benchmark in .* \(it holds nothing\)"),
+    ("no query", "the folder query is missing in"),
+    ("empty split", "no images in .*query"),
+    ("bad name", r"1 file names in .*query do not parse, first 'person7.jpg'; expected names like 0002_c1s1"),
+    ("other benchmark", r"'0001_c2_f0046182.jpg'.*is this another benchmark"),
+    ("rendered other", "holds a rendered dukemtmc_reid"),
+])
+def test_broken_roots(copy, breakage, words):
+    root = copy
+    if breakage == "no root":
+        root = copy / "nowhere"
+    elif breakage == "empty root":
+        root = copy / "empty"
+        root.mkdir()
+    elif breakage == "no query":
+        shutil.rmtree(copy / "query")
+    elif breakage == "empty split":
+        shutil.rmtree(copy / "query")
+        (copy / "query").mkdir()
+    elif breakage == "bad name":
+        (copy / "query" / "person7.jpg").write_bytes(b"")
+    elif breakage == "other benchmark":
+        (copy / "bounding_box_train" / "0001_c2_f0046182.jpg").write_bytes(b"")
+    elif breakage == "rendered other":
+        text = (copy / "manifest.json").read_text()
+        (copy / "manifest.json").write_text(text.replace('"name": "market1501"', '"name": "dukemtmc_reid"'))
+    with pytest.raises(InputError, match=words):
+        load_benchmark("market1501", root)
+
+
+def test_unknown_benchmark(command, tmp_path):
+    assert_one_sentence(command("-m", "reidsa_utils.benchmarks", "check", "market", tmp_path), "unknown benchmark 'market'", "market1501")
+    assert_one_sentence(command("-m", "reidsa_utils.benchmarks", "check", "market1501", tmp_path / "no"), "does not exist")
+
+
+def test_truncated_images_are_named(copy):
+    victim = sorted((copy / "query").iterdir())[2]
+    whole = victim.read_bytes()
+    for broken in (whole[: len(whole) // 2], whole[:10], b"", b"\x89PNG but no image IEND"):
+        victim.write_bytes(broken)
+        with pytest.raises(InputError, match=f"{victim.name} is truncated or no image"):
+            load_images([str(p) for p in sorted((copy / "query").iterdir())], 96, 32)
+
+
+def test_images_arrive_in_order_and_in_rgb(small_benchmark):
+    import cv2
+
+    paths = [str(p) for p in sorted((small_benchmark / "query").iterdir())[:9]]
+    images = load_images(paths, 128, 64)
+    for path, image in zip(paths, images, strict=True):
+        assert np.array_equal(image, cv2.imread(path)[..., ::-1])
+    assert read_image(paths[0], 96, 32).shape == (96, 32, 3)
+
+
+@pytest.mark.skipif(not os.environ.get("REIDSA_DATA"), reason="set REIDSA_DATA to the folder of a complete Market-1501")
+def test_the_real_market1501():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = load_benchmark("market1501", os.environ["REIDSA_DATA"])
+    assert found.source == "real" and found.counts == LAYOUTS["market1501"].expected and len(found.gallery) == 15913

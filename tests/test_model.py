@@ -1,0 +1,162 @@
+"""Fig. 3: shapes, what SA adds (nothing), equal starts, one SA1 for training and retrieval, the losses."""
+
+import pytest
+import torch
+
+from reidsa_utils import InputError
+from reidsa_utils.model import BACKBONES, VARIANTS, ReIDNet, loss_weights, reid_loss
+
+
+def make(*arguments, seed=0, **keywords):
+    torch.manual_seed(seed)
+    return ReIDNet(*arguments, **({"backbone": "thin"} | keywords)).eval()
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randn(3, 3, 96, 32, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_stage4_map_at_384x128(backbone):
+    net = make(10, "b_p_ds", "none", backbone=backbone)
+    with torch.no_grad():
+        maps = net.feature_maps(torch.randn(1, 3, 384, 128))
+    assert [tuple(f.shape[2:]) for f in maps] == [(96, 32), (48, 16), (24, 8), (24, 8)]
+    assert tuple(f.shape[1] for f in maps) == BACKBONES[backbone][1]
+
+
+def test_thin_has_4_6_million_parameters():
+    count = sum(p.numel() for p in make(150, "b_p_ds_sa2").parameters())
+    assert round(count / 1e6, 1) == 4.6
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_logits_and_vectors_of_every_variant(variant, images):
+    net = make(7, variant, "l1")
+    with torch.no_grad():
+        logits, vectors = net(images), net.embed_all(images)
+    expected = {"final"} | ({f"part{k}" for k in range(1, 7)} if "_p_" in variant else set())
+    expected |= {"stage1", "stage2", "stage3"} if "ds" in variant else set()
+    assert set(logits) == expected and all(v.shape == (3, 7) for v in logits.values())
+    assert vectors["global"].shape == (3, 2048)
+    assert ("parts" in vectors) == ("_p_" in variant)
+    if "parts" in vectors:
+        torch.testing.assert_close(vectors["parts"].view(3, 6, 2048).norm(dim=2), torch.ones(3, 6))
+        torch.testing.assert_close(net.embed(images, "parts"), vectors["parts"])
+
+
+@pytest.mark.parametrize("recipe", ["paper", "released"])
+@pytest.mark.parametrize("without, with_sa", [("b", "b_sa1"), ("b_ds", "b_ds_sa2"), ("b_p_ds", "b_p_ds_sa12")])
+def test_sa_adds_no_parameter_and_starts_equal(recipe, without, with_sa, images):
+    a, b = make(7, without, "none", recipe, seed=4), make(7, with_sa, "softmax", recipe, seed=4)
+    state = b.state_dict()
+    assert a.state_dict().keys() == state.keys()
+    assert all(torch.equal(v, state[k]) for k, v in a.state_dict().items())
+    # the form "none" in a variant with SA is the variant without
+    c = make(7, with_sa, "none", recipe, seed=4)
+    with torch.no_grad():
+        x, y, z = a(images), c(images), b(images)
+    assert all(torch.equal(x[k], y[k]) for k in x)
+    assert any(not torch.equal(x[k], z[k]) for k in x)
+
+
+def test_sa1_is_the_same_call_in_forward_and_embed(images):
+    net = make(7, "b_p_ds_sa1".replace("_sa1", "_sa12"), "l1")
+    seen = []
+    net.sa1.register_forward_hook(lambda module, inputs, output: seen.append(output))
+    with torch.no_grad():
+        logits = net(images)
+        vectors = net.embed_all(images)
+        assert len(seen) == 2 and torch.equal(*seen)
+        # what retrieval compares is what the classifiers saw
+        pooled = net.pool_parts(seen[1] * seen[1].shape[2] * seen[1].shape[3])
+        torch.testing.assert_close(pooled.mean((2, 3)), vectors["global"])
+        torch.testing.assert_close(net.main_logits(pooled)["part3"], logits["part3"])
+
+
+def test_weighted_means_keep_the_scale():
+    # a constant map: every form gives the map's value, in the DS branch and after SA1, under the recipe `paper`
+    f = torch.full((2, 2048, 6, 2), 0.7)
+    for form in ("none", "l1", "softmax", "softmax_mean", "sigmoid"):
+        net = make(7, "b_p_ds_sa12", form)
+        torch.testing.assert_close(net.pool_stage(f), torch.full((2, 2048), 0.7))
+        torch.testing.assert_close(net.pool_parts(net.attend(f)), torch.full((2, 2048, 6, 1), 0.7))
+        if form != "none":  # as coded: a mean after SA
+            coded = make(7, "b_p_ds_sa12", form, "released")
+            torch.testing.assert_close(coded.pool_stage(f), torch.full((2, 2048), 0.7 / 12))
+            torch.testing.assert_close(coded.pool_parts(coded.attend(f)), torch.full((2, 2048, 6, 1), 0.7 / 12))
+
+
+def test_parts_are_horizontal_stripes():
+    net = make(7, "b_p_ds", "none")
+    f = torch.arange(12.0).view(1, 1, 12, 1).expand(1, 4, 12, 3)
+    assert net.pool_parts(f)[0, 2, :, 0].tolist() == [0.5, 2.5, 4.5, 6.5, 8.5, 10.5]
+
+
+def test_a_height_that_six_does_not_divide_is_refused():
+    with pytest.raises(InputError, match="128 pixels high gives a stage-4 map of 8 rows.*96, 192"):
+        make(7, "b_p_ds")(torch.randn(1, 3, 128, 64))
+    make(7, "b_ds")(torch.randn(1, 3, 128, 64))  # without parts any height will do
+
+
+def test_loss_of_section_3_1():
+    ten = ["final", *(f"part{k}" for k in range(1, 7)), "stage1", "stage2", "stage3"]
+    w = loss_weights(ten)
+    assert w["part4"] == 0.8 and w["stage2"] == 0.2 and w["final"] == 0.2 and sum(w.values()) == pytest.approx(5.6)
+    assert loss_weights(["final"]) == {"final": 1.0}
+    assert loss_weights(["final", "stage1", "stage2", "stage3"]) == {"final": 0.8, "stage1": 0.2, "stage2": 0.2, "stage3": 0.2}
+    assert set(loss_weights(ten, "released").values()) == {1.0}
+    target = torch.tensor([0, 2])
+    logits = {"final": torch.zeros(2, 4), "stage1": torch.tensor([[0.0, 0, 0, 0], [0, 0, 5, 0]])}
+    by_hand = 0.8 * torch.log(torch.tensor(4.0)) + 0.2 * (torch.log(torch.tensor(4.0)) + torch.log(3 + torch.tensor(5.0).exp()) - 5) / 2
+    torch.testing.assert_close(reid_loss(logits, target), by_hand)
+
+
+def test_last_stride_and_learning_rates(tmp_path):
+    net = make(7, "b_p_ds")
+    assert [g["lr"] for g in net.parameter_groups(0.1)] == [0.1, 0.1]  # nothing was loaded: one rate
+    path = tmp_path / "backbone.pt"
+    torch.save(make(7, "b", seed=9).backbone.state_dict(), path)
+    loaded = make(7, "b_p_ds", weights=str(path))
+    assert [g["lr"] for g in loaded.parameter_groups(0.1)] == pytest.approx([0.01, 0.1])
+    assert torch.equal(loaded.backbone.conv1.weight, make(7, "b", seed=9).backbone.conv1.weight)
+    assert sum(len(g["params"]) for g in loaded.parameter_groups(1.0)) == len(list(loaded.parameters()))
+
+
+def test_unknown_names_and_weights(tmp_path):
+    for keywords, words in [({"variant": "b_sa"}, "unknown variant 'b_sa'.*b_sa1"), ({"form": "max"}, "attention form"),
+                            ({"recipe": "mine"}, "unknown recipe.*paper, released"), ({"backbone": "vgg"}, "unknown backbone.*resnet50"),
+                            ({"weights": "imagenet"}, "no ImageNet weights for the thin"),
+                            ({"weights": "no/file.pt"}, "no weights at no/file.pt")]:
+        with pytest.raises(InputError, match=words):
+            ReIDNet(7, **({"variant": "b", "backbone": "thin"} | keywords))
+    with pytest.raises(InputError, match="unknown retrieval vector 'parts'; known: global"):
+        make(7, "b").embed(torch.randn(1, 3, 96, 32), "parts")
+    path = tmp_path / "broken.pt"
+    path.write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="not a readable state_dict"):
+        make(7, "b", weights=str(path))
+    torch.save(make(7, "b", backbone="resnet18").backbone.state_dict(), path)
+    with pytest.raises(InputError, match="do not fit thin"):
+        make(7, "b", weights=str(path))
+
+
+def test_imagenet_offline_is_one_sentence(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))          # nothing cached
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # and nobody answers
+    with pytest.raises(InputError, match="ImageNet weights of resnet18 are not on this machine and could not be downloaded"):
+        ReIDNet(7, "b", backbone="resnet18", weights="imagenet")
+
+
+def test_one_step_of_the_papers_own_setting():
+    net = make(751, "b_p_ds_sa2", form="softmax", backbone="resnet50").train()
+    optimizer = torch.optim.SGD(net.parameter_groups(0.1), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
+    x, target = torch.randn(2, 3, 384, 128), torch.tensor([3, 750])
+    before = net.stages[0].weight.clone(), net.backbone.conv1.weight.clone()
+    loss = reid_loss(net(x), target)
+    loss.backward()
+    optimizer.step()
+    assert torch.isfinite(loss) and loss.item() == pytest.approx(5.6 * torch.log(torch.tensor(751.0)).item(), rel=0.1)
+    assert not torch.equal(net.stages[0].weight, before[0]) and not torch.equal(net.backbone.conv1.weight, before[1])
+    assert all(torch.isfinite(p).all() for p in net.parameters())

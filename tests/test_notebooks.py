@@ -1,0 +1,100 @@
+"""Notebooks: executed top to bottom, strict where outputs are deterministic, the whole main job at smoke size."""
+
+import json
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+STRICT = ["04_model", "06_tables"]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_executed_top_to_bottom(path):
+    """nbval passes a notebook without outputs silently; this does not."""
+    cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code" and c.source.strip()]
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1)), "run it from top to bottom and save it"
+    for cell in cells:
+        assert all(o.output_type != "error" for o in cell.outputs)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+def test_opens_and_ends_as_a_lesson(path):
+    cells = nbformat.read(path, 4).cells
+    for words in (f"# {int(path.stem[:2])} · ", "**You will learn**", "**You need**", "**Takes**"):
+        assert words in cells[0].source
+    assert "## Questions" in cells[-1].source and "## Exercise" in cells[-1].source
+    shown = json.dumps([c.get("outputs") for c in cells])
+    assert not re.search(r"/(home|root|tmp|Users)/", shown), "an output shows a path of one machine"
+
+
+@pytest.mark.parametrize("name", STRICT)
+def test_strict(name, tmp_path):
+    """Every stored output is what the cell gives now (nbval)."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env",
+                           "--nbval-sanitize-with", "tests/nbval_sanitize.cfg", "--nbval-cell-timeout=300", f"notebooks/{name}.ipynb"],
+                          cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-4000:]
+
+
+def tracked():
+    return {p: p.read_bytes() for folder in ("figures", "results", "notebooks") for p in (ROOT / folder).glob("*.*")}
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """`make reproduce` at smoke size, into a folder of its own."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    before = tracked()
+    command = [sys.executable, "reproduce.py", "--profile", "smoke", "--out", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return folder, command, done, before
+
+
+def test_main_job_at_smoke_size(smoke):
+    folder, _, done, _ = smoke
+    assert "3/3  tables and pictures" in done.stdout and "paper +2.1" in done.stdout and "rendered" in done.stdout
+    assert {p.name for p in (folder / "figures").iterdir()} >= {"fig5_stages.png", "cam_spread.png", "table3_delta.png"}
+    for run in ("b_p_ds-none", "b_p_ds_sa2-softmax", "b_p_ds_sa2-l1"):
+        cells = [c for c in nbformat.read(folder / run / "05_train.ipynb", 4).cells if c.cell_type == "code"]
+        assert all(c.execution_count for c in cells)
+        record = json.loads((folder / run / "record.json").read_text())
+        assert set(record["metrics"]) == {"global", "global+rerank", "parts", "parts+rerank"}
+
+
+def test_a_second_call_does_no_work_twice(smoke):
+    folder, command, *_ = smoke
+    before = {p: p.stat().st_mtime_ns for p in folder.glob("*/checkpoint.pt")}
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.count("finished before, kept") == 3
+    assert {p: p.stat().st_mtime_ns for p in folder.glob("*/checkpoint.pt")} == before
+
+
+def test_failures_reach_the_user_in_one_sentence(tmp_path):
+    """A misspelt and an impossible parameter of 05_train, which papermill itself would let pass."""
+    cases = ("seeed", 3, "unknown parameter 'seeed'; known: benchmark"), ("form", "max", "unknown attention form 'max'")
+    for name, value, words in cases:
+        command = [sys.executable, "-m", "papermill", "notebooks/05_train.ipynb", str(tmp_path / "out.ipynb"), "--cwd", "notebooks",
+                   "-k", "python3", "--no-progress-bar", "-p", name, str(value)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 1
+        last = done.stderr.strip().splitlines()[-1]
+        assert last.startswith("InputError: ") and words in last
+
+
+def test_running_notebooks_changes_nothing_tracked(smoke):
+    assert tracked() == smoke[3]
+
+
+def test_ruff():
+    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_helper_module_stays_small():
+    assert sum(len(p.read_text().splitlines()) for p in (ROOT / "reidsa_utils").glob("*.py")) < 2000

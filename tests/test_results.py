@@ -1,0 +1,56 @@
+"""Records into tables."""
+
+import json
+
+import pytest
+from conftest import assert_one_sentence
+
+from reidsa_utils import InputError
+from reidsa_utils.results import ROOT, aggregate, publish, read_records, table, table3_row
+
+
+def record(variant, form, seed, rank1, mean_ap):
+    config = {"benchmark": "market1501", "profile": "laptop", "variant": variant, "form": form, "recipe": "paper", "erasing": True,
+              "epochs": 10, "seed": seed}
+    m = {"rank1": rank1, "mean_ap": mean_ap, "mean_ap_trapezoid": mean_ap - 0.01}
+    rest = {key: {} for key in ("counts", "code", "versions", "identity")}
+    return {"config": config, "source": "rendered", "metrics": {"parts": m}, "history": [], **rest}
+
+
+def test_table3_row_by_hand(tmp_path):
+    runs = [record("b_p_ds", "none", 0, 0.60, 0.40), record("b_p_ds", "none", 1, 0.64, 0.44),
+            record("b_p_ds_sa2", "l1", 0, 0.70, 0.45), record("b_p_ds_sa2", "softmax", 0, 0.50, 0.35)]
+    for i, r in enumerate(runs):
+        (tmp_path / str(i)).mkdir()
+        (tmp_path / str(i) / "record.json").write_text(json.dumps(r))
+    cells = aggregate(table(read_records(tmp_path)))
+    base = cells[cells.variant == "b_p_ds"].iloc[0]
+    assert base.rank1 == pytest.approx(62) and base.rank1_sd == pytest.approx(8**0.5) and base.seeds == 2
+    row = table3_row(cells, "market1501").set_index("form of SA")
+    assert row.loc["l1", "Δ rank-1"] == pytest.approx(8) and row.loc["softmax", "Δ mAP"] == pytest.approx(-7)
+    assert row.loc["l1", "Δ rank-1, paper"] == pytest.approx(0.8) and row.loc["l1", "Δ mAP, paper"] == pytest.approx(2.1)
+    assert row.loc["l1", "seeds"] == 1
+    into = tmp_path / "published"
+    names = [p.name for p in publish(tmp_path, into)]
+    assert names[0] == "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0.json" and len(set(names)) == 4
+    assert len(read_records(into)) == 4
+
+
+def test_broken_records(tmp_path, command):
+    with pytest.raises(InputError, match="no folder .* with run records"):
+        read_records(tmp_path / "nothing")
+    path = tmp_path / "record.json"
+    path.write_text("{")
+    assert_one_sentence(command("-m", "reidsa_utils.results", "publish", tmp_path), "not valid JSON")
+    path.write_text("{}")
+    with pytest.raises(InputError, match="no complete run record: config, source"):
+        read_records(tmp_path)
+
+
+def test_committed_records_are_complete_and_private():
+    records = read_records(ROOT / "results")
+    assert {r["source"] for r in records} == {"rendered", "real"}
+    for r in records:
+        assert r["history"] and r["identity"]["fingerprint"] and r["code"]["sources"]
+        assert all(0 <= m["rank1"] <= 1 and 0 <= m["mean_ap"] <= 1 for m in r["metrics"].values())
+        assert "/" not in json.dumps({k: v for k, v in r.items() if k != "title"}), "a path?"

@@ -1,0 +1,140 @@
+"""The embedded benchmark: same bytes from the same seed, published sizes, masks that tell the truth."""
+
+import json
+from dataclasses import replace
+
+import cv2
+import numpy as np
+import pytest
+from conftest import assert_one_sentence
+
+from reidsa_utils import InputError
+from reidsa_utils.benchmarks import load_benchmark
+from reidsa_utils.synthetic import LABEL, SIZES, Settings, count, describe_person, draw_person, plan, render_benchmark, render_shot
+
+
+def files(folder):
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_same_bytes_from_the_same_seed_and_any_number_of_workers(small_benchmark, tmp_path):
+    one = files(small_benchmark)
+    assert files(render_benchmark("market1501", tmp_path / "again", 0.016, 5, progress=False)) == one
+    assert files(render_benchmark("market1501", tmp_path / "two", 0.016, 5, workers=2, progress=False)) == one
+    other = files(render_benchmark("market1501", tmp_path / "seed", 0.016, 6, progress=False))
+    assert other != one
+
+
+def test_scale_one_has_the_published_sizes():
+    size, counts = SIZES["market1501"], count(plan(Settings(scale=1)))
+    assert counts["train"] == {"images": 12936, "ids": 751} and counts["query"] == {"images": 3368, "ids": 750}
+    assert counts["gallery"] == {"images": 19732, "ids": 750, "junk": size["junk"], "distractors": size["distractors"]}
+
+
+@pytest.mark.parametrize("scale", [0.016, 0.107, 0.2])
+def test_protocol(scale):
+    shots = plan(Settings(scale=scale))
+    assert len({s.filename for s in shots if s.split == "gallery"}) == sum(s.split == "gallery" for s in shots)
+    train = {s.pid for s in shots if s.split == "train"}
+    test = {s.pid for s in shots if s.split in ("query", "gallery") and s.pid > 0}
+    strangers = {s.person for s in shots if s.pid == 0 and s.person}
+    assert not train & test and not strangers & (train | test)
+    queries = [(s.pid, s.camera) for s in shots if s.split == "query"]
+    assert len(set(queries)) == len(queries)  # one for each identity and camera
+    seen = {(s.pid, s.camera) for s in shots if s.split == "gallery"}
+    for pid, camera in queries:
+        assert any(p == pid and c != camera for p, c in seen), "a query without a match in another camera"
+
+
+def test_real_loader_reads_it(small_benchmark):
+    found = load_benchmark("market1501", small_benchmark.parent)
+    assert found.source == "rendered" and not found.differences()
+    assert (found.gallery.ids != -1).all() and (found.gallery.ids == 0).any()
+    manifest = json.loads((small_benchmark / "manifest.json").read_text())
+    assert manifest["source"] == "rendered" and manifest["settings"]["seed"] == 5
+
+
+def test_masks_belong_to_their_images(small_benchmark):
+    s = Settings(scale=0.016, seed=5)
+    for shot in plan(s)[:40:5]:
+        folder = "bounding_box_train"
+        mask = cv2.imread(str((small_benchmark / "part_masks" / folder / shot.filename).with_suffix(".png")), cv2.IMREAD_GRAYSCALE)
+        image, expected = render_shot(s, shot)
+        assert image.shape == (128, 64, 3) and image.dtype == np.uint8 and np.array_equal(mask, expected)
+
+
+def test_leaving_a_part_out_changes_only_where_it_was():
+    s = replace(Settings(seed=1), occlusion=0.0)
+    view = (0.8, 0.1, 0.3, np.array([0.2, 0.5, 0.8]), 220, (64, 240), (256, 128))
+    seen = set()
+    for number in range(1, 60):  # every ray that does not meet the item stays as it was, exactly
+        person = describe_person(s, number)
+        image, labels = draw_person(person, *view)
+        without, labels2 = draw_person(person, *view, without={person["item"]})
+        there = labels == LABEL[person["item"]]
+        assert np.array_equal(image[~there], without[~there]) and np.array_equal(labels[~there], labels2[~there])
+        assert not (labels2 == LABEL[person["item"]]).any()
+        if there.any():
+            seen.add(person["item"])
+    assert seen >= {"logo", "backpack", "bag"}
+    tried = 0
+    for shot in plan(s)[:200]:  # and through camera, blur and noise
+        image, mask = render_shot(s, shot)
+        item = describe_person(s, shot.person)["item"]
+        there = mask == LABEL[item]
+        if there.sum() >= 20:
+            without, _ = render_shot(s, shot, without={item})
+            changed = (image != without).any(axis=2)
+            assert changed[there].mean() > 0.5 and changed.mean() < 0.35
+            tried += 1
+    assert tried > 10
+    with pytest.raises(InputError, match="cannot leave out nose; the parts are head"):
+        render_shot(s, plan(s)[0], without={"nose"})
+
+
+def test_items_hide_by_view():
+    s = Settings(seed=3)
+    visible = {}
+    for item in ("logo", "print", "backpack"):
+        person = next(p for p in (describe_person(s, n) for n in range(1, 60)) if p["item"] == item)
+        for side, azimuth in (("front", 0.0), ("back", np.pi)):
+            _, labels = draw_person(person, azimuth, 0.1, 0.3, np.array([0.2, 0.5, 0.8]), 110, (32, 120), (128, 64))
+            visible[item, side] = int((labels == LABEL[item]).sum())
+    assert visible["logo", "front"] > 20 and visible["logo", "back"] == 0
+    assert visible["print", "back"] > 20 and visible["print", "front"] == 0
+    assert visible["backpack", "back"] > 5 * max(1, visible["backpack", "front"])
+
+
+def test_an_ellipsoid_is_where_geometry_says():
+    # a sphere of radius 0.2 at height 0.5, seen from anywhere: a disc of 20 pixels around (50, 50)
+    from reidsa_utils.synthetic import _rays
+
+    for angle in (0.0, 0.7, 2.0):
+        rotation = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
+        index, depth, _, _ = _rays([("torso", (0, 0.5, 0), (0.2, 0.2, 0.2), 0.4, None, "")], rotation, 100, (50, 100), (100, 100))
+        y, x = np.mgrid[:100, :100] + 0.5
+        inside = (x - 50) ** 2 + (y - 50) ** 2
+        assert (index[inside < 19.9**2] == 0).all() and (index[inside > 20.1**2] == -1).all()
+        assert depth[50, 50] == pytest.approx(0.2, abs=1e-3)
+
+
+def test_kept_refused_and_never_half_written(small_benchmark, tmp_path):
+    before = files(small_benchmark)
+    assert render_benchmark("market1501", small_benchmark.parent, 0.016, 5, progress=False) == small_benchmark
+    with pytest.raises(InputError, match="holds something else than these settings ask for"):
+        render_benchmark("market1501", small_benchmark.parent, 0.016, 6, progress=False)
+    assert files(small_benchmark) == before and [p.name for p in small_benchmark.parent.iterdir()] == [small_benchmark.name]
+    with pytest.raises(InputError, match="cannot render 'market'; .*market1501"):
+        render_benchmark("market", tmp_path)
+    with pytest.raises(InputError, match="unknown knob fog; known: box_jitter"):
+        render_benchmark("market1501", tmp_path, fog=1)
+    with pytest.raises(InputError, match="expected 0 < scale"):
+        render_benchmark("market1501", tmp_path, scale=0)
+
+
+def test_command_line(command, tmp_path):
+    done = command("-m", "reidsa_utils.synthetic", "market1501", tmp_path, "--scale", "0.002", "--workers", "1", "--occlusion", "0")
+    assert done.returncode == 0 and "rendered" in done.stdout and "images" in done.stderr  # a progress bar
+    assert_one_sentence(command("-m", "reidsa_utils.synthetic", "duke", tmp_path), "cannot render 'duke'")
+    (tmp_path / "file").write_text("")
+    assert_one_sentence(command("-m", "reidsa_utils.synthetic", "market1501", tmp_path / "file", "--scale", "0.002"), "choose another root")

@@ -1,0 +1,209 @@
+"""A run: exact resume after a real kill, atomic files on a full disk, and every refusal in one sentence."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, assert_one_sentence
+
+from reidsa_utils import InputError
+from reidsa_utils.training import Config, augment, configure, learning_rate, load_run, notebook_parameters, to_input, train, write_atomic
+
+SMALL = {"profile": "smoke", "threads": 1, "epochs": 3, "rerank": False}
+
+
+def small(data, run_dir, **more):
+    return {**SMALL, "data": str(data), "run_dir": str(run_dir), **more}
+
+
+def pairs(parameters):
+    return [x for k, v in parameters.items() for x in ("--set", f"{k}={v}")]
+
+
+@pytest.fixture(scope="module")
+def unbroken(small_benchmark, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("unbroken")
+    return run_dir, train(configure(small(small_benchmark, run_dir)), progress=False)
+
+
+def test_record_holds_what_a_table_needs(unbroken, small_benchmark):
+    run_dir, record = unbroken
+    assert json.loads((run_dir / "record.json").read_text()) == record
+    assert record["source"] == "rendered" and record["classes"] == 12 and len(record["history"]) == 3
+    for kind in ("global", "parts"):
+        m = record["metrics"][kind]
+        ap = [v for v in m["average_precision"] if v is not None]
+        assert m["mean_ap"] == pytest.approx(np.mean(ap), abs=1e-5) and m["skipped"] == 0 and len(ap) == 54
+        assert 0 <= m["mean_ap_trapezoid"] <= m["mean_ap"] <= 1
+    assert record["identity"]["fingerprint"] and record["code"]["sources"] and record["versions"]["torch"] == torch.__version__
+    assert str(small_benchmark) not in json.dumps(record)  # no path of this machine
+    assert not list(run_dir.glob("*.partial"))
+
+
+def test_a_finished_run_is_read_not_repeated(unbroken, small_benchmark):
+    run_dir, record = unbroken
+    before = (run_dir / "checkpoint.pt").stat().st_mtime_ns
+    assert train(configure(small(small_benchmark, run_dir)), progress=False) == record
+    assert (run_dir / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("kill_at", [1, 2])
+def test_killed_run_resumes_exactly(unbroken, small_benchmark, tmp_path, kill_at):
+    """SIGKILL in the middle of an epoch, from outside; then the same command again."""
+    command = [sys.executable, "-m", "reidsa_utils.training", *pairs(small(small_benchmark, tmp_path))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    checkpoint = tmp_path / "checkpoint.pt"
+    while time.time() < deadline and process.poll() is None:
+        if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["epoch"] >= kill_at:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "record.json").exists(), "the run ended before it could be killed"
+    assert torch.load(checkpoint, weights_only=True)["epoch"] >= kill_at
+    assert subprocess.run(command, cwd=ROOT, env=environment, capture_output=True).returncode == 0
+    record = json.loads((tmp_path / "record.json").read_text())
+    run_dir, expected = unbroken
+    assert record["metrics"] == expected["metrics"] and record["history"] == expected["history"]
+    a, b = (torch.load(d / "checkpoint.pt", weights_only=True)["model"] for d in (run_dir, tmp_path))
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_load_run_gives_the_trained_model(small_benchmark, tmp_path):
+    config = configure({"profile": "smoke", "scale": 0.016, "threads": 1, "epochs": 1, "rerank": False, "run_dir": str(tmp_path)})
+    record = train(config, progress=False)
+    model, found, benchmark = load_run(tmp_path)  # embedded data, rendered on first use
+    assert not model.training and benchmark.fingerprint() == record["identity"]["fingerprint"] and found.variant == config.variant
+    with pytest.raises(InputError, match="no checkpoint in .*train that run first"):
+        load_run(tmp_path / "nothing")
+
+
+def test_checkpoint_of_another_configuration(unbroken, small_benchmark, tmp_path, command):
+    shutil.copy(unbroken[0] / "checkpoint.pt", tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    done = command("-m", "reidsa_utils.training", *pairs(small(small_benchmark, tmp_path, seed=7)))
+    assert_one_sentence(done, "belongs to another configuration", "seed=0 (asked for 7)", "give another run_dir")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    (tmp_path / "checkpoint.pt").write_bytes(before[: len(before) // 2])
+    assert_one_sentence(command("-m", "reidsa_utils.training", *pairs(small(small_benchmark, tmp_path))), "not a readable checkpoint")
+
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit then fails as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from reidsa_utils.training import main
+raise SystemExit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
+def test_disk_full_while_the_checkpoint_is_written(small_benchmark, tmp_path, command):
+    done = command("-c", LIMITED.format(limit=1_000_000), *pairs(small(small_benchmark, tmp_path)))
+    assert_one_sentence(done, "could not write", "checkpoint.pt", "free some space and start the same run again")
+    assert not list(tmp_path.glob("*.partial")) and not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
+def test_disk_full_while_the_record_is_written(unbroken, small_benchmark, tmp_path, command):
+    shutil.copy(unbroken[0] / "checkpoint.pt", tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    done = command("-c", LIMITED.format(limit=2_000), *pairs(small(small_benchmark, tmp_path)))
+    assert_one_sentence(done, "could not write", "record.json")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before  # nothing lost
+    assert command("-m", "reidsa_utils.training", *pairs(small(small_benchmark, tmp_path))).returncode == 0
+    assert json.loads((tmp_path / "record.json").read_text())["metrics"] == unbroken[1]["metrics"]
+
+
+def test_write_atomic_keeps_the_old_file(tmp_path):
+    write_atomic(tmp_path / "a.json", b"old")
+    (tmp_path / "a.json.partial").mkdir()  # the new bytes cannot be written
+    with pytest.raises(InputError, match="could not write .*a.json.*the one written before is kept"):
+        try:
+            write_atomic(tmp_path / "a.json", b"new")
+        finally:
+            assert (tmp_path / "a.json").read_bytes() == b"old"
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_run(small_benchmark, tmp_path, command):
+    done = command("-m", "reidsa_utils.training", *pairs(small(small_benchmark, tmp_path, lr=100, warmup=0, epochs=5)))
+    assert_one_sentence(done, "the loss became", "at learning rate 100; lower lr")
+    assert not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.parametrize("parameters, words", [
+    (["epoch=3"], ["unknown parameter 'epoch'", "epochs"]),
+    (["variant=b_sa2"], ["unknown variant 'b_sa2'", "b_ds_sa2"]),
+    (["form=max"], ["unknown attention form 'max'", "softmax"]),
+    (["recipe=theirs"], ["unknown recipe 'theirs'", "released"]),
+    (["profile=huge"], ["unknown profile 'huge'", "laptop"]),
+    (["benchmark=mars"], ["unknown benchmark 'mars'", "market1501"]),
+    (["epochs=many"], ["epochs is 'many'; expected int"]),
+    (["epochs=2.5"], ["epochs is '2.5'; expected int"]),
+    (["flip=maybe"], ["flip is 'maybe'; expected bool"]),
+    (["lr=-1"], ["lr is -1.0; expected between 0 and 100"]),
+    (["epochs"], ["--set epochs: expected KEY=VALUE"]),
+    (["data=no/such/folder"], ["the data root no/such/folder does not exist"]),
+    (["data=real"], ["set it to the folder that holds the benchmark"]),
+    (["batch=5000"], ["batch is 5000", "has 207 training images", "smaller batch"]),
+    (["height=128"], ["128 pixels high", "the nearest heights that work"]),
+    (["weights=imagenet"], ["no ImageNet weights for the thin backbone"]),
+])
+def test_bad_parameters_from_the_command_line(small_benchmark, tmp_path, command, parameters, words):
+    base = pairs({"profile": "smoke", "data": small_benchmark, "run_dir": tmp_path})
+    done = command("-m", "reidsa_utils.training", *base, *[x for p in parameters for x in ("--set", p)], env={"REIDSA_DATA": ""})
+    assert_one_sentence(done, *words)
+
+
+def test_truncated_image_in_the_training_set(small_benchmark, tmp_path, command):
+    copy = shutil.copytree(small_benchmark, tmp_path / "copy")
+    victim = sorted((copy / "bounding_box_train").iterdir())[100]
+    victim.write_bytes(victim.read_bytes()[:700])
+    done = command("-m", "reidsa_utils.training", *pairs(small(copy, tmp_path / "run")))
+    assert_one_sentence(done, victim.name, "truncated")
+
+
+def test_configure():
+    config = configure({"profile": "paper", "variant": "b_p_ds", "form": "softmax"})
+    assert config.form == "none"  # no SA in this variant
+    assert (config.height, config.width, config.batch, config.backbone, config.data) == (384, 128, 48, "resnet50", "real")
+    assert [learning_rate(config, e, 0) for e in (0, 39, 40, 59)] == pytest.approx([0.1, 0.1, 0.01, 0.01])  # section 4
+    assert configure({"epochs": "7", "erasing": "False", "lr": ""}).epochs == 7
+    warm = Config(epochs=4, lr=1.0, warmup=10, decay_at=1.0)
+    assert [round(learning_rate(warm, 0, s), 3) for s in (0, 5, 10, 99)] == [0.01, 0.505, 1.0, 1.0]
+
+
+def test_notebook_parameters_sees_a_misspelt_name():
+    namespace = {"In": [], "Out": {}, "_": 1, "exit": print, "seeed": 3, "profile": "smoke"}
+    with pytest.raises(InputError, match="unknown parameter 'seeed'; known: benchmark"):
+        configure(notebook_parameters(namespace))
+
+
+def test_augmentation():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (400, 24, 12, 3), dtype=np.uint8)
+    flipped = augment(images.copy(), np.random.default_rng(1), erasing=False)
+    same = (flipped == images).all((1, 2, 3))
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    assert (same ^ mirrored).all() and 150 < mirrored.sum() < 250
+    erased = augment(images.copy(), np.random.default_rng(2), flip=False, erase_area=(0.1, 0.3))
+    changed = (erased != images).any(3)
+    share = changed.mean((1, 2))
+    assert 150 < (share > 0).sum() < 250
+    for mask in changed[share > 0.02]:  # one rectangle, of the asked-for size (up to rounding)
+        ys, xs = np.nonzero(mask)
+        box = (np.ptp(ys) + 1) * (np.ptp(xs) + 1) / mask.size
+        assert 0.06 < box < 0.36 and mask.sum() / mask.size > 0.9 * box
+    assert (augment(images.copy(), rng, False, False) == images).all()
+    x = to_input(images[:2])
+    assert x.shape == (2, 3, 24, 12) and x.is_contiguous(memory_format=torch.channels_last)
+    assert x[1, 2, 5, 7].item() == pytest.approx((images[1, 5, 7, 2] / 255 - 0.406) / 0.225, abs=1e-5)
