@@ -81,9 +81,12 @@ def table3_row(cells: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def save_figure(figure, name: str) -> None:
-    """Write a figure under its fixed name into figures/ (or the folder named in REIDSA_FIGURES)."""
-    folder = Path(os.environ.get("REIDSA_FIGURES", ROOT / "figures"))
+def save_figure(figure, name: str, source: str = "rendered") -> None:
+    """Write a figure under its fixed name into figures/, or the folder named in REIDSA_FIGURES.
+
+    source: what it shows. Pictures of real people go to runs/figures, which git ignores.
+    """
+    folder = Path(os.environ.get("REIDSA_FIGURES", ROOT / "figures")) if source == "rendered" else ROOT / "runs" / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
 
