@@ -69,13 +69,14 @@ class _AttendedPool(torch.autograd.Function):
             p = _weights(A, form)                                    # (B, HW)
         ctx.save_for_backward(f)
         ctx.A, ctx.p, ctx.form = A, p, form
-        return _sum_positions(f, p.detach().to(f.dtype))
+        return torch.einsum("bchw,bhw->bc", f, p.detach().to(f.dtype).view(len(f), *f.shape[2:]))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, g: Tensor):
         (f,), A, p = ctx.saved_tensors, ctx.A, ctx.p
-        df = _outer(g, p.detach().to(f.dtype), f)                    # g_k p(i, j)
+        df = torch.empty_like(f)                                     # keeps the memory format of f
+        torch.mul(g[:, :, None, None], p.detach().to(f.dtype).view(len(f), 1, *f.shape[2:]), out=df)  # g_k p(i, j)
         if ctx.form != "none":
             dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)  sum_k g_k f_k
             (dA,) = torch.autograd.grad(p, A, dp, retain_graph=True)
@@ -83,15 +84,6 @@ class _AttendedPool(torch.autograd.Function):
                 dA = dA / f.shape[1]
             df += dA.to(f.dtype).view(len(f), 1, *f.shape[2:])
         return df, None
-
-
-def _sum_positions(f: Tensor, p: Tensor) -> Tensor:
-    return torch.einsum("bchw,bhw->bc", f, p.view(len(f), *f.shape[2:]))
-
-
-def _outer(g: Tensor, p: Tensor, f: Tensor) -> Tensor:
-    out = torch.empty_like(f)  # keeps the memory format of f
-    return torch.mul(g[:, :, None, None], p.view(len(f), 1, *f.shape[2:]), out=out)
 
 
 def attended_pool(f: Tensor, form: str = "softmax") -> Tensor:

@@ -7,7 +7,6 @@ import argparse
 import hashlib
 import json
 import re
-import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from . import InputError
+from . import InputError, run_command
 
 SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 
@@ -168,7 +167,7 @@ def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
 
 
 def check(name: str, root) -> int:
-    """Print found against expected counts. Returns the number of differences."""
+    """Print found against expected counts. Returns 1 if any differs, else 0."""
     found = load_benchmark(name, root, warn=False)
     print(f"{found.title} at {found.folder} ({found.source})")
     print(f"{'':22}{'found':>10}{'expected':>10}")
@@ -177,7 +176,9 @@ def check(name: str, root) -> int:
     rows.append(("gallery without junk", len(found.gallery), real["images"] - real["junk"]))
     for label, n, expected in rows:
         print(f"{label:22}{n:10,}{expected:10,}{'' if n == expected else '   differs'}")
-    return sum(n != expected for _, n, expected in rows)
+    differ = sum(n != expected for _, n, expected in rows)
+    print(f"{differ} counts differ: is the download complete?" if differ else "all counts as expected")
+    return int(differ > 0)
 
 
 def main(argv=None) -> int:
@@ -187,14 +188,7 @@ def main(argv=None) -> int:
     sub.add_argument("name", help=f"one of {', '.join(LAYOUTS)}")
     sub.add_argument("root", help="the benchmark's folder or its parent")
     arguments = parser.parse_args(argv)
-    try:
-        differences = check(arguments.name, arguments.root)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    if differences:
-        print(f"{differences} counts differ: is the download complete?")
-    return 1 if differences else 0
+    return run_command(lambda: check(arguments.name, arguments.root))
 
 
 if __name__ == "__main__":

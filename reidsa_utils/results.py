@@ -7,12 +7,11 @@ import argparse
 import json
 import os
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
 
-from . import InputError
+from . import InputError, run_command
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions", "identity")
@@ -111,14 +110,13 @@ def main(argv=None) -> int:
     sub = commands.add_parser("publish", help="copy the records of finished runs into results/")
     sub.add_argument("folder")
     arguments = parser.parse_args(argv)
-    try:
+
+    def work():
         read_records(arguments.folder)
         for path in publish(arguments.folder):
             print(f"published {path.relative_to(ROOT)}")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    return 0
+
+    return run_command(work)
 
 
 if __name__ == "__main__":

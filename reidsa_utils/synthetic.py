@@ -9,11 +9,11 @@ own, so the files do not depend on the order or the number of workers.
 """
 
 import argparse
+import contextlib
 import json
 import multiprocessing
 import os
 import shutil
-import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -24,7 +24,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from . import InputError
+from . import InputError, run_command
 
 RENDERER = 1  # raised whenever the same settings give other images
 PARTS = ("background", "head", "hair", "hat", "torso", "logo", "print", "arms", "hips", "legs", "shoes", "skirt",
@@ -493,19 +493,15 @@ def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers
             (partial / split).mkdir()
             (partial / "part_masks" / split).mkdir(parents=True)
         jobs = [(settings, shots[i:i + 64], partial) for i in range(0, len(shots), 64)]
-        bar = tqdm(total=len(shots), desc=f"rendering {name}", unit=" images", disable=not progress, file=sys.stderr)
-        with bar:
-            if workers == 1:
-                done = map(_write, jobs)
-            else:
-                pool = ProcessPoolExecutor(workers, mp_context=multiprocessing.get_context("spawn"))
-                done = pool.map(_write, jobs)
-            for job, _ in zip(jobs, done, strict=True):
+        with contextlib.ExitStack() as stack:
+            bar = stack.enter_context(tqdm(total=len(shots), desc=f"rendering {name}", unit=" images", disable=not progress))
+            run = map
+            if workers > 1:  # spawn: a fork of a process with torch's threads can hang
+                run = stack.enter_context(ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))).map
+            for job, _ in zip(jobs, run(_write, jobs), strict=True):
                 bar.update(len(job[1]))
-            if workers != 1:
-                pool.shutdown()
-        manifest = {"source": "rendered", "renderer": RENDERER, "settings": asdict(settings), "counts": count(shots),
-                    "parts": list(PARTS)}
+        manifest = {"source": "rendered", "renderer": RENDERER, "settings": asdict(settings), "counts": count(shots), "parts": PARTS}
+        partial.chmod(0o755)
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
         try:
             os.rename(partial, folder)
@@ -539,13 +535,7 @@ def main(argv=None) -> int:
         if f.name != "name":
             parser.add_argument(f"--{f.name.replace('_', '-')}", type=f.type, default=f.default, help="default %(default)s")
     arguments = vars(parser.parse_args(argv))
-    try:
-        folder = render_benchmark(**arguments)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(f"rendered {folder}")
-    return 0
+    return run_command(lambda: print(f"rendered {render_benchmark(**arguments)}"))
 
 
 if __name__ == "__main__":

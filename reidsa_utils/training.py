@@ -27,7 +27,7 @@ import torch
 import torchvision
 from tqdm import tqdm
 
-from . import InputError, __version__
+from . import InputError, __version__, run_command
 from .attention import FORMS
 from .benchmarks import LAYOUTS, Benchmark, load_benchmark, load_images
 from .metrics import euclidean, evaluate_ranking
@@ -201,7 +201,8 @@ def write_atomic(path, data: bytes) -> None:
             os.fsync(file.fileno())
         os.replace(partial, path)
     except OSError as error:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink()
         kept = "; the one written before is kept" if path.exists() else ""
         raise InputError(f"could not write {path} ({len(data):,} bytes: {error.strerror}){kept}; free some space and start the same "
                          "run again") from error
@@ -251,6 +252,7 @@ def train(config: Config, progress: bool = True) -> dict:
     """
     started = time.time()
     run_dir = Path(config.run_dir) if config.run_dir else default_run_dir(config)
+    record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
     torch.set_num_threads(config.threads or os.cpu_count() or 1)
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     benchmark = open_benchmark(config, progress)
@@ -261,18 +263,18 @@ def train(config: Config, progress: bool = True) -> dict:
     # Where the data lies and where the run goes do not change the numbers; the data itself does.
     identity = {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data", "device", "rerank")}
     identity |= {"fingerprint": benchmark.fingerprint()}
-    record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
     if record_path.exists():
         record = json.loads(record_path.read_text())
         _same_run(record["identity"], identity, record_path)
-        return record
+        if record["config"]["rerank"] or not config.rerank:
+            return record  # else only the evaluation is repeated
 
     torch.manual_seed(config.seed)
     model = ReIDNet(len(classes), config.variant, config.form, config.recipe, config.backbone, config.dropout, config.weights)
     model.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameter_groups(config.lr), lr=config.lr, momentum=config.momentum, nesterov=True,
-                                weight_decay=config.weight_decay)
-    factors = [group["lr"] / config.lr for group in optimizer.param_groups]
+    optimizer = torch.optim.SGD(model.parameter_groups(1.0), momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay)
+    for group in optimizer.param_groups:
+        group["factor"] = group["lr"]  # 0.1 for layers with loaded weights
     first, history, seconds = 0, [], 0.0
     if checkpoint_path.exists():
         state = _read_checkpoint(checkpoint_path)
@@ -281,45 +283,19 @@ def train(config: Config, progress: bool = True) -> dict:
         optimizer.load_state_dict(state["optimizer"])
         first, history, seconds = state["epoch"], state["history"], state["seconds"]
 
-    images = load_images(benchmark.train.paths, config.height, config.width)
-    steps = len(targets) // config.batch  # the last, smaller batch is dropped, as in the released code
-    tests = len(benchmark.query) + len(benchmark.gallery)
-    with contextlib.closing(_Progress(run_dir, config.epochs * steps * config.batch, tests, progress)) as report:
-        report.start("training", first * steps * config.batch)
-        target_all = torch.from_numpy(targets)
+    per_epoch = len(targets) // config.batch * config.batch
+    totals = {"training": config.epochs * per_epoch, "evaluating": len(benchmark.query) + len(benchmark.gallery)}
+    with contextlib.closing(_Progress(run_dir / "progress.json", totals, progress)) as report:
+        report.start("training", first * per_epoch)
+        images = load_images(benchmark.train.paths, config.height, config.width) if first < config.epochs else None
         for epoch in range(first, config.epochs):
             clock = time.time()
-            rng = np.random.default_rng([config.seed, 7, epoch])
-            torch.manual_seed(config.seed * 1_000_003 + epoch)  # dropout
-            order, total, correct = rng.permutation(len(targets)), 0.0, 0
-            model.train()
-            for step in range(steps):
-                lr = learning_rate(config, epoch, epoch * steps + step)
-                for group, factor in zip(optimizer.param_groups, factors, strict=True):
-                    group["lr"] = lr * factor
-                chosen = order[step * config.batch:(step + 1) * config.batch]
-                x = to_input(augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area), device)
-                target = target_all[chosen].to(device)
-                logits = model(x)
-                loss = reid_loss(logits, target, config.recipe)
-                value = loss.item()
-                if not math.isfinite(value):
-                    raise InputError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning rate {lr:g}; "
-                                     f"lower lr or lengthen warmup (the checkpoint of epoch {epoch} is kept in {run_dir})")
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()
-                optimizer.step()
-                total += value
-                correct += int((logits["final"].argmax(1) == target).sum())
-                report.update(config.batch, epoch=epoch + 1, loss=value)
+            history.append(_train_epoch(config, epoch, model, optimizer, images, torch.from_numpy(targets), report, device))
             seconds += time.time() - clock
-            history.append({"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr})
-            state = {"identity": identity, "epoch": epoch + 1, "history": history, "seconds": seconds,
-                     "model": model.state_dict(), "optimizer": optimizer.state_dict()}
             buffer = io.BytesIO()
-            torch.save(state, buffer)
+            torch.save({"identity": identity, "epoch": epoch + 1, "history": history, "seconds": seconds,
+                        "model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
             write_atomic(checkpoint_path, buffer.getvalue())
-
         report.start("evaluating", 0)
         features = [extract(model, load_images(split.paths, config.height, config.width), device=device, tick=report.update)
                     for split in (benchmark.query, benchmark.gallery)]
@@ -328,10 +304,43 @@ def train(config: Config, progress: bool = True) -> dict:
         "config": {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data")}, "identity": identity,
         "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
         "parameters": sum(p.numel() for p in model.parameters()), "history": history, "metrics": metrics,
-        "seconds": {"training": round(seconds, 1), "this_call": round(time.time() - started, 1)},
-        "code": code_version(), "versions": versions(), "device": device_name(device), "threads": torch.get_num_threads()}
+        "seconds": {"training": round(seconds, 1), "this_call": round(time.time() - started, 1)}, "code": CODE,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
+                     "numpy": np.__version__, "opencv": cv2.__version__},
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU ({platform.machine()})",
+        "threads": torch.get_num_threads()}
     write_atomic(record_path, (json.dumps(record, indent=1) + "\n").encode())
     return record
+
+
+def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarray, targets: torch.Tensor, report, device) -> dict:
+    """One epoch; its line of the history. All that is random here comes from (seed, epoch)."""
+    rng = np.random.default_rng([config.seed, 7, epoch])    # order, flips, erasing
+    torch.manual_seed(config.seed * 1_000_003 + epoch)      # dropout
+    order, total, correct = rng.permutation(len(targets)), 0.0, 0
+    steps = len(targets) // config.batch                    # the last, smaller batch is dropped, as in the released code
+    model.train()
+    for step in range(steps):
+        lr = learning_rate(config, epoch, epoch * steps + step)
+        for group in optimizer.param_groups:
+            group["lr"] = lr * group["factor"]
+        chosen = order[step * config.batch:(step + 1) * config.batch]
+        x = to_input(augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area), device)
+        target = targets[chosen].to(device)
+        logits = model(x)
+        loss = reid_loss(logits, target, config.recipe)
+        value = loss.item()
+        if not math.isfinite(value):
+            kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
+            raise InputError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning rate {lr:g}; "
+                             f"lower lr or lengthen warmup{kept}")
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        total += value
+        correct += int((logits["final"].argmax(1) == target).sum())
+        report.update(config.batch, epoch=epoch + 1, loss=value)
+    return {"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr}
 
 
 def load_run(run_dir, data: str = "embedded") -> tuple:
@@ -366,18 +375,17 @@ def _same_run(there: dict, asked: dict, path: Path) -> None:
 
 
 class _Progress:
-    """A tqdm bar for people and progress.json for the program that started several runs at once."""
+    """A tqdm bar for people, and progress.json for the program that started several runs at once."""
 
-    def __init__(self, run_dir: Path, n_train: int, n_test: int, show: bool):
-        self.file, self.totals, self.show = run_dir / "progress.json", {"training": n_train, "evaluating": n_test}, show
-        self.bar, self.last = None, 0.0
+    def __init__(self, file: Path, totals: dict, show: bool):
+        self.file, self.totals, self.show, self.bar = file, totals, show, None
 
     def start(self, stage: str, done: int) -> None:
         self.close()
-        self.stage, self.last = stage, 0.0
-        self.bar = tqdm(total=self.totals[stage], initial=done, desc=stage, unit=" images", disable=not self.show, file=sys.stderr,
-                        mininterval=0.5 if sys.stderr.isatty() else 5, dynamic_ncols=sys.stderr.isatty())
-        self.done = done
+        live = sys.stderr.isatty()
+        self.bar = tqdm(total=self.totals[stage], initial=done, desc=stage, unit=" images", disable=not self.show,
+                        mininterval=0.5 if live else 5, dynamic_ncols=live)
+        self.stage, self.done, self.last = stage, done, 0.0
 
     def update(self, n: int, **values) -> None:
         self.done += n
@@ -386,8 +394,7 @@ class _Progress:
         self.bar.update(n)
         if time.time() - self.last > 1:
             self.last = time.time()
-            state = {"stage": self.stage, "done": self.done, "totals": self.totals, **values}
-            write_atomic(self.file, json.dumps(state).encode())
+            write_atomic(self.file, json.dumps({"stage": self.stage, "done": self.done, "totals": self.totals, **values}).encode())
 
     def close(self) -> None:
         if self.bar is not None:
@@ -411,13 +418,7 @@ def code_version() -> dict:
     return {"version": __version__, "commit": commit, "changed": bool(changed), "sources": digest.hexdigest()[:16]}
 
 
-def versions() -> dict:
-    return {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
-            "numpy": np.__version__, "opencv": cv2.__version__}
-
-
-def device_name(device: str) -> str:
-    return torch.cuda.get_device_name() if str(device).startswith("cuda") else f"CPU ({platform.machine()})"
+CODE = code_version()  # of what is running, whatever happens to the files meanwhile
 
 
 def main(argv=None) -> int:
@@ -425,17 +426,16 @@ def main(argv=None) -> int:
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="pairs",
                         help="a parameter: " + ", ".join(f.name for f in fields(Config)))
     arguments = parser.parse_args(argv)
-    try:
+
+    def work():
         bad = [pair for pair in arguments.pairs if "=" not in pair]
         if bad:
             raise InputError(f"--set {bad[0]}: expected KEY=VALUE")
         record = train(configure(dict(pair.split("=", 1) for pair in arguments.pairs)))
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    for name, m in record["metrics"].items():
-        print(f"{name:16} rank-1 {m['rank1']:.3f}   mAP {m['mean_ap']:.3f} (trapezoid {m['mean_ap_trapezoid']:.3f})   {record['source']}")
-    return 0
+        for name, m in record["metrics"].items():
+            print(f"{name:16} rank-1 {m['rank1']:.3f}  mAP {m['mean_ap']:.3f}  trapezoid {m['mean_ap_trapezoid']:.3f}  {record['source']}")
+
+    return run_command(work)
 
 
 if __name__ == "__main__":
