@@ -17,6 +17,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 RUNS = [("b_p_ds", "none"), ("b_p_ds_sa2", "softmax"), ("b_p_ds_sa2", "l1")]  # Table 3's pair, both readings of SA
 EVALUATION = 0.3  # cost of an evaluated image, in trained ones
+START_UP = 20     # seconds before the first step: kernel, imports, the untrained network's numbers
 
 
 def papermill(notebook: str, output: Path, parameters: dict, log) -> subprocess.Popen:
@@ -93,7 +94,12 @@ def train_all(folder: Path, profile: str, jobs: int) -> bool:
                     continue
                 done, total, text = state(run_dir)
                 spent = time.time() - since
-                left.append(spent * (total - done) / done + 8 if total and done > 300 else None)
+                if rates:  # the runs are alike: as long as the finished ones took
+                    left.append(max(5.0, sum(rates) / len(rates) - spent))
+                elif total and done > 300:
+                    left.append(max(0.0, spent - START_UP) * (total - done) / done + START_UP / 2)
+                else:
+                    left.append(None)
                 parts.append(f"{run_dir.name}: {text}")
             if running and time.time() - shown > (1 if sys.stdout.isatty() else 30):
                 shown = time.time()

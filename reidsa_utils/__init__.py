@@ -2,6 +2,12 @@
 
 import sys
 
+try:
+    import cv2  # noqa: F401  here, so that a missing system library is told before anything is done
+except ImportError as error:
+    raise ImportError(f"opencv-python cannot be loaded ({error}); install the requirements, and on a bare Debian or Ubuntu also "
+                      "`apt-get install libgl1 libglib2.0-0 libxcb1`") from None
+
 __version__ = "0.1.0"
 
 

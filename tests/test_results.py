@@ -19,21 +19,26 @@ def record(variant, form, seed, rank1, mean_ap):
 
 def test_table3_row_by_hand(tmp_path):
     runs = [record("b_p_ds", "none", 0, 0.60, 0.40), record("b_p_ds", "none", 1, 0.64, 0.44),
-            record("b_p_ds_sa2", "l1", 0, 0.70, 0.45), record("b_p_ds_sa2", "softmax", 0, 0.50, 0.35)]
+            record("b_p_ds_sa2", "l1", 0, 0.70, 0.45), record("b_p_ds_sa2", "l1", 1, 0.70, 0.47),
+            record("b_p_ds_sa2", "softmax", 1, 0.50, 0.35), record("b_p_ds_sa2", "softmax", 2, 0.90, 0.95)]
     for i, r in enumerate(runs):
         (tmp_path / str(i)).mkdir()
         (tmp_path / str(i) / "record.json").write_text(json.dumps(r))
     cells = aggregate(table(read_records(tmp_path)))
     base = cells[cells.variant == "b_p_ds"].iloc[0]
     assert base.rank1 == pytest.approx(62) and base.rank1_sd == pytest.approx(8**0.5) and base.seeds == 2
-    row = table3_row(cells, "market1501").set_index("form of SA")
-    assert row.loc["l1", "Δ rank-1"] == pytest.approx(8) and row.loc["softmax", "Δ mAP"] == pytest.approx(-7)
+    row = table3_row(table(read_records(tmp_path)), "market1501").set_index("form of SA")
+    # l1: 70 - 60 and 70 - 64, seed by seed; softmax: only seed 1 has a partner without SA
+    assert row.loc["l1", "Δ rank-1"] == pytest.approx(8) and row.loc["l1", "Δ rank-1 sd"] == pytest.approx(8**0.5)
+    assert row.loc["softmax", "Δ mAP"] == pytest.approx(-9) and row.loc["softmax", "mAP without"] == pytest.approx(44)
     assert row.loc["l1", "Δ rank-1, paper"] == pytest.approx(0.8) and row.loc["l1", "Δ mAP, paper"] == pytest.approx(2.1)
-    assert row.loc["l1", "seeds"] == 1
+    assert row.seeds.to_dict() == {"l1": 2, "softmax": 1}
+    with pytest.raises(InputError, match="found 0 runs of b_p_ds"):
+        table3_row(table(read_records(tmp_path)).query("variant != 'b_p_ds'"), "market1501")
     into = tmp_path / "published"
     names = [p.name for p in publish(tmp_path, into)]
-    assert names[0] == "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0.json" and len(set(names)) == 4
-    assert len(read_records(into)) == 4
+    assert names[0] == "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0.json" and len(set(names)) == 6
+    assert len(read_records(into)) == 6
 
 
 def test_broken_records(tmp_path, command):

@@ -197,6 +197,13 @@ def test_truncated_image_in_the_training_set(small_benchmark, tmp_path, run_main
     assert_one_sentence(done, victim.name, "truncated")
 
 
+def test_a_missing_system_library_is_explained(tmp_path, command):
+    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")  # a bare server's opencv
+    done = command("-c", "import reidsa_utils", env={"PYTHONPATH": str(tmp_path)})
+    assert done.stderr.splitlines()[-1].startswith("ImportError: opencv-python cannot be loaded (libGL.so.1")
+    assert "apt-get install libgl1" in done.stderr
+
+
 def test_configure():
     config = configure({"profile": "paper", "variant": "b_p_ds", "form": "softmax"})
     assert config.form == "none"  # no SA in this variant
