@@ -145,12 +145,17 @@ def main() -> int:
             return 1
         print("3/3  tables and pictures")
         for notebook, parameters in (("06_tables.ipynb", {"records": str(folder)}), ("07_cam.ipynb", {"runs": str(folder)})):
-            output, log = folder / notebook, folder / f"{notebook}.log"
+            output, running, log = folder / notebook, folder / f"{notebook[:-6]}.running.ipynb", folder / f"{notebook}.log"
+            sources = [ROOT / "notebooks" / notebook, *folder.glob("*/record.json")]
+            if output.exists() and output.stat().st_mtime > max(p.stat().st_mtime for p in sources):
+                print(f"  {notebook}: made before from the same runs, kept")
+                continue
             with open(log, "w") as file:
-                code = papermill(notebook, output, parameters, file).wait()
+                code = papermill(notebook, running, parameters, file).wait()
             if code:
-                fail(output, log)
+                fail(running, log)
                 return 1
+            running.replace(output)
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

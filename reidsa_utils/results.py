@@ -27,7 +27,8 @@ def read_records(folder) -> list:
     if not folder.is_dir():
         raise InputError(f"no folder {folder} with run records; run `make reproduce`, or use records=\"results\"")
     records = []
-    for path in sorted([*folder.rglob("record.json"), *folder.glob("*.json")]):
+    published = [path for path in folder.glob("*.json") if path.name not in ("record.json", "progress.json")]
+    for path in sorted([*folder.rglob("record.json"), *published]):
         try:
             record = json.loads(path.read_text())
         except ValueError as error:

@@ -136,6 +136,11 @@ def notebook_parameters(namespace: dict) -> dict:
     return {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ("In", "Out") and not callable(v)}
 
 
+def cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def default_run_dir(config: Config) -> Path:
     source = config.data if config.data in ("embedded", "real") else "real"
     name = "-".join([config.benchmark, source, config.profile, config.variant, config.form, config.recipe, f"s{config.seed}"])
@@ -149,7 +154,7 @@ def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
     if config.data == "embedded":
         settings = f"{Settings(config.benchmark, config.scale, config.data_seed)} {RENDERER}"  # new defaults, new folder
         root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
-        folder = render_benchmark(config.benchmark, root, config.scale, config.data_seed, workers=os.cpu_count() or 1, progress=progress)
+        folder = render_benchmark(config.benchmark, root, config.scale, config.data_seed, workers=cores(), progress=progress)
         return load_benchmark(config.benchmark, folder)
     if config.data == "real":
         if not os.environ.get("REIDSA_DATA"):
@@ -253,7 +258,7 @@ def train(config: Config, progress: bool = True) -> dict:
     started = time.time()
     run_dir = Path(config.run_dir) if config.run_dir else default_run_dir(config)
     record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
-    torch.set_num_threads(config.threads or os.cpu_count() or 1)
+    torch.set_num_threads(config.threads or cores())
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
     benchmark = open_benchmark(config, progress)
     classes, targets = np.unique(benchmark.train.ids, return_inverse=True)

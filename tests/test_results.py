@@ -35,6 +35,8 @@ def test_table3_row_by_hand(tmp_path):
     assert row.seeds.to_dict() == {"l1": 2, "softmax": 1}
     with pytest.raises(InputError, match="found 0 runs of b_p_ds"):
         table3_row(table(read_records(tmp_path)).query("variant != 'b_p_ds'"), "market1501")
+    (tmp_path / "0" / "progress.json").write_text("{}")  # beside a record: not one
+    assert len(read_records(tmp_path / "0")) == 1
     into = tmp_path / "published"
     names = [p.name for p in publish(tmp_path, into)]
     assert names[0] == "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0.json" and len(set(names)) == 6
