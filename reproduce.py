@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import asdict
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent
@@ -57,15 +56,14 @@ def fail(output: Path, log: Path) -> None:
 
 def train_all(folder: Path, profile: str, jobs: int) -> bool:
     """Run 05_train for every model, `jobs` at a time, with one status line. Finished runs are kept."""
-    from reidsa_utils.training import configure
+    from reidsa_utils.training import configure, is_record_of
 
     waiting, running, finished, rates = [], {}, 0, []
     for variant, form in RUNS:
         run_dir = folder / f"{variant}-{form}"
         parameters = {"variant": variant, "form": form, "profile": profile, "seed": 0, "threads": 1, "run_dir": str(run_dir)}
-        asked = {k: v for k, v in asdict(configure(parameters)).items() if k not in ("run_dir", "data")}
         output = run_dir / "05_train.ipynb"
-        if (run_dir / "record.json").exists() and output.exists() and json.loads((run_dir / "record.json").read_text())["config"] == asked:
+        if (run_dir / "record.json").exists() and output.exists() and is_record_of(run_dir / "record.json", configure(parameters)):
             print(f"  {variant} ({form}): finished before, kept")
             finished += 1
         else:
@@ -123,10 +121,12 @@ def train_all(folder: Path, profile: str, jobs: int) -> bool:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="demo", help="demo (default), smoke or laptop")
+    parser.add_argument("--profile", default="demo", choices=("demo", "smoke", "laptop"), help="default: demo")
     parser.add_argument("--out", type=Path, help="default: runs/reproduce/PROFILE")
     parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="runs at a time")
     arguments = parser.parse_args()
+    if arguments.jobs < 1:
+        parser.error(f"--jobs is {arguments.jobs}; expected 1 or more")
     sys.path.insert(0, str(ROOT))
     from reidsa_utils import InputError
     from reidsa_utils.training import configure, open_benchmark

@@ -111,10 +111,14 @@ def load_benchmark(name: str, root, warn: bool = True) -> Benchmark:
     layout, folder = _layout(name), find_folder(name, root)
     source, expected = "real", layout.expected
     if (folder / "manifest.json").is_file():
-        manifest = json.loads((folder / "manifest.json").read_text())
-        if manifest["settings"]["name"] != name:
-            raise InputError(f"{layout.title}: {folder} holds a rendered {manifest['settings']['name']}; name that, or give another root")
-        source, expected = "rendered", manifest["counts"]
+        try:
+            manifest = json.loads((folder / "manifest.json").read_text())
+            rendered, source, expected = manifest["settings"]["name"], "rendered", manifest["counts"]
+        except (ValueError, KeyError, TypeError):
+            raise InputError(f"{layout.title}: {folder / 'manifest.json'} is not the manifest of a rendered benchmark; delete it if the "
+                             "images are real, or render again") from None
+        if rendered != name:
+            raise InputError(f"{layout.title}: {folder} holds a rendered {rendered}; name that, or give another root")
     splits, counts = {}, {}
     for split, directory in SPLITS.items():
         if not (folder / directory).is_dir():

@@ -189,7 +189,8 @@ def _load_backbone(net: nn.Module, backbone: str, weights: str) -> bool:
         if backbone == "thin":
             raise InputError("there are no ImageNet weights for the thin backbone; use weights=none, or backbone=resnet50")
         try:
-            state = torchvision.models.get_model_weights(backbone).DEFAULT.get_state_dict(progress=True)
+            # V1: the weights that existed when the paper was written; torchvision's default is a recipe of 2021
+            state = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"].get_state_dict(progress=True)
         except OSError as error:  # URLError is one
             raise InputError(f"the ImageNet weights of {backbone} are not on this machine and could not be downloaded "
                              f"({error}); go online once, give the path of a state_dict, or use weights=none") from error

@@ -21,22 +21,27 @@ TABLE3 = {"market1501": {"sa": (93.3, 81.7), "none": (92.5, 79.6)}, "dukemtmc_re
           "cuhk03_np_labeled": {"sa": (64.3, 61.4), "none": (61.9, 60.3)}, "cuhk03_np_detected": {"sa": (58.9, 57.5), "none": (57.8, 55.8)}}
 
 
+def read_record(path) -> dict:
+    """One run record. Raises InputError for a file that is none."""
+    try:
+        record = json.loads(Path(path).read_text())
+    except ValueError as error:
+        raise InputError(f"{path} is not valid JSON ({error}); delete it and run that run again") from error
+    missing = [key for key in NEEDED if key not in record]
+    if missing:
+        raise InputError(f"{path} is no complete run record: {', '.join(missing)} missing; delete it and run that run again")
+    return record
+
+
 def read_records(folder) -> list:
     """All run records under a folder, in a fixed order. Raises InputError for a missing folder or a broken record."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no folder {folder} with run records; run `make reproduce`, or use records=\"results\"")
-    records = []
     published = [path for path in folder.glob("*.json") if path.name not in ("record.json", "progress.json")]
-    for path in sorted([*folder.rglob("record.json"), *published]):
-        try:
-            record = json.loads(path.read_text())
-        except ValueError as error:
-            raise InputError(f"{path} is not valid JSON ({error}); delete it and run that run again") from error
-        missing = [key for key in NEEDED if key not in record]
-        if missing:
-            raise InputError(f"{path} is no complete run record: {', '.join(missing)} missing; delete it and run that run again")
-        records.append(record)
+    records = [read_record(path) for path in sorted([*folder.rglob("record.json"), *published])]
+    if not records:
+        raise InputError(f"no run records in {folder}; run `make reproduce`, or use records=\"results\"")
     return records
 
 
@@ -47,16 +52,15 @@ def table(records: list, vector: str | None = None) -> pd.DataFrame:
         config = record["config"]
         for name, m in record["metrics"].items():
             if vector in (None, name):
-                rows.append({"benchmark": config["benchmark"], "source": record["source"], "profile": config["profile"],
-                             "variant": config["variant"], "form": config["form"], "recipe": config["recipe"], "erasing": config["erasing"],
-                             "epochs": config["epochs"], "seed": config["seed"], "vector": name, "rank1": 100 * m["rank1"],
-                             "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
+                rows.append({key: config[key] for key in ("benchmark", "profile", "variant", "form", "recipe", "erasing", "epochs", "seed")}
+                            | {"source": record["source"], "data": record["identity"]["fingerprint"], "vector": name,
+                               "rank1": 100 * m["rank1"], "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
     return pd.DataFrame(rows)
 
 
 def aggregate(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and number of seeds of every cell of a table of runs."""
-    keys = ["benchmark", "source", "profile", "variant", "form", "recipe", "erasing", "epochs", "vector"]
+    keys = ["benchmark", "source", "data", "profile", "variant", "form", "recipe", "erasing", "epochs", "vector"]
     out = runs.groupby(keys, sort=False).agg(rank1=("rank1", "mean"), rank1_sd=("rank1", "std"), mAP=("mAP", "mean"),
                                              mAP_sd=("mAP", "std"), seeds=("seed", "nunique"))
     return out.reset_index()
@@ -70,15 +74,19 @@ def table3_row(runs: pd.DataFrame, benchmark: str) -> pd.DataFrame:
     What is compared is the difference, never the level: a rendered benchmark is no Market-1501.
     """
     runs = runs[runs.benchmark == benchmark]
-    base = runs[runs.variant == "b_p_ds"].set_index("seed")
-    if base.empty or base.index.has_duplicates:
-        raise InputError(f"found {len(base)} runs of b_p_ds for {benchmark} with {base.index.nunique()} seeds, expected one a seed; "
+    base = runs[runs.variant == "b_p_ds"]
+    if base.empty or base.seed.duplicated().any():
+        raise InputError(f"found {len(base)} runs of b_p_ds for {benchmark} with {base.seed.nunique()} seeds, expected one a seed; "
                          "name one profile, recipe and vector")
     with_sa, without = TABLE3[benchmark]["sa"], TABLE3[benchmark]["none"]
     paper = {"rank1": with_sa[0] - without[0], "mAP": with_sa[1] - without[1]}
     rows = []
     for form, group in runs[runs.variant == "b_p_ds_sa2"].groupby("form", sort=False):
-        pairs = group.set_index("seed").join(base, rsuffix="_without", how="inner")
+        if group.seed.duplicated().any():
+            raise InputError(f"several runs of b_p_ds_sa2 with form {form} have one seed; name one profile, recipe and vector")
+        pairs = group.merge(base, on="seed", suffixes=("", "_without"))
+        if (pairs.data != pairs.data_without).any():
+            raise InputError(f"the runs with form {form} and those without SA were trained on other data; compare runs of one data seed")
         row = {"form of SA": form, "seeds": len(pairs)}
         for key, title in (("rank1", "rank-1"), ("mAP", "mAP")):
             delta = pairs[key] - pairs[f"{key}_without"]
@@ -102,13 +110,16 @@ def publish(folder, into=ROOT / "results") -> list:
     """Copy the records under a folder of runs into results/, named after their runs. Returns the new paths."""
     out = []
     for path in sorted(Path(folder).rglob("record.json")):
-        record = json.loads(path.read_text())
+        record = read_record(path)
         c = record["config"]
         name = "-".join([c["benchmark"], record["source"], c["profile"], c["variant"], c["form"], c["recipe"],
                          "erasing" if c["erasing"] else "plain", f"e{c['epochs']}", f"s{c['seed']}"])
         Path(into).mkdir(exist_ok=True)
-        out.append(Path(into) / f"{name}.json")
-        shutil.copyfile(path, out[-1])
+        target = Path(into) / f"{name}.json"
+        if target.exists() and read_record(target)["identity"] != record["identity"]:
+            raise InputError(f"{target} holds another run of this name (other data or settings); delete or rename it first")
+        shutil.copyfile(path, target)
+        out.append(target)
     return out
 
 
@@ -120,7 +131,7 @@ def main(argv=None) -> int:
     arguments = parser.parse_args(argv)
 
     def work():
-        read_records(arguments.folder)
+        read_records(arguments.folder)  # all of them sound, before the first is copied
         for path in publish(arguments.folder):
             print(f"published {path.relative_to(ROOT)}")
 

@@ -475,8 +475,11 @@ def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers
     if set(knobs) - known:
         raise InputError(f"unknown knob {', '.join(sorted(set(knobs) - known))}; known: {', '.join(sorted(known))}")
     settings = Settings(name, float(scale), int(seed), **knobs)
-    if not 0 < settings.scale <= 4 or settings.look_alikes < 1:
-        raise InputError(f"scale is {settings.scale} and look_alikes {settings.look_alikes}; expected 0 < scale <= 4, look_alikes >= 1")
+    bounds = {"scale": (1e-3, 4), "seed": (0, 2**31), "height": (32, 200), "width": (16, 200), "occlusion": (0, 1), "view_overlap": (0, 1),
+              "camera_shift": (0, 2), "look_alikes": (1, 1000), "box_jitter": (0, 0.5)}
+    for knob, (low, high) in bounds.items():
+        if not low <= getattr(settings, knob) <= high:
+            raise InputError(f"{knob} is {getattr(settings, knob)}; expected between {low} and {high}")
     root = Path(root)
     folder = root / FOLDERS[name]
     if folder.exists():
@@ -522,8 +525,11 @@ def read_settings(folder) -> Settings | None:
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         return None
-    manifest = json.loads(path.read_text())
-    return Settings(**manifest["settings"]) if manifest.get("renderer") == RENDERER else None
+    try:
+        manifest = json.loads(path.read_text())
+        return Settings(**manifest["settings"]) if manifest["renderer"] == RENDERER else None
+    except (ValueError, KeyError, TypeError):
+        return None
 
 
 def main(argv=None) -> int:

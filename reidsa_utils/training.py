@@ -33,6 +33,7 @@ from .benchmarks import LAYOUTS, Benchmark, load_benchmark, load_images
 from .metrics import euclidean, evaluate_ranking
 from .model import BACKBONES, RECIPES, VARIANTS, ReIDNet, known, reid_loss
 from .reranking import rerank
+from .results import read_record
 from .synthetic import RENDERER, Settings, render_benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,8 +79,8 @@ class Config:
     erasing: bool = True            # random erasing: on in Tables 1 and 3, off in Table 2
     rerank: bool = True             # also report re-ranked numbers
     threads: int = 0                # 0: all cores
-    device: str = "auto"
-    run_dir: str = ""               # "": a folder of runs/ named after the run
+    device: str = "auto"            # "auto", "cpu" or "cuda"
+    run_dir: str = ""               # "": a folder of runs/ named after the run; relative to the repository
 
 
 def configure(parameters: dict) -> Config:
@@ -106,7 +107,7 @@ def configure(parameters: dict) -> Config:
             if kind is int and float(value) != int(float(value)):
                 raise ValueError
             values[name] = str(value).lower() in ("true", "1") if kind is bool else kind(float(value)) if kind is int else kind(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InputError(f"{name} is {value!r}; expected {kind.__name__}") from None
     config = Config(**values)
     profile = PROFILES[known("profile", config.profile, PROFILES)]
@@ -117,6 +118,9 @@ def configure(parameters: dict) -> Config:
     known("attention form", config.form, FORMS)
     known("recipe", config.recipe, RECIPES)
     known("backbone", config.backbone, BACKBONES)
+    known("device", config.device, ("auto", "cpu", "cuda"))
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise InputError("device is cuda, and torch sees no CUDA device on this machine; use device=auto or device=cpu")
     if "sa1" not in blocks and "sa2" not in blocks:
         config = replace(config, form="none")
     bounds = {"height": (32, 4096), "width": (16, 4096), "epochs": (1, 10**5), "batch": (2, 10**5), "lr": (0, 100), "threads": (0, 4096),
@@ -141,10 +145,21 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def default_run_dir(config: Config) -> Path:
-    source = config.data if config.data in ("embedded", "real") else "real"
-    name = "-".join([config.benchmark, source, config.profile, config.variant, config.form, config.recipe, f"s{config.seed}"])
+def run_folder(config: Config) -> Path:
+    """Where a run's record and checkpoint lie: run_dir, or a folder of runs/ whose name ends in a hash of all settings."""
+    if config.run_dir:
+        return ROOT / config.run_dir
+    digest = hashlib.sha256(json.dumps(_settings(config) | {"data": config.data}, sort_keys=True).encode()).hexdigest()[:6]
+    name = "-".join([config.benchmark, config.profile, config.variant, config.form, config.recipe, f"s{config.seed}", digest])
     return ROOT / "runs" / name
+
+
+def _settings(config: Config) -> dict:
+    """What the numbers depend on, beside the data itself: not where things lie. Weights count by their content."""
+    out = {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data", "device", "rerank")}
+    if Path(config.weights).is_file():
+        out["weights"] = f"{Path(config.weights).name} {hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()[:16]}"
+    return out
 
 
 # ---------------------------------------------------------------------------------------------- data
@@ -156,12 +171,12 @@ def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
         root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
         folder = render_benchmark(config.benchmark, root, config.scale, config.data_seed, workers=cores(), progress=progress)
         return load_benchmark(config.benchmark, folder)
-    if config.data == "real":
-        if not os.environ.get("REIDSA_DATA"):
-            raise InputError("data=real needs the environment variable REIDSA_DATA: set it to the folder that holds the benchmark, "
-                             "or use data=embedded")
-        return load_benchmark(config.benchmark, os.environ["REIDSA_DATA"])
-    return load_benchmark(config.benchmark, config.data)
+    if config.data == "real" and not os.environ.get("REIDSA_DATA"):
+        raise InputError("data=real needs the environment variable REIDSA_DATA: set it to the folder that holds the benchmark, "
+                         "or use data=embedded")
+    folder = Path(os.environ["REIDSA_DATA"] if config.data == "real" else config.data)
+    # A notebook's kernel runs in notebooks/, a command in the repository: a relative path means the same in both.
+    return load_benchmark(config.benchmark, folder if folder.is_dir() else ROOT / folder)
 
 
 def augment(images: np.ndarray, rng: np.random.Generator, flip: bool = True, erasing: bool = True,
@@ -256,7 +271,7 @@ def train(config: Config, progress: bool = True) -> dict:
     input, a checkpoint of another configuration, a full disk, or a loss that is no longer finite.
     """
     started = time.time()
-    run_dir = Path(config.run_dir) if config.run_dir else default_run_dir(config)
+    run_dir = run_folder(config)
     record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
     torch.set_num_threads(config.threads or cores())
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
@@ -265,11 +280,9 @@ def train(config: Config, progress: bool = True) -> dict:
     if config.batch > len(targets):
         raise InputError(f"batch is {config.batch}, and {benchmark.title} at {benchmark.folder} has {len(targets)} training images; "
                          "choose a smaller batch")
-    # Where the data lies and where the run goes do not change the numbers; the data itself does.
-    identity = {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data", "device", "rerank")}
-    identity |= {"fingerprint": benchmark.fingerprint()}
+    identity = _settings(config) | {"fingerprint": benchmark.fingerprint()}
     if record_path.exists():
-        record = json.loads(record_path.read_text())
+        record = read_record(record_path)
         _same_run(record["identity"], identity, record_path)
         if record["config"]["rerank"] or not config.rerank:
             return record  # else only the evaluation is repeated
@@ -306,7 +319,7 @@ def train(config: Config, progress: bool = True) -> dict:
                     for split in (benchmark.query, benchmark.gallery)]
         metrics = evaluate(*features, benchmark, config.rerank)
     record = {
-        "config": {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data")}, "identity": identity,
+        "config": _settings(config) | {"rerank": config.rerank}, "identity": identity,
         "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
         "parameters": sum(p.numel() for p in model.parameters()), "history": history, "metrics": metrics,
         "seconds": {"training": round(seconds, 1), "this_call": round(time.time() - started, 1)}, "code": CODE,
@@ -348,16 +361,24 @@ def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarra
     return {"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr}
 
 
+def is_record_of(path, config: Config) -> bool:
+    """Whether a record is of these settings (its data is not looked at)."""
+    record = read_record(path)
+    return {k: v for k, v in record["identity"].items() if k != "fingerprint"} == _settings(config) and \
+        record["config"]["rerank"] == config.rerank
+
+
 def load_run(run_dir, data: str = "embedded") -> tuple:
     """A trained run for looking at: (model in eval mode, Config, Benchmark). data: as in Config.
 
     Raises InputError for a run without checkpoint, or data that is not what the run was trained on.
     """
-    path = Path(run_dir) / "checkpoint.pt"
+    path = ROOT / run_dir / "checkpoint.pt"
     if not path.exists():
         raise InputError(f"no checkpoint in {run_dir}; train that run first (make reproduce, or python -m reidsa_utils.training)")
     state = _read_checkpoint(path)
-    config = configure({k: v for k, v in state["identity"].items() if k != "fingerprint"} | {"data": data, "run_dir": str(run_dir)})
+    settings = {k: v for k, v in state["identity"].items() if k not in ("fingerprint", "weights")}
+    config = configure(settings | {"data": data, "run_dir": str(run_dir), "weights": "none"})  # the checkpoint holds all weights
     benchmark = open_benchmark(config)
     _same_run(state["identity"], state["identity"] | {"fingerprint": benchmark.fingerprint()}, path)
     model = ReIDNet(len(set(benchmark.train.ids.tolist())), config.variant, config.form, config.recipe, config.backbone)
@@ -367,7 +388,9 @@ def load_run(run_dir, data: str = "embedded") -> tuple:
 
 def _read_checkpoint(path: Path) -> dict:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        assert state["identity"] and state["model"]
+        return state
     except Exception as error:
         raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this run anew") from error
 

@@ -70,6 +70,7 @@ def test_names_of_the_distributed_archive(tmp_path):
     ("bad name", r"1 file names in .*query do not parse, first 'person7.jpg'; expected names like 0002_c1s1"),
     ("other benchmark", r"'0001_c2_f0046182.jpg'.*is this another benchmark"),
     ("rendered other", "holds a rendered dukemtmc_reid"),
+    ("bad manifest", "manifest.json is not the manifest of a rendered benchmark"),
 ])
 def test_broken_roots(copy, breakage, words):
     root = copy
@@ -87,6 +88,8 @@ def test_broken_roots(copy, breakage, words):
         (copy / "query" / "person7.jpg").write_bytes(b"")
     elif breakage == "other benchmark":
         (copy / "bounding_box_train" / "0001_c2_f0046182.jpg").write_bytes(b"")
+    elif breakage == "bad manifest":
+        (copy / "manifest.json").write_text("{}")
     elif breakage == "rendered other":
         text = (copy / "manifest.json").read_text()
         (copy / "manifest.json").write_text(text.replace('"name": "market1501"', '"name": "dukemtmc_reid"'))

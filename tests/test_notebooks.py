@@ -75,6 +75,32 @@ def test_a_second_call_does_no_work_twice(smoke):
     assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
 
 
+def test_the_parameters_cell_can_be_run_again():
+    """Change a parameter in a live notebook, run its cell and the checking cell again: no other name is taken for one."""
+    cells = [c.source for c in nbformat.read(ROOT / "notebooks" / "05_train.ipynb", 4).cells if c.cell_type == "code"]
+    namespace = {}
+    exec(cells[0], namespace)
+    exec(cells[1], namespace)
+    namespace.update(np=json, features=3, batch=[1, 2])
+    exec(cells[0].replace('variant = "b_p_ds_sa2"', 'variant = "b_ds"'), namespace)
+    exec(cells[1], namespace)
+    assert namespace["config"].variant == "b_ds" and namespace["config"].batch == 32
+
+
+def test_a_failing_run_is_told_by_the_driver(smoke):
+    """A record of another configuration in a run's folder: one sentence, the notebook to read, exit code 1, nothing lost."""
+    folder, command, *_ = smoke
+    path = folder / "b_p_ds_sa2-l1" / "record.json"
+    whole = path.read_bytes()
+    other = json.loads(whole)
+    other["identity"]["epochs"] = 99
+    path.write_text(json.dumps(other))
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "error: InputError: " in done.stderr and "epochs=99 (asked for 3)" in done.stderr
+    assert "Traceback" not in done.stderr and json.loads(path.read_text()) == other
+    path.write_bytes(whole)
+
+
 def test_failures_reach_the_user_in_one_sentence(tmp_path):
     """A misspelt and an impossible parameter of 05_train, which papermill itself would let pass."""
     cases = ("seeed", 3, "unknown parameter 'seeed'; known: benchmark"), ("form", "max", "unknown attention form 'max'")

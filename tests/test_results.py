@@ -13,7 +13,7 @@ def record(variant, form, seed, rank1, mean_ap):
     config = {"benchmark": "market1501", "profile": "laptop", "variant": variant, "form": form, "recipe": "paper", "erasing": True,
               "epochs": 10, "seed": seed}
     m = {"rank1": rank1, "mean_ap": mean_ap, "mean_ap_trapezoid": mean_ap - 0.01}
-    rest = {key: {} for key in ("counts", "code", "versions", "identity")}
+    rest = {"identity": {"fingerprint": "f"}} | {key: {} for key in ("counts", "code", "versions")}
     return {"config": config, "source": "rendered", "metrics": {"parts": m}, "history": [], **rest}
 
 
@@ -33,6 +33,12 @@ def test_table3_row_by_hand(tmp_path):
     assert row.loc["softmax", "Δ mAP"] == pytest.approx(-9) and row.loc["softmax", "mAP without"] == pytest.approx(44)
     assert row.loc["l1", "Δ rank-1, paper"] == pytest.approx(0.8) and row.loc["l1", "Δ mAP, paper"] == pytest.approx(2.1)
     assert row.seeds.to_dict() == {"l1": 2, "softmax": 1}
+    twice = table([*runs, runs[2]])
+    with pytest.raises(InputError, match="several runs of b_p_ds_sa2 with form l1 have one seed"):
+        table3_row(twice, "market1501")
+    other = record("b_p_ds_sa2", "sigmoid", 0, 0.5, 0.5) | {"identity": {"fingerprint": "g"}}
+    with pytest.raises(InputError, match="form sigmoid and those without SA were trained on other data"):
+        table3_row(table([*runs, other]), "market1501")
     with pytest.raises(InputError, match="found 0 runs of b_p_ds"):
         table3_row(table(read_records(tmp_path)).query("variant != 'b_p_ds'"), "market1501")
     (tmp_path / "0" / "progress.json").write_text("{}")  # beside a record: not one
@@ -41,11 +47,17 @@ def test_table3_row_by_hand(tmp_path):
     names = [p.name for p in publish(tmp_path, into)]
     assert names[0] == "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0.json" and len(set(names)) == 6
     assert len(read_records(into)) == 6
+    runs[0]["identity"] = {"fingerprint": "other data"}
+    (tmp_path / "0" / "record.json").write_text(json.dumps(runs[0]))
+    with pytest.raises(InputError, match="holds another run of this name"):
+        publish(tmp_path, into)
 
 
 def test_broken_records(tmp_path, command):
     with pytest.raises(InputError, match="no folder .* with run records"):
         read_records(tmp_path / "nothing")
+    with pytest.raises(InputError, match="no run records in"):
+        read_records(tmp_path)
     path = tmp_path / "record.json"
     path.write_text("{")
     assert_one_sentence(command("-m", "reidsa_utils.results", "publish", tmp_path), "not valid JSON")

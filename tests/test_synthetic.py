@@ -128,8 +128,9 @@ def test_kept_refused_and_never_half_written(small_benchmark, tmp_path):
         render_benchmark("market", tmp_path)
     with pytest.raises(InputError, match="unknown knob fog; known: box_jitter"):
         render_benchmark("market1501", tmp_path, fog=1)
-    with pytest.raises(InputError, match="expected 0 < scale"):
-        render_benchmark("market1501", tmp_path, scale=0)
+    for knob, value in (("scale", 0), ("seed", -1), ("height", 384), ("width", 0), ("occlusion", 2), ("look_alikes", 0)):
+        with pytest.raises(InputError, match=f"{knob} is .*; expected between"):
+            render_benchmark("market1501", tmp_path, **{knob: value})
 
 
 def test_command_line(command, tmp_path):

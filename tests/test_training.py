@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, assert_one_sentence
 
 from reidsa_utils import InputError
+from reidsa_utils.model import ReIDNet
 from reidsa_utils.training import (
     Config,
     augment,
@@ -23,6 +24,7 @@ from reidsa_utils.training import (
     load_run,
     main,
     notebook_parameters,
+    run_folder,
     to_input,
     train,
     write_atomic,
@@ -66,6 +68,7 @@ def test_a_finished_run_is_read_not_repeated(unbroken, small_benchmark):
     assert (run_dir / "checkpoint.pt").stat().st_mtime_ns == before
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 @pytest.mark.parametrize("kill_at", [1, 2])
 def test_killed_run_resumes_exactly(unbroken, small_benchmark, tmp_path, kill_at):
     """SIGKILL in the middle of an epoch, from outside; then the same command again."""
@@ -107,6 +110,10 @@ def test_checkpoint_of_another_configuration(unbroken, small_benchmark, tmp_path
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     (tmp_path / "checkpoint.pt").write_bytes(before[: len(before) // 2])
     assert_one_sentence(run_main(small(small_benchmark, tmp_path)), "not a readable checkpoint")
+    torch.save({"weight": torch.zeros(3)}, tmp_path / "checkpoint.pt")  # torch can read it, but it is none of ours
+    assert_one_sentence(run_main(small(small_benchmark, tmp_path)), "not a readable checkpoint")
+    (tmp_path / "record.json").write_text("{")
+    assert_one_sentence(run_main(small(small_benchmark, tmp_path)), "record.json is not valid JSON")
 
 
 @pytest.fixture
@@ -176,7 +183,9 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(small_benchmark, tmp_path
     (["flip=maybe"], ["flip is 'maybe'; expected bool"]),
     (["lr=-1"], ["lr is -1.0; expected between 0 and 100"]),
     (["epochs"], ["--set epochs: expected KEY=VALUE"]),
-    (["data=no/such/folder"], ["the data root no/such/folder does not exist"]),
+    (["data=no/such/folder"], ["no/such/folder does not exist; expected Market-1501-v15.09.15"]),
+    (["epochs=inf"], ["epochs is 'inf'; expected int"]),
+    (["device=tpu"], ["unknown device 'tpu'; known: auto, cpu, cuda"]),
     (["data=real"], ["set it to the folder that holds the benchmark"]),
     (["batch=5000"], ["batch is 5000", "has 207 training images", "smaller batch"]),
     (["height=128"], ["128 pixels high", "the nearest heights that work"]),
@@ -187,6 +196,31 @@ def test_bad_parameters(small_benchmark, tmp_path, run_main, monkeypatch, parame
     base = pairs({"profile": "smoke", "data": small_benchmark, "run_dir": tmp_path, "threads": 1})
     assert_one_sentence(run_main([*base, *[x for p in parameters for x in ("--set", p)]]), *words)
     assert not (tmp_path / "record.json").exists()
+
+
+def test_settings_reach_the_training(small_benchmark, tmp_path):
+    """Flip, erasing, its area and the lower rate of loaded layers change what is trained."""
+    def loss(name, **more):
+        return train(configure(small(small_benchmark, tmp_path / name, epochs=1, **more)), progress=False)["history"][0]["loss"]
+
+    losses = [loss("plain", flip=False, erasing=False), loss("flip", erasing=False), loss("erasing", flip=False),
+              loss("area", flip=False, recipe="released"), loss("no area", flip=False, erasing=False, recipe="released")]
+    assert len(set(losses)) == 5
+    path = tmp_path / "backbone.pt"
+    torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)
+    loss("loaded", weights=str(path))
+    state = torch.load(tmp_path / "loaded" / "checkpoint.pt", weights_only=True)
+    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.1 * state["optimizer"]["param_groups"][1]["lr"])
+    assert state["identity"]["weights"].startswith("backbone.pt ") and str(tmp_path) not in json.dumps(state["identity"])
+    torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)  # the same name, other weights
+    with pytest.raises(InputError, match="belongs to another configuration: weights=backbone.pt"):
+        loss("loaded", weights=str(path))
+
+
+def test_run_folders_tell_settings_apart():
+    changes = {}, {"erasing": False}, {"epochs": 3}, {"data_seed": 1}, {"data": "elsewhere"}, {"seed": 1}
+    assert len({run_folder(configure(p)) for p in changes}) == 6
+    assert run_folder(configure({"run_dir": "runs/x"})) == ROOT / "runs" / "x"
 
 
 def test_truncated_image_in_the_training_set(small_benchmark, tmp_path, run_main):
