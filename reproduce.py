@@ -54,6 +54,13 @@ def fail(output: Path, log: Path) -> None:
     print(f"\nerror: {reason.strip()}\nThe executed notebook, with the error: {output}\nThe log: {log}", file=sys.stderr)
 
 
+def learned(notebook: Path) -> str:
+    """The line in which an executed 05_train says how far above chance and an untrained network its run is."""
+    cells = json.loads(notebook.read_text())["cells"]
+    lines = [line for cell in cells for output in cell.get("outputs", []) for line in output.get("text", [])]
+    return next(line.strip() for line in lines if line.startswith("mAP ("))
+
+
 def train_all(folder: Path, profile: str, jobs: int) -> bool:
     """Run 05_train for every model, `jobs` at a time, with one status line. Finished runs are kept."""
     from reidsa_utils.training import configure, is_record_of
@@ -162,7 +169,9 @@ def main() -> int:
     except KeyboardInterrupt:
         print("\nstopped; start the same command again and it goes on from the last finished epoch", file=sys.stderr)
         return 130
-    print((folder / "table3.md").read_text())
+    for variant, form in RUNS:
+        print(f"  {variant} ({form}): {learned(folder / f'{variant}-{form}' / '05_train.ipynb')}")
+    print("\n" + (folder / "table3.md").read_text())
     print(f"Executed notebooks, records and checkpoints: {folder}\nFigures: {folder / 'figures'}\n"
           f"{minutes(time.time() - started)} in all")
     return 0

@@ -25,6 +25,7 @@ import numpy as np
 from tqdm import tqdm
 
 from . import InputError, run_command
+from .benchmarks import LAYOUTS, SPLITS
 
 RENDERER = 1  # raised whenever the same settings give other images
 PARTS = ("background", "head", "hair", "hat", "torso", "logo", "print", "arms", "hips", "legs", "shoes", "skirt",
@@ -32,8 +33,6 @@ PARTS = ("background", "head", "hair", "hat", "torso", "logo", "print", "arms", 
 LABEL = {name: i for i, name in enumerate(PARTS)}
 ITEMS = ("logo", "print", "backpack", "bag")  # what tells look-alikes apart; each is hidden in some views
 
-FOLDERS = {"market1501": "Market-1501-v15.09.15"}
-SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 # Published sizes (scale 1). A query is one (identity, camera) pair, as in Market-1501.
 SIZES = {"market1501": {"train_ids": 751, "train_images": 12936, "test_ids": 750, "queries": 3368,
                         "gallery": 13115, "distractors": 2798, "junk": 3819, "cameras": 6}}
@@ -469,8 +468,8 @@ def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers
     Returns the benchmark's folder. What is there already with the same settings is kept; with other settings it is
     refused. Nothing half-written is left under the final name: the folder appears when it is complete.
     """
-    if name not in FOLDERS:
-        raise InputError(f"cannot render {name!r}; benchmarks that can be rendered: {', '.join(FOLDERS)}")
+    if name not in SIZES:
+        raise InputError(f"cannot render {name!r}; benchmarks that can be rendered: {', '.join(SIZES)}")
     known = {f.name for f in fields(Settings)} - {"name", "scale", "seed"}
     if set(knobs) - known:
         raise InputError(f"unknown knob {', '.join(sorted(set(knobs) - known))}; known: {', '.join(sorted(known))}")
@@ -481,7 +480,7 @@ def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers
         if not low <= getattr(settings, knob) <= high:
             raise InputError(f"{knob} is {getattr(settings, knob)}; expected between {low} and {high}")
     root = Path(root)
-    folder = root / FOLDERS[name]
+    folder = root / LAYOUTS[name].folder
     if folder.exists():
         if read_settings(folder) == settings:
             return folder
@@ -534,7 +533,7 @@ def read_settings(folder) -> Settings | None:
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reidsa_utils.synthetic", description="Render the embedded benchmark.")
-    parser.add_argument("name", help=f"one of {', '.join(FOLDERS)}")
+    parser.add_argument("name", help=f"one of {', '.join(SIZES)}")
     parser.add_argument("root", help="folder that the benchmark's own folder is made in")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     for f in fields(Settings):
