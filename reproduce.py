@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -134,6 +135,7 @@ def main() -> int:
     arguments = parser.parse_args()
     if arguments.jobs < 1:
         parser.error(f"--jobs is {arguments.jobs}; expected 1 or more")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a terminated driver stops its runs too
     sys.path.insert(0, str(ROOT))
     from reidsa_utils import InputError
     from reidsa_utils.training import configure, open_benchmark
