@@ -62,6 +62,17 @@ def learned(notebook: Path) -> str:
     return next(line.strip() for line in lines if line.startswith("mAP ("))
 
 
+def time_left(left: list, spent: list, waiting: int, jobs: int) -> str:
+    """Text for the status line: seconds left and spent of each running run, how many wait, how many run at a time."""
+    if not left or None in left:
+        return ""
+    whole = max(a + b for a, b in zip(left, spent, strict=True))
+    slots = sorted(left + [0.0] * (jobs - len(left)))
+    for _ in range(waiting):  # the next run starts where a place is free first
+        slots = sorted([slots[0] + whole, *slots[1:]])
+    return f"   {minutes(slots[-1])} left"
+
+
 def train_all(folder: Path, profile: str, jobs: int) -> bool:
     """Run 05_train for every model, `jobs` at a time, with one status line. Finished runs are kept."""
     from reidsa_utils.training import configure, is_record_of
@@ -99,25 +110,17 @@ def train_all(folder: Path, profile: str, jobs: int) -> bool:
                     print(f"\r  {run_dir.name}: done in {minutes(time.time() - since)}".ljust(shutil.get_terminal_size().columns - 1))
                     continue
                 done, total, text = state(run_dir)
-                spent = time.time() - since
                 if rates:  # the runs are alike: as long as the finished ones took
-                    left.append(max(5.0, sum(rates) / len(rates) - spent))
+                    left.append(max(5.0, sum(rates) / len(rates) - (time.time() - since)))
                 elif total and done > 300:
-                    left.append(max(0.0, spent - START_UP) * (total - done) / done + START_UP / 2)
+                    left.append(max(0.0, time.time() - since - START_UP) * (total - done) / done + START_UP / 2)
                 else:
                     left.append(None)
                 parts.append(f"{run_dir.name}: {text}")
             if running and time.time() - shown > (1 if sys.stdout.isatty() else 30):
                 shown = time.time()
-                known = [v for v in left if v is not None]
-                whole = max([v + time.time() - s for v, (*_, s) in zip(known, running.values(), strict=False)] + rates, default=None)
-                eta = ""
-                if whole and len(known) == len(running):
-                    slots = sorted(known + [0.0] * (jobs - len(known)))
-                    for _ in waiting:  # the next run starts where a place is free first
-                        slots = sorted([slots[0] + whole, *slots[1:]])
-                    eta = f"   {minutes(slots[-1])} left"
-                line = f"  [{finished}/{len(RUNS)} done]{eta}   " + " · ".join(parts)
+                spent = [time.time() - since for *_, since in running.values()]
+                line = f"  [{finished}/{len(RUNS)} done]{time_left(left, spent, len(waiting), jobs)}   " + " · ".join(parts)
                 width = shutil.get_terminal_size().columns - 1
                 live = sys.stdout.isatty()
                 print("\r" + line[:width].ljust(width) if live else line, end="" if live else "\n", flush=True)

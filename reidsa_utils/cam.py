@@ -1,5 +1,6 @@
 """Class activation maps (eq. 3, 5, 7) of every stage that has a classifier."""
 
+import cv2
 import numpy as np
 import torch
 from torch import Tensor
@@ -58,8 +59,6 @@ def effective_cells(maps: Tensor) -> Tensor:
 
 def overlay(image: np.ndarray, cam: np.ndarray, strength: float = 0.55) -> np.ndarray:
     """A map over its image: (H, W, 3) uint8 and (h, w) -> (H, W, 3) uint8. Negative values show as zero, the peak as red."""
-    import cv2
-
     heat = np.clip(cam, 0, None)
     heat = cv2.resize((heat / max(heat.max(), 1e-12)).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
     color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]

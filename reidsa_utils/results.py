@@ -45,16 +45,15 @@ def read_records(folder) -> list:
     return records
 
 
-def table(records: list, vector: str | None = None) -> pd.DataFrame:
-    """One row per run and retrieval vector (all of them, or the named one): settings, rank-1 and both mAPs in percent."""
+def table(records: list) -> pd.DataFrame:
+    """One row per run and retrieval vector: settings, rank-1 and both mAPs in percent."""
     rows = []
     for record in records:
         config = record["config"]
         for name, m in record["metrics"].items():
-            if vector in (None, name):
-                rows.append({key: config[key] for key in ("benchmark", "profile", "variant", "form", "recipe", "erasing", "epochs", "seed")}
-                            | {"source": record["source"], "data": record["identity"]["fingerprint"], "vector": name,
-                               "rank1": 100 * m["rank1"], "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
+            rows.append({key: config[key] for key in ("benchmark", "profile", "variant", "form", "recipe", "erasing", "epochs", "seed")}
+                        | {"source": record["source"], "data": record["identity"]["fingerprint"], "vector": name,
+                           "rank1": 100 * m["rank1"], "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
     return pd.DataFrame(rows)
 
 

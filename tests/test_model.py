@@ -62,7 +62,7 @@ def test_sa_adds_no_parameter_and_starts_equal(recipe, without, with_sa, images)
 
 
 def test_sa1_is_the_same_call_in_forward_and_embed(images):
-    net = make(7, "b_p_ds_sa1".replace("_sa1", "_sa12"), "l1")
+    net = make(7, "b_p_ds_sa12", "l1")
     seen = []
     net.sa1.register_forward_hook(lambda module, inputs, output: seen.append(output))
     with torch.no_grad():
