@@ -54,6 +54,16 @@ def _weights(A: Tensor, form: str) -> Tensor:
     return torch.full_like(A, 1 / A.shape[1])
 
 
+def effective_cells(maps: Tensor) -> Tensor:
+    """How many cells weights or a map are spread over: exp of the entropy of the positive part, normalised to sum 1.
+
+    maps: (B, H, W). Returns (B,), from 1 (one cell) to HW (uniform); NaN for a map without a positive value.
+    """
+    p = maps.clamp(min=0).flatten(1).double()
+    p = p / p.sum(dim=1, keepdim=True)
+    return torch.exp(torch.special.entr(p).sum(dim=1))
+
+
 class _AttendedPool(torch.autograd.Function):
     """G = sum_ij p f without making F = p f. Backward: one write of df, which has rank 2 over positions.
 

@@ -47,16 +47,6 @@ def _gradient(scores: Tensor, pooled: Tensor) -> Tensor:
     return torch.autograd.grad(scores.sum(), pooled)[0].detach()
 
 
-def effective_cells(maps: Tensor) -> Tensor:
-    """How many cells a map is spread over: exp of the entropy of its positive part, normalised to sum 1.
-
-    maps: (B, h, w). Returns (B,), from 1 (one cell) to hw (uniform); NaN for a map without a positive value.
-    """
-    p = maps.clamp(min=0).flatten(1).double()
-    p = p / p.sum(dim=1, keepdim=True)
-    return torch.exp(torch.special.entr(p).sum(dim=1))
-
-
 def overlay(image: np.ndarray, cam: np.ndarray, strength: float = 0.55) -> np.ndarray:
     """A map over its image: (H, W, 3) uint8 and (h, w) -> (H, W, 3) uint8. Negative values show as zero, the peak as red."""
     heat = np.clip(cam, 0, None)

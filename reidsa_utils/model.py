@@ -124,10 +124,11 @@ class ReIDNet(nn.Module):
         B, C, H, W = attended.shape
         return attended.reshape(B, C, self.parts, H // self.parts * W).mean(3, keepdim=True)
 
-    def pool_stage(self, f: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C): SA2 and the average pooling of a DS branch."""
-        G = attended_pool(f, self.sa2_form)
-        if self.recipe.mean_after_sa and self.sa2_form != "none":
+    def pool_stage(self, f: Tensor, form: str | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C): SA2 and the average pooling of a DS branch; `form` instead of the model's own to compare."""
+        form = form or self.sa2_form
+        G = attended_pool(f, form)
+        if self.recipe.mean_after_sa and form != "none":
             G = G / (f.shape[2] * f.shape[3])
         return G
 
@@ -142,7 +143,10 @@ class ReIDNet(nn.Module):
 
     def forward(self, images: Tensor) -> dict:
         """images: (B, 3, H, W) -> {name: logits (B, num_classes)}; names final, part1-6, stage1-3 as the variant has them."""
-        maps = self.feature_maps(images)
+        return self.heads(self.feature_maps(images))
+
+    def heads(self, maps: list) -> dict:
+        """The logits of forward, from the maps of stages 1-4."""
         logits = self.main_logits(self.pool_parts(self.attend(maps[3])))
         return logits | {f"stage{i + 1}": head(self.pool_stage(maps[i])) for i, head in enumerate(self.stages)}
 

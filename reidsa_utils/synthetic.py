@@ -151,8 +151,7 @@ def _scene(rng: np.random.Generator) -> np.ndarray:
                 cv2.circle(scene, (x + dx, horizon + 16), 9, (.06, .06, .06), -1)
     for _ in range(int(rng.integers(1, 5))):  # posts
         x = int(rng.integers(w))
-        cv2.rectangle(scene, (x, int(rng.integers(0, horizon))), (x + int(rng.integers(3, 7)), horizon + 20),
-                      (.2, .2, .22), -1)
+        cv2.rectangle(scene, (x, int(rng.integers(0, horizon))), (x + int(rng.integers(3, 7)), horizon + 20), (.2, .2, .22), -1)
     return np.clip(cv2.GaussianBlur(scene, (0, 0), 1.2), 0, 1)
 
 
@@ -460,8 +459,7 @@ def _write(job: tuple) -> None:
         (folder / "part_masks" / SPLITS[shot.split] / shot.filename).with_suffix(".png").write_bytes(png.tobytes())
 
 
-def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers: int = 1, progress: bool = True,
-                     **knobs) -> Path:
+def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers: int = 1, progress: bool = True, **knobs) -> Path:
     """Render a benchmark into `root` in the layout of the real one, with part masks and a manifest.
 
     scale: share of the published sizes (1: 32,668 boxes and more for market1501); knobs: fields of Settings.

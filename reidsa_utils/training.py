@@ -25,10 +25,11 @@ import cv2
 import numpy as np
 import torch
 import torchvision
+from torch import nn
 from tqdm import tqdm
 
 from . import InputError, __version__, run_command
-from .attention import FORMS
+from .attention import FORMS, attention_weights, effective_cells
 from .benchmarks import LAYOUTS, Benchmark, load_benchmark, load_images
 from .metrics import euclidean, evaluate_ranking
 from .model import BACKBONES, RECIPES, VARIANTS, ReIDNet, known, reid_loss
@@ -335,7 +336,7 @@ def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarra
     """One epoch; its line of the history. All that is random here comes from (seed, epoch)."""
     rng = np.random.default_rng([config.seed, 7, epoch])    # order, flips, erasing
     torch.manual_seed(config.seed * 1_000_003 + epoch)      # dropout
-    order, total, correct = rng.permutation(len(targets)), 0.0, 0
+    order, total, correct, losses, norms = rng.permutation(len(targets)), 0.0, 0, [], []
     steps = len(targets) // config.batch                    # the last, smaller batch is dropped, as in the released code
     model.train()
     for step in range(steps):
@@ -345,20 +346,49 @@ def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarra
         chosen = order[step * config.batch:(step + 1) * config.batch]
         x = to_input(augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area), device)
         target = targets[chosen].to(device)
-        logits = model(x)
+        maps = model.feature_maps(x)
+        logits = model.heads(maps)
         loss = reid_loss(logits, target, config.recipe)
         value = loss.item()
         if not math.isfinite(value):
             kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
             raise InputError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning rate {lr:g}; "
                              f"lower lr or lengthen warmup{kept}")
+        if step == 0:
+            inside = look_inside(model, maps, target)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
+        norms.append([torch.stack(torch._foreach_norm([p.grad for p in getattr(model.backbone, f"layer{s}").parameters()])).norm().item()
+                      for s in (1, 2, 3, 4)])
+        losses.append({name: nn.functional.cross_entropy(v.detach(), target).item() for name, v in logits.items()})
         total += value
         correct += int((logits["final"].argmax(1) == target).sum())
         report.update(config.batch, epoch=epoch + 1, loss=value)
-    return {"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr}
+    each = {name: float(f"{np.mean([line[name] for line in losses]):.5g}") for name in losses[0]}
+    norms = {"mean": np.mean(norms, 0).round(6).tolist(), "sd": np.std(norms, 0).round(6).tolist()}
+    return {"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr,
+            "losses": each, "gradient": norms, "first_step": inside}
+
+
+def look_inside(model: ReIDNet, maps: list, target: torch.Tensor) -> dict:
+    """What every form of attention does at the maps of one batch, whatever form the model is trained with (notebook 02).
+
+    maps: stages 1-4, (B, C, H, W); target: (B,). Returns {form: {"largest": 4 numbers, "cells": 4, "through": 3}}, means over
+    the images: the largest weight p; the share of effective cells; the norm of d l_s / d f_s, one image's cross-entropy at the
+    head of stage s differentiated by its map. Draws no random number and leaves no gradient behind.
+    """
+    out = {}
+    for form in FORMS:
+        weights = [attention_weights(f.detach(), form).float() for f in maps]
+        through = []
+        for head, f in zip(model.stages, maps[:3], strict=False):
+            leaf = f.detach().requires_grad_()
+            loss = nn.functional.cross_entropy(head(model.pool_stage(leaf, form)), target, reduction="sum")
+            through.append(torch.autograd.grad(loss, leaf)[0].flatten(1).norm(dim=1).mean().item())
+        out[form] = {"largest": [p.amax((1, 2)).mean().item() for p in weights], "through": through,
+                     "cells": [(effective_cells(p) / p[0].numel()).mean().item() for p in weights]}
+    return {form: {k: [float(f"{x:.5g}") for x in v] for k, v in numbers.items()} for form, numbers in out.items()}
 
 
 def is_record_of(path, config: Config) -> bool:
@@ -430,20 +460,17 @@ class _Progress:
 
 
 def code_version() -> dict:
-    """The commit, whether the tree differs from it, and a hash of the helper module's sources."""
-    digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.read_bytes())
-
+    """The commit, whether the helper module differs from it (None, False without git), and a hash of the module's sources."""
     def git(*arguments):
-        done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
-        return done.stdout.strip() if done.returncode == 0 else None
+        try:
+            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
+            return done.stdout.strip() if done.returncode == 0 else None
+        except OSError:
+            return None
 
-    try:
-        commit, changed = git("rev-parse", "HEAD"), git("status", "--porcelain", "--", "reidsa_utils")
-    except OSError:  # no git here
-        commit = changed = None
-    return {"version": __version__, "commit": commit, "changed": bool(changed), "sources": digest.hexdigest()[:16]}
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return {"version": __version__, "commit": git("rev-parse", "HEAD"),
+            "changed": bool(git("status", "--porcelain", "--", "reidsa_utils")), "sources": hashlib.sha256(sources).hexdigest()[:16]}
 
 
 CODE = code_version()  # of what is running, whatever happens to the files meanwhile

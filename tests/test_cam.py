@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from reidsa_utils import InputError
-from reidsa_utils.cam import class_activation_maps, effective_cells, overlay
+from reidsa_utils.attention import effective_cells
+from reidsa_utils.cam import class_activation_maps, overlay
 from reidsa_utils.model import ReIDNet
 
 
