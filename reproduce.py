@@ -75,14 +75,17 @@ def time_left(left: list, spent: list, waiting: int, jobs: int) -> str:
 
 def train_all(folder: Path, profile: str, jobs: int) -> bool:
     """Run 05_train for every model, `jobs` at a time, with one status line. Finished runs are kept."""
-    from reidsa_utils.training import configure, is_record_of
+    from reidsa_utils.results import read_record
+    from reidsa_utils.training import configure, run_settings
 
     waiting, running, finished, rates = [], {}, 0, []
     for variant, form in RUNS:
         run_dir = folder / f"{variant}-{form}"
         parameters = {"variant": variant, "form": form, "profile": profile, "seed": 0, "threads": 1, "run_dir": str(run_dir)}
         output = run_dir / "05_train.ipynb"
-        if (run_dir / "record.json").exists() and output.exists() and is_record_of(run_dir / "record.json", configure(parameters)):
+        config, path = configure(parameters), run_dir / "record.json"
+        if output.exists() and path.exists() and (record := read_record(path))["config"]["rerank"] == config.rerank and \
+                {k: v for k, v in record["identity"].items() if k != "fingerprint"} == run_settings(config):
             print(f"  {variant} ({form}): finished before, kept")
             finished += 1
         else:

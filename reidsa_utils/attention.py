@@ -126,9 +126,6 @@ class SpatialAttention(nn.Module):
         p = _weights(_scores(f, self.form), self.form).view(len(f), 1, *f.shape[2:])
         return (f.to(p.dtype) * p).to(f.dtype)  # in half precision the gradient of p would overflow
 
-    def extra_repr(self) -> str:
-        return f"form={self.form!r}"
-
 
 def attention_jacobian(f: Tensor) -> Tensor:
     """dF_k(i, j) / df_t(m, n) in closed form for the softmax (eq. 12).

@@ -41,8 +41,7 @@ BACKBONES = {
     # one bottleneck a stage, a quarter of the inner width, the paper's channel numbers: 4.6 M parameters with the
     # heads for 150 identities
     "thin": (lambda: torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16),
-             (256, 512, 1024, 2048)),
-}
+             (256, 512, 1024, 2048))}
 
 
 def known(kind: str, name: str, names) -> str:

@@ -105,8 +105,12 @@ def save_figure(figure, name: str, source: str = "rendered") -> None:
     figure.savefig(folder / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
 
 
-def publish(folder, into=ROOT / "results") -> list:
-    """Copy the records under a folder of runs into results/, named after their runs. Returns the new paths."""
+def publish(folder, into=ROOT / "results", weights: bool = False) -> list:
+    """Copy the records under a folder of runs into results/, named after their runs. Returns the new paths.
+
+    weights: also the networks' weights, in half precision, into results/weights; that needs torch and the checkpoints.
+    """
+    read_records(folder)  # all of them sound, before the first is copied
     out = []
     for path in sorted(Path(folder).rglob("record.json")):
         record = read_record(path)
@@ -119,6 +123,14 @@ def publish(folder, into=ROOT / "results") -> list:
             raise InputError(f"{target} holds another run of this name (other data or settings); delete or rename it first")
         shutil.copyfile(path, target)
         out.append(target)
+        if weights:
+            from safetensors.torch import save
+
+            from .training import read_checkpoint, write_atomic
+
+            state = read_checkpoint(path.with_name("checkpoint.pt"))["model"]
+            out.append(Path(into) / "weights" / f"{name}.safetensors")
+            write_atomic(out[-1], save({k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}))
     return out
 
 
@@ -127,14 +139,10 @@ def main(argv=None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     sub = commands.add_parser("publish", help="copy the records of finished runs into results/")
     sub.add_argument("folder")
+    sub.add_argument("--weights", action="store_true", help="the trained networks too, 9 MB each, into results/weights")
     arguments = parser.parse_args(argv)
-
-    def work():
-        read_records(arguments.folder)  # all of them sound, before the first is copied
-        for path in publish(arguments.folder):
-            print(f"published {path.relative_to(ROOT)}")
-
-    return run_command(work)
+    return run_command(lambda: print(*(f"published {p.relative_to(ROOT)}" for p in publish(arguments.folder, weights=arguments.weights)),
+                                     sep="\n"))
 
 
 if __name__ == "__main__":

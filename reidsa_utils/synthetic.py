@@ -1,9 +1,8 @@
 """The embedded benchmark: pedestrians rendered from ellipsoids, written in a real benchmark's layout.
 
-A person is about 22 ellipsoids, each cut analytically by parallel rays: one quadratic a pixel, inside the
-ellipsoid's own box only. Identity = body, skin, hair, clothes and items that some views hide (logo, print,
-backpack, bag); image = camera, heading, gait, background, occluder, box. Every image has a random stream of its
-own, so the files do not depend on the order or the number of workers.
+A person is about 22 ellipsoids, each cut by parallel rays: one quadratic a pixel, inside its own box only. Identity = body,
+skin, hair, clothes and items that some views hide; image = camera, heading, gait, background, occluder, box. Every image has
+a random stream of its own, so the files do not depend on the order or the number of workers.
 
     python -m reidsa_utils.synthetic market1501 data --scale 0.1 --seed 0
 """
@@ -65,8 +64,6 @@ class Shot:
     person: int   # who is drawn: pid, or the number of a stranger; 0 draws background only
     index: int    # number of the random stream
 
-
-# ---------------------------------------------------------------------------------------------- who and where
 
 PALETTE = np.array([  # clothes, RGB in [0, 1]
     [.08, .08, .09], [.88, .88, .86], [.45, .46, .48], [.10, .14, .32], [.20, .34, .62], [.62, .10, .12],
@@ -154,8 +151,6 @@ def _scene(rng: np.random.Generator) -> np.ndarray:
         cv2.rectangle(scene, (x, int(rng.integers(0, horizon))), (x + int(rng.integers(3, 7)), horizon + 20), (.2, .2, .22), -1)
     return np.clip(cv2.GaussianBlur(scene, (0, 0), 1.2), 0, 1)
 
-
-# ---------------------------------------------------------------------------------------------- body and rays
 
 def _body(person: dict, phase: float, without=frozenset()) -> list:
     """The ellipsoids of a person in body coordinates (x to their left, y up, z forward; height 1; feet at y = 0).
@@ -386,8 +381,6 @@ def render_shot(settings: Settings, shot: Shot, without=frozenset()) -> tuple:
     image += rng.standard_normal(image.shape, np.float32) * np.float32(camera["noise"])
     return (np.clip(image, 0, 1) * 255 + .5).astype(np.uint8), mask
 
-
-# ---------------------------------------------------------------------------------------------- the benchmark
 
 def _share(total: int, n: int, low: int, high: int, rng: np.random.Generator) -> np.ndarray:
     """n whole numbers in [low, high] that sum to total (as near as the bounds allow)."""

@@ -2,9 +2,8 @@
 
     python -m reidsa_utils.training --set profile=smoke --set variant=b_p_ds_sa2 --set form=l1
 
-A run needs no notebook. Killed and started again, it goes on from the last finished epoch and ends with the same
-numbers, bit for bit on a CPU with as many threads: every epoch draws its order, its augmentation and its dropout from
-generators seeded by (seed, epoch), so the checkpoint needs no generator states.
+Killed and started again, it goes on from the last finished epoch and ends with the same numbers, bit for bit on a CPU with
+as many threads: what is random in an epoch comes from generators seeded by (seed, epoch), so none has to be stored.
 """
 
 import argparse
@@ -25,6 +24,7 @@ import cv2
 import numpy as np
 import torch
 import torchvision
+from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
@@ -47,8 +47,7 @@ PROFILES = {
     "laptop": dict(height=192, width=64, scale=0.2, epochs=10, batch=32, lr=0.05, warmup=100, decay_at=0.7, backbone="thin"),
     # section 4: 384x128, ResNet-50, batch 48, 0.1 -> 0.01 after 40 epochs; 60 epochs as in the released ablation
     "paper": dict(height=384, width=128, scale=1.0, epochs=60, batch=48, lr=0.1, warmup=0, decay_at=2 / 3, backbone="resnet50",
-                  weights="imagenet", data="real"),
-}
+                  weights="imagenet", data="real")}
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,7 @@ def configure(parameters: dict) -> Config:
             values[name] = None
             continue
         try:
-            if kind is bool and str(value).lower() not in ("true", "false", "0", "1"):
-                raise ValueError
-            if kind is int and float(value) != int(float(value)):
+            if kind is bool and str(value).lower() not in ("true", "false", "0", "1") or kind is int and float(value) != int(float(value)):
                 raise ValueError
             values[name] = str(value).lower() in ("true", "1") if kind is bool else kind(float(value)) if kind is int else kind(value)
         except (TypeError, ValueError, OverflowError):
@@ -114,19 +111,17 @@ def configure(parameters: dict) -> Config:
     profile = PROFILES[known("profile", config.profile, PROFILES)]
     defaults = {"data": "embedded", "weights": "none"} | profile
     config = replace(config, **{k: v for k, v in defaults.items() if getattr(config, k) is None})
-    known("benchmark", config.benchmark, LAYOUTS)
-    blocks = VARIANTS[known("variant", config.variant, VARIANTS)]
-    known("attention form", config.form, FORMS)
-    known("recipe", config.recipe, RECIPES)
-    known("backbone", config.backbone, BACKBONES)
-    known("device", config.device, ("auto", "cpu", "cuda"))
+    for kind, name, names in (("benchmark", config.benchmark, LAYOUTS), ("variant", config.variant, VARIANTS),
+                              ("attention form", config.form, FORMS), ("recipe", config.recipe, RECIPES),
+                              ("backbone", config.backbone, BACKBONES), ("device", config.device, ("auto", "cpu", "cuda"))):
+        known(kind, name, names)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is cuda, and torch sees no CUDA device on this machine; use device=auto or device=cpu")
-    if "sa1" not in blocks and "sa2" not in blocks:
+    if not {"sa1", "sa2"} & set(VARIANTS[config.variant]):
         config = replace(config, form="none")
     bounds = {"height": (32, 4096), "width": (16, 4096), "epochs": (1, 10**5), "batch": (2, 10**5), "lr": (0, 100), "threads": (0, 4096),
-              "dropout": (0, 0.99), "decay_at": (0, 1), "warmup": (0, 10**7), "seed": (0, 2**31), "scale": (0, 4),
-              "momentum": (0, 1), "weight_decay": (0, 1), "data_seed": (0, 2**31)}
+              "dropout": (0, 0.99), "decay_at": (0, 1), "warmup": (0, 10**7), "seed": (0, 2**31), "scale": (0, 4), "momentum": (0, 1),
+              "weight_decay": (0, 1), "data_seed": (0, 2**31)}
     for name, (low, high) in bounds.items():
         if not low <= getattr(config, name) <= high:
             raise InputError(f"{name} is {getattr(config, name)}; expected between {low} and {high}")
@@ -150,20 +145,18 @@ def run_folder(config: Config) -> Path:
     """Where a run's record and checkpoint lie: run_dir, or a folder of runs/ whose name ends in a hash of all settings."""
     if config.run_dir:
         return ROOT / config.run_dir
-    digest = hashlib.sha256(json.dumps(_settings(config) | {"data": config.data}, sort_keys=True).encode()).hexdigest()[:6]
+    digest = hashlib.sha256(json.dumps(run_settings(config) | {"data": config.data}, sort_keys=True).encode()).hexdigest()[:6]
     name = "-".join([config.benchmark, config.profile, config.variant, config.form, config.recipe, f"s{config.seed}", digest])
     return ROOT / "runs" / name
 
 
-def _settings(config: Config) -> dict:
+def run_settings(config: Config) -> dict:
     """What the numbers depend on, beside the data itself: not where things lie. Weights count by their content."""
     out = {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data", "device", "rerank")}
     if Path(config.weights).is_file():
         out["weights"] = f"{Path(config.weights).name} {hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()[:16]}"
     return out
 
-
-# ---------------------------------------------------------------------------------------------- data
 
 def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
     """The benchmark of a run; the embedded one is rendered into runs/data on first use."""
@@ -229,8 +222,6 @@ def write_atomic(path, data: bytes) -> None:
                          "run again") from error
 
 
-# ---------------------------------------------------------------------------------------------- one run
-
 def learning_rate(config: Config, epoch: int, step: int) -> float:
     """lr of the new layers: `step` counts from the start of the run, `epoch` from 0."""
     lr = config.lr * (0.1 if epoch >= round(config.decay_at * config.epochs) else 1.0)
@@ -281,7 +272,7 @@ def train(config: Config, progress: bool = True) -> dict:
     if config.batch > len(targets):
         raise InputError(f"batch is {config.batch}, and {benchmark.title} at {benchmark.folder} has {len(targets)} training images; "
                          "choose a smaller batch")
-    identity = _settings(config) | {"fingerprint": benchmark.fingerprint()}
+    identity = run_settings(config) | {"fingerprint": benchmark.fingerprint()}
     if record_path.exists():
         record = read_record(record_path)
         _same_run(record["identity"], identity, record_path)
@@ -296,7 +287,7 @@ def train(config: Config, progress: bool = True) -> dict:
         group["factor"] = group["lr"]  # 0.1 for layers with loaded weights
     first, history, seconds = 0, [], 0.0
     if checkpoint_path.exists():
-        state = _read_checkpoint(checkpoint_path)
+        state = read_checkpoint(checkpoint_path)
         _same_run(state["identity"], identity, checkpoint_path)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
@@ -320,7 +311,7 @@ def train(config: Config, progress: bool = True) -> dict:
                     for split in (benchmark.query, benchmark.gallery)]
         metrics = evaluate(*features, benchmark, config.rerank)
     record = {
-        "config": _settings(config) | {"rerank": config.rerank}, "identity": identity,
+        "config": run_settings(config) | {"rerank": config.rerank}, "identity": identity,
         "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
         "parameters": sum(p.numel() for p in model.parameters()), "history": history, "metrics": metrics,
         "seconds": {"training": round(seconds, 1), "this_call": round(time.time() - started, 1)}, "code": CODE,
@@ -375,8 +366,7 @@ def look_inside(model: ReIDNet, maps: list, target: torch.Tensor) -> dict:
     """What every form of attention does at the maps of one batch, whatever form the model is trained with (notebook 02).
 
     maps: stages 1-4, (B, C, H, W); target: (B,). Returns {form: {"largest": 4 numbers, "cells": 4, "through": 3}}, means over
-    the images: the largest weight p; the share of effective cells; the norm of d l_s / d f_s, one image's cross-entropy at the
-    head of stage s differentiated by its map. Draws no random number and leaves no gradient behind.
+    the images: largest weight p; share of effective cells; norm of d l_s / d f_s for one image's loss. Changes nothing.
     """
     out = {}
     for form in FORMS:
@@ -391,11 +381,23 @@ def look_inside(model: ReIDNet, maps: list, target: torch.Tensor) -> dict:
     return {form: {k: [float(f"{x:.5g}") for x in v] for k, v in numbers.items()} for form, numbers in out.items()}
 
 
-def is_record_of(path, config: Config) -> bool:
-    """Whether a record is of these settings (its data is not looked at)."""
-    record = read_record(path)
-    return {k: v for k, v in record["identity"].items() if k != "fingerprint"} == _settings(config) and \
-        record["config"]["rerank"] == config.rerank
+def load_weights(name: str, folder=ROOT / "results") -> tuple:
+    """A network whose weights were published: (model in eval mode, run record). Half precision there, float32 here.
+
+    name: of the record in `folder`, without .json. Raises InputError where there are none, or not these.
+    """
+    path, record = Path(folder) / "weights" / f"{name}.safetensors", Path(folder) / f"{name}.json"
+    if not path.exists() or not record.exists():
+        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
+        raise InputError(f"no stored weights {name}; there: {there}; train that run and publish it with --weights")
+    record = read_record(record)
+    c = record["config"]
+    model = ReIDNet(record["classes"], c["variant"], c["form"], c["recipe"], c["backbone"])
+    try:
+        model.load_state_dict({k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()})
+    except Exception as error:  # a broken file, or the weights of another network
+        raise InputError(f"{path} does not hold the weights of its record ({type(error).__name__}); publish it again") from error
+    return model.eval(), record
 
 
 def load_run(run_dir, data: str = "embedded") -> tuple:
@@ -406,7 +408,7 @@ def load_run(run_dir, data: str = "embedded") -> tuple:
     path = ROOT / run_dir / "checkpoint.pt"
     if not path.exists():
         raise InputError(f"no checkpoint in {run_dir}; train that run first (make reproduce, or python -m reidsa_utils.training)")
-    state = _read_checkpoint(path)
+    state = read_checkpoint(path)
     settings = {k: v for k, v in state["identity"].items() if k not in ("fingerprint", "weights")}
     config = configure(settings | {"data": data, "run_dir": str(run_dir), "weights": "none"})  # the checkpoint holds all weights
     benchmark = open_benchmark(config)
@@ -416,7 +418,7 @@ def load_run(run_dir, data: str = "embedded") -> tuple:
     return model.eval(), config, benchmark
 
 
-def _read_checkpoint(path: Path) -> dict:
+def read_checkpoint(path: Path) -> dict:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         assert state["identity"] and state["model"]

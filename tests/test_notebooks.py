@@ -10,16 +10,19 @@ import pytest
 from conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-STRICT = ["04_model", "06_tables"]
+ANSWERS = sorted((ROOT / "notebooks" / "answers").glob("*.ipynb"))
+STRICT = [["01_gap_vs_sa"], ["02_gradient_check"], ["04_model"], ["06_tables"], [f"answers/{p.stem}" for p in ANSWERS]]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", NOTEBOOKS + ANSWERS, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_executed_top_to_bottom(path):
     """nbval passes a notebook without outputs silently; this does not."""
     cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code" and c.source.strip()]
     assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1)), "run it from top to bottom and save it"
     for cell in cells:
         assert all(o.output_type != "error" for o in cell.outputs)
+    shown = json.dumps([c.outputs for c in cells])
+    assert not re.search(r"/(home|root|tmp|Users)/", shown), "an output shows a path of one machine"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
@@ -28,15 +31,28 @@ def test_opens_and_ends_as_a_lesson(path):
     for words in (f"# {int(path.stem[:2])} · ", "**You will learn**", "**You need**", "**Takes**"):
         assert words in cells[0].source
     assert "## Questions" in cells[-1].source and "## Exercise" in cells[-1].source
-    shown = json.dumps([c.get("outputs") for c in cells])
-    assert not re.search(r"/(home|root|tmp|Users)/", shown), "an output shows a path of one machine"
+    answers = nbformat.read(ROOT / "notebooks" / "answers" / path.name, 4).cells
+    assert f"# Answers to {int(path.stem[:2])} · " in answers[0].source
+    answered = "\n".join(c.source for c in answers if c.cell_type == "markdown")
+    asked = re.findall(r"^(\d+)\. ", cells[-1].source.split("## Exercise")[0], re.M)
+    assert len(asked) >= 2 and re.findall(r"^## (?:Question )?(\d+)\b", answered, re.M) == asked
+    assert re.search(r"^## Exercise", answered, re.M)
 
 
-@pytest.mark.parametrize("name", STRICT)
-def test_strict(name, tmp_path):
+def test_every_equation_stands_beside_its_line():
+    """Eq. 1-12: a numbered equation in a text cell, and its number in a comment of the code that computes it."""
+    cells = [c for name in ("01_gap_vs_sa", "02_gradient_check") for c in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells]
+    text, code = ("\n".join(c.source for c in cells if c.cell_type == kind) for kind in ("markdown", "code"))
+    for n in range(1, 13):
+        assert f"\\tag{{{n}}}" in text and (re.search(rf"# .*eq\. {n}\b", code) or f"eq{n} =" in code), f"eq. {n}"
+
+
+@pytest.mark.parametrize("names", STRICT, ids=lambda names: names[0])
+def test_strict(names):
     """Every stored output is what the cell gives now (nbval)."""
     done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env",
-                           "--nbval-sanitize-with", "tests/nbval_sanitize.cfg", "--nbval-cell-timeout=300", f"notebooks/{name}.ipynb"],
+                           "--nbval-sanitize-with", "tests/nbval_sanitize.cfg", "--nbval-cell-timeout=300",
+                           *(f"notebooks/{name}.ipynb" for name in names)],
                           cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:]
 

@@ -15,13 +15,17 @@ import torch
 from conftest import ROOT, assert_one_sentence
 
 from reidsa_utils import InputError
-from reidsa_utils.model import ReIDNet
+from reidsa_utils.attention import FORMS
+from reidsa_utils.model import ReIDNet, loss_weights
+from reidsa_utils.results import publish
 from reidsa_utils.training import (
     Config,
     augment,
     configure,
     learning_rate,
     load_run,
+    load_weights,
+    look_inside,
     main,
     notebook_parameters,
     run_folder,
@@ -59,6 +63,56 @@ def test_record_holds_what_a_table_needs(unbroken, small_benchmark):
     assert record["identity"]["fingerprint"] and record["code"]["sources"] and record["versions"]["torch"] == torch.__version__
     assert str(small_benchmark) not in json.dumps(record)  # no path of this machine
     assert not list(run_dir.glob("*.partial"))
+
+
+def test_what_is_recorded_inside_a_training(unbroken):
+    """Per head losses that add up to the total; gradient norms; what each form would do to the first batch's maps."""
+    for line in unbroken[1]["history"]:
+        weights = loss_weights(line["losses"])
+        assert line["loss"] == pytest.approx(sum(weights[k] * v for k, v in line["losses"].items()), rel=1e-4)
+        assert len(line["gradient"]["mean"]) == len(line["gradient"]["sd"]) == 4 and min(line["gradient"]["mean"]) > 0
+        assert set(line["first_step"]) == set(FORMS)
+        none = line["first_step"]["none"]  # 96x32: 24x8, 12x4, 6x2 and again 6x2 cells
+        assert none["largest"] == pytest.approx([1 / 192, 1 / 48, 1 / 12, 1 / 12], rel=1e-4) and none["cells"] == pytest.approx([1] * 4)
+        for form in ("l1", "softmax"):
+            assert all(a > b for a, b in zip(line["first_step"][form]["largest"], none["largest"], strict=True))
+            assert all(0 < c < 1 for c in line["first_step"][form]["cells"])
+
+
+def test_looking_inside_changes_nothing():
+    torch.manual_seed(0)
+    model = ReIDNet(5, "b_p_ds_sa2", "l1", backbone="thin").train()
+    maps = model.feature_maps(torch.randn(4, 3, 96, 32))
+    state, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
+    inside = look_inside(model, maps, torch.tensor([0, 1, 2, 3]))
+    assert torch.equal(torch.get_rng_state(), random) and all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    # by hand for average pooling: dl/df = (softmax - one-hot) W / HW at every position, so its norm is that over sqrt(HW)
+    head, target = model.stages[2], torch.tensor([0, 1, 2, 3])
+    error = head(maps[2].mean((2, 3))).softmax(1) - torch.eye(5)[target]
+    assert inside["none"]["through"][2] == pytest.approx(((error @ head.weight).norm(dim=1) / 12**0.5).mean().item(), rel=1e-4)
+
+
+def test_published_weights_load_again(unbroken, small_benchmark, tmp_path):
+    run_dir, record = unbroken
+    json_path, path = publish(run_dir, tmp_path / "results", weights=True)
+    model, found = load_weights(json_path.stem, tmp_path / "results")
+    assert found == record and not model.training and path.stat().st_size < 10e6
+    exact = ReIDNet(12, record["config"]["variant"], record["config"]["form"], backbone="thin")
+    exact.load_state_dict(torch.load(run_dir / "checkpoint.pt", weights_only=True)["model"])
+    images = torch.randn(4, 3, 96, 32)
+    with torch.no_grad():
+        a, b = model.embed(images, "parts"), exact.eval().embed(images, "parts")
+    torch.testing.assert_close(a, b, rtol=0, atol=2e-3)  # half precision: 11 bits
+    assert not torch.equal(a, b)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(InputError, match="does not hold the weights of its record.*publish it again"):
+        load_weights(json_path.stem, tmp_path / "results")
+    with pytest.raises(InputError, match="no stored weights nobody; there: market1501-rendered-smoke"):
+        load_weights("nobody", tmp_path / "results")
+    shutil.copy(run_dir / "record.json", tmp_path)
+    with pytest.raises(InputError, match="checkpoint.pt is not a readable checkpoint"):
+        publish(tmp_path, tmp_path / "other", weights=True)
 
 
 def test_a_finished_run_is_read_not_repeated(unbroken, small_benchmark):

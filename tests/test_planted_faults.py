@@ -1,0 +1,163 @@
+"""Planted faults: one changed line in the helper module, and the tests' and notebooks' own assertions must notice.
+
+Every fault is applied in this process to a fresh copy of the modules; then the named test functions and the first cells
+of the named notebooks run against it. Only a failed assertion counts as noticed: a crash would say nothing about them.
+"""
+
+import importlib
+import sys
+import types
+from contextlib import contextmanager
+
+import matplotlib
+import nbformat
+import pytest
+import torch
+from conftest import ROOT
+from torch.autograd.gradcheck import GradcheckError
+
+MODULES = ("attention", "model", "cam", "training")  # in the order in which they import each other
+NOTICED = (AssertionError, GradcheckError)           # torch.autograd.gradcheck asserts by an error of its own
+FORM = {"form": "softmax", "layout": torch.contiguous_format}
+PARTS, LOSS, JACOBIAN = "test_parts_are_horizontal_stripes", "test_loss_of_section_3_1", "test_jacobian_is_eq_12"
+CAM = {"variant": "b_p_ds_sa12", "form": "l1", "recipe": "paper"}
+
+# name: (file, the line, the faulty line, tests that notice, notebooks that notice: first code cells)
+FAULTS = {
+    "a sign in eq. 12": (
+        "attention", "dp = p.diag() - p[:, None] * p[None, :]", "dp = p.diag() + p[:, None] * p[None, :]",
+        [("test_attention", JACOBIAN, {})], {"02_gradient_check": 3}),
+    "case 1 of eq. 12 without its + p": (
+        "attention", "[:, None, :, None] * p.diag()[None, :, None, :]", "[:, None, :, None] * 0",
+        [("test_attention", JACOBIAN, {})], {"02_gradient_check": 3}),
+    "softmax over the images instead of the positions": (
+        "attention", "return A.softmax(dim=1)", "return A.softmax(dim=0)",
+        [("test_attention", "test_by_hand", {})], {"01_gap_vs_sa": 9}),
+    "mean over channels for the sum in eq. 1": (
+        "attention", "A = f.sum(dim=1, dtype=wide)", "A = f.mean(dim=1, dtype=wide)",
+        [("test_attention", "test_by_hand", {})], {"01_gap_vs_sa": 9}),
+    "p dropped from the pooling of eq. 6": (
+        "attention", 'return torch.einsum("bchw,bhw->bc", f, p.detach().to(f.dtype).view(len(f), *f.shape[2:]))',
+        "return f.mean((2, 3))",
+        [("test_attention", "test_by_hand", {}), ("test_attention", "test_pool_equals_layer_then_sum", FORM)], {"01_gap_vs_sa": 12}),
+    "the competition term forgotten on the way back": (
+        "attention", "df += dA.to(f.dtype).view(len(f), 1, *f.shape[2:])", "pass",
+        [("test_attention", "test_pool_equals_layer_then_sum", FORM)], {"02_gradient_check": 10}),
+    "a sigmoid that is not divided by its sum": (
+        "attention", "return nn.functional.logsigmoid(A).softmax(dim=1)", "return A.sigmoid()",
+        [("test_attention", "test_by_hand", {})], {}),
+    "entropy with the wrong sign": (
+        "attention", "torch.exp(torch.special.entr(p).sum(dim=1))", "torch.exp(-torch.special.entr(p).sum(dim=1))",
+        [("test_cam", "test_effective_cells_by_hand", {})], {}),
+    "a wrong loss weight": (
+        "model", "return {name: 1 - lam if name.startswith(main) else lam for name in names}",
+        "return {name: lam if name.startswith(main) else 1 - lam for name in names}",
+        [("test_model", LOSS, {})], {"04_model": 27}),
+    "the main head weighted like a part": (
+        "model", 'main = "part" if parts else "final"', 'main = ("part", "final") if parts else "final"',
+        [("test_model", LOSS, {})], {}),
+    "parts taken along the width": (
+        "model", "return attended.reshape(B, C, self.parts, H // self.parts * W)",
+        "return attended.transpose(2, 3).reshape(B, C, self.parts, H // self.parts * W)",
+        [("test_model", PARTS, {})], {"04_model": 13}),
+    "a sum over the part for its mean": (
+        "model", "H // self.parts * W).mean(3, keepdim=True)", "H // self.parts * W).sum(3, keepdim=True)",
+        [("test_model", PARTS, {})], {}),
+    "SA1 on another scale than GAP": (
+        "model", "cells = 1 if self.recipe.mean_after_sa else stage4.shape[2] * stage4.shape[3]", "cells = 1",
+        [("test_model", "test_weighted_means_keep_the_scale", {})], {}),
+    "SA forgotten in the branches": (
+        "model", 'self.sa2_form = form if "sa2" in blocks else "none"', 'self.sa2_form = "none"',
+        [("test_model", "test_sa_adds_no_parameter_and_starts_equal",
+          {"recipe": "paper", "without": "b_ds", "with_sa": "b_ds_sa2", "images": torch.ones(2, 3, 96, 32).cumsum(2) / 96})], {}),
+    "p dropped from the CAM of eq. 7": (
+        "cam", "return (weights * f * share).sum(dim=1)", "return (weights * f).sum(dim=1)",
+        [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
+    "the CAM of another part": (
+        "cam", "weights = weights.repeat_interleave(h // model.parts, dim=2)",
+        "weights = weights.flip(2).repeat_interleave(h // model.parts, dim=2)",
+        [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
+}
+
+
+@contextmanager
+def modules(changed=None, old="", new=""):
+    """Fresh copies of the helper modules, one of them with a line changed; what was imported comes back afterwards."""
+    package, before = importlib.import_module("reidsa_utils"), {}
+    for name in MODULES:
+        importlib.import_module(f"reidsa_utils.{name}")
+    for name in MODULES:
+        before[name] = sys.modules.pop(f"reidsa_utils.{name}")
+    try:
+        for name in MODULES:
+            path = ROOT / "reidsa_utils" / f"{name}.py"
+            source = path.read_text()
+            if name == changed:
+                assert source.count(old) == 1, f"{path.name} has {source.count(old)} lines with {old!r}, expected one"
+                source = source.replace(old, new)
+            module = types.ModuleType(f"reidsa_utils.{name}")
+            module.__package__, module.__file__ = "reidsa_utils", str(path)
+            sys.modules[module.__name__] = module
+            exec(compile(source, str(path), "exec"), module.__dict__)
+            setattr(package, name, module)
+        yield
+    finally:
+        for name, module in before.items():
+            sys.modules[f"reidsa_utils.{name}"] = module
+            setattr(package, name, module)
+
+
+def run_test(file, function, arguments):
+    namespace = {"__name__": file}
+    exec(compile((ROOT / "tests" / f"{file}.py").read_text(), f"{file}.py", "exec"), namespace)
+    namespace[function](**arguments)
+
+
+def run_cells(notebook, n):
+    """The first n code cells, in a namespace of their own; PyTorch's defaults come back afterwards."""
+    threads = torch.get_num_threads()
+    cells = [c.source for c in nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells if c.cell_type == "code"]
+    try:
+        namespace = {}
+        for cell in cells[:n]:
+            exec(compile(cell, notebook, "exec"), namespace)
+    finally:
+        torch.set_default_dtype(torch.float32)
+        torch.set_num_threads(threads)
+        matplotlib.pyplot.close("all")
+
+
+@pytest.fixture(autouse=True)
+def quiet(monkeypatch, tmp_path):
+    matplotlib.use("Agg")
+    monkeypatch.setenv("REIDSA_FIGURES", str(tmp_path))
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_noticed(name):
+    changed, old, new, tests, notebooks = FAULTS[name]
+    with modules(changed, old, new):
+        for test in tests:
+            with pytest.raises(NOTICED):
+                run_test(*test)
+        for notebook, n in notebooks.items():
+            with pytest.raises(NOTICED):
+                run_cells(notebook, n)
+
+
+def test_nothing_is_noticed_without_a_fault():
+    """The same tests and cells pass on the modules as they are: what noticed the faults was the faults."""
+    tests, cells = {}, {}
+    for *_, noticed, notebooks in FAULTS.values():
+        tests |= {(file, function, str(arguments)): (file, function, arguments) for file, function, arguments in noticed}
+        for notebook, n in notebooks.items():
+            cells[notebook] = max(n, cells.get(notebook, 0))
+    with modules():
+        for test in tests.values():
+            run_test(*test)
+        for notebook, n in cells.items():
+            run_cells(notebook, n)
+
+
+def test_every_module_has_faults():
+    assert len(FAULTS) >= 8 and {fault[0] for fault in FAULTS.values()} == {"attention", "model", "cam"}
