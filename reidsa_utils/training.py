@@ -419,6 +419,7 @@ def load_run(run_dir, data: str = "embedded") -> tuple:
 
 
 def read_checkpoint(path: Path) -> dict:
+    """The checkpoint of a run. Raises InputError for a missing or broken one."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         assert state["identity"] and state["model"]
