@@ -1,5 +1,6 @@
 """Helper code of the notebooks: the spatial attention layer, the model, the protocol, the embedded benchmark."""
 
+import os
 import sys
 
 try:
@@ -11,12 +12,24 @@ except ImportError as error:
 __version__ = "0.1.0"
 
 
+def cores() -> int:
+    """Cores that this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class InputError(ValueError):
     """Bad input, told in one sentence: what was found, what was expected, what to do."""
 
     def _render_traceback_(self):
         # IPython asks an exception for its own picture: a notebook shows the sentence, not the stack.
         return [f"{type(self).__name__}: {self}"]
+
+
+def known(kind: str, name: str, names) -> str:
+    """`name` if it is one of `names`, else an InputError that lists them."""
+    if name not in names:
+        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
+    return name
 
 
 def run_command(work) -> int:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from . import InputError
+from . import InputError, known
 
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid", "none")
 
@@ -26,8 +26,7 @@ def attention_weights(f: Tensor, form: str = "softmax") -> Tensor:
 
 
 def _check(f: Tensor, form: str) -> None:
-    if form not in FORMS:
-        raise InputError(f"unknown attention form {form!r}; known forms: {', '.join(FORMS)}")
+    known("attention form", form, FORMS)
     if f.dim() != 4:
         raise InputError(f"a feature map of shape {tuple(f.shape)}; expected (batch, channels, height, width)")
 

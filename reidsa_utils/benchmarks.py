@@ -1,43 +1,30 @@
-"""Benchmarks on disk: what is in a folder, against what should be, and its images as one array.
+"""Benchmarks on disk: what is in a folder, against what was published, and its images as one array.
 
     python -m reidsa_utils.benchmarks check market1501 data
+    python -m reidsa_utils.benchmarks prepare cuhk03 cuhk-03.mat FOLDER_OF_THE_INDEX_FILES data
 """
 
 import argparse
+import gzip
 import hashlib
 import json
 import re
+import tomllib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
+from tqdm import tqdm
 
-from . import InputError, run_command
+from . import InputError, cores, known, run_command
 
 SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How a benchmark lies on disk, and its published counts."""
-
-    title: str
-    folder: str
-    pattern: str    # file name -> (id, camera)
-    example: str
-    expected: dict  # as counted by Benchmark.counts
-
-
-# Counts: Zheng et al., ICCV 2015 (reference [34]); junk and distractors counted in the distributed files.
-LAYOUTS = {
-    "market1501": Layout(
-        "Market-1501", "Market-1501-v15.09.15", r"(-1|\d{4})_c([1-6])s\d+_\d+_\d+\.jpg(\.jpg)?", "0002_c1s1_000451_03.jpg",
-        {"train": {"images": 12936, "ids": 751}, "query": {"images": 3368, "ids": 750},
-         "gallery": {"images": 19732, "ids": 750, "junk": 3819, "distractors": 2798}}),
-}
+PUBLISHED = tomllib.loads(Path(__file__).with_name("published.toml").read_text())
+LAYOUTS = {name: SimpleNamespace(**entry) for name, entry in PUBLISHED["benchmarks"].items()}  # fields: see there
 
 
 @dataclass(frozen=True)
@@ -81,35 +68,58 @@ class Benchmark:
         return digest.hexdigest()[:16]
 
 
-def _layout(name: str) -> Layout:
-    if name not in LAYOUTS:
-        raise InputError(f"unknown benchmark {name!r}; known: {', '.join(LAYOUTS)}")
-    return LAYOUTS[name]
+def count(split: str, ids, cameras) -> dict:
+    """Images, identities and cameras of a split, in the gallery junk and distractors too, as the benchmarks' papers count."""
+    ids = np.asarray(ids)
+    out = {"images": len(ids), "ids": len(set(ids[ids > 0].tolist())), "cameras": len(set(np.asarray(cameras).tolist()))}
+    return out | ({"junk": int((ids == -1).sum()), "distractors": int((ids == 0).sum())} if split == "gallery" else {})
 
 
 def find_folder(name: str, root) -> Path:
     """The benchmark's own folder: `root` itself or the folder of the distributed name inside it."""
-    layout, root = _layout(name), Path(root)
+    layout, root = LAYOUTS[known("benchmark", name, LAYOUTS)], Path(root)
     if not root.is_dir():
-        raise InputError(f"{layout.title}: the data root {root} does not exist; expected {layout.folder} or its parent folder")
-    for folder in (root / layout.folder, root):
+        raise InputError(f"{layout.title}: the data root {root} does not exist; expected {layout.folder} or its parent ({layout.note})")
+    names = Path(layout.folder).parts
+    for folder in (root.joinpath(*names[i:]) for i in range(len(names) + 1)):
         if any((folder / split).is_dir() for split in SPLITS.values()):
+            others = {Path(other.folder).name: other.title for other in LAYOUTS.values() if other.folder != layout.folder}
+            if folder.resolve().name in others:
+                raise InputError(f"{layout.title}: {folder} is the folder of {others[folder.resolve().name]}; name that, or its parent")
             return folder
     inside = ", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"
     raise InputError(f"{layout.title}: no benchmark in {root} (it holds {inside}); expected {layout.folder} with the folders "
-                     f"{', '.join(SPLITS.values())}")
+                     f"{', '.join(SPLITS.values())} ({layout.note})")
 
 
-def load_benchmark(name: str, root, warn: bool = True) -> Benchmark:
+def read_split(name: str, folder) -> tuple:
+    """All images of a folder, as the file names say: (Split with junk, names that do not parse).
+
+    name: of the benchmark; folder: one of its splits, or another folder in the same naming (Market-1501's gt_bbox holds
+    the boxes of its multi-query setting). Raises InputError for a folder that is missing or without images.
+    """
+    layout, folder = LAYOUTS[known("benchmark", name, LAYOUTS)], Path(folder)
+    if not folder.is_dir():
+        raise InputError(f"{layout.title}: the folder {folder.name} is missing in {folder.parent}; is the archive unpacked completely?")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    if not files:
+        raise InputError(f"{layout.title}: no images in {folder}; is the archive unpacked completely?")
+    parsed = [re.fullmatch(layout.pattern, p.name) for p in files]
+    ids, cameras = np.array([[int(m[1]), int(m[2])] for m in parsed if m], int).reshape(-1, 2).T
+    return (Split([str(p) for p, m in zip(files, parsed, strict=True) if m], ids, cameras),
+            [p.name for p, m in zip(files, parsed, strict=True) if not m])
+
+
+def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> Benchmark:
     """Read the file lists of a benchmark.
 
     name: a key of LAYOUTS. root: its folder or the parent. Files that are no images (Thumbs.db, readme) are ignored;
     in the gallery id -1 (junk) is dropped and id 0 (distractors) kept. Counts other than the published ones (or the
     manifest's, in a rendered benchmark) give a warning that names them.
-    Raises InputError for a missing root or split, another benchmark, or a file name that does not parse.
+    Raises InputError for a missing root or split, another benchmark, or (strict) a file name that does not parse.
     """
-    layout, folder = _layout(name), find_folder(name, root)
-    source, expected = "real", layout.expected
+    layout, folder = LAYOUTS[known("benchmark", name, LAYOUTS)], find_folder(name, root)
+    source, expected = "real", layout.counts
     if (folder / "manifest.json").is_file():
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
@@ -121,22 +131,13 @@ def load_benchmark(name: str, root, warn: bool = True) -> Benchmark:
             raise InputError(f"{layout.title}: {folder} holds a rendered {rendered}; name that, or give another root")
     splits, counts = {}, {}
     for split, directory in SPLITS.items():
-        if not (folder / directory).is_dir():
-            raise InputError(f"{layout.title}: the folder {directory} is missing in {folder}; is the archive unpacked completely?")
-        files = sorted(p for p in (folder / directory).iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
-        if not files:
-            raise InputError(f"{layout.title}: no images in {folder / directory}; is the archive unpacked completely?")
-        parsed = [re.fullmatch(layout.pattern, p.name) for p in files]
-        bad = [p.name for p, match in zip(files, parsed, strict=True) if match is None]
-        if bad:
-            raise InputError(f"{layout.title}: {len(bad)} file names in {folder / directory} do not parse, first {bad[0]!r}; expected "
-                             f"names like {layout.example}: is this another benchmark?")
-        ids, cameras = np.array([[int(m[1]), int(m[2])] for m in parsed]).T
-        counts[split] = {"images": len(files), "ids": len(set(ids[ids > 0].tolist()))}
-        if split == "gallery":
-            counts[split] |= {"junk": int((ids == -1).sum()), "distractors": int((ids == 0).sum())}
-        keep = np.flatnonzero(ids != -1)
-        splits[split] = Split([str(files[i]) for i in keep], ids[keep], cameras[keep])
+        found, bad = read_split(name, folder / directory)
+        if bad and strict:
+            raise InputError(f"{layout.title}: {len(bad)} of {len(bad) + len(found)} image names in {folder / directory} do not parse, "
+                             f"first {bad[0]!r}; expected names like {layout.example}: is this another benchmark, or are two mixed?")
+        counts[split] = count(split, found.ids, found.cameras)
+        keep = np.flatnonzero(found.ids != -1)
+        splits[split] = Split([found.paths[i] for i in keep], found.ids[keep], found.cameras[keep])
     found = Benchmark(name, layout.title, folder, source, **splits, counts=counts, expected=expected)
     if warn and found.differences():
         warnings.warn(f"{layout.title} at {folder}: found {'; '.join(found.differences())}; is the download complete? "
@@ -144,14 +145,20 @@ def load_benchmark(name: str, root, warn: bool = True) -> Benchmark:
     return found
 
 
-def read_image(path, height: int, width: int) -> np.ndarray:
-    """One image, decoded and resized: (height, width, 3) uint8 RGB. Raises InputError for a broken file."""
+def decode(path) -> np.ndarray:
+    """One image, (H, W, 3) uint8 BGR. Raises InputError for a broken file."""
     data = Path(path).read_bytes()
     # OpenCV fills the missing part of a truncated file with grey and says nothing: look for the end marker first.
     whole = b"\xff\xd9" in data[-64:] if data[:2] == b"\xff\xd8" else b"IEND" in data[-16:]
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if whole else None
     if image is None:
         raise InputError(f"{path} is truncated or no image ({len(data):,} bytes); restore this file from the archive")
+    return image
+
+
+def read_image(path, height: int, width: int) -> np.ndarray:
+    """One image, decoded and resized: (height, width, 3) uint8 RGB. Raises InputError for a broken file."""
+    image = decode(path)
     if image.shape[:2] != (height, width):
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
@@ -170,29 +177,168 @@ def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
     return out
 
 
-def check(name: str, root) -> int:
-    """Print found against expected counts. Returns 1 if any differs, else 0."""
-    found = load_benchmark(name, root, warn=False)
+def check(name: str, root, progress: bool = True) -> int:
+    """Print found against expected counts and whatever is damaged. Returns 1 if something is, else 0.
+
+    Every image is decoded; file names are compared with the distributed ones (Market-1501, CUHK03-NP and rendered benchmarks);
+    identities of the training set must not be tested, and every query needs a match in another camera.
+    """
+    found, layout = load_benchmark(name, root, warn=False, strict=False), LAYOUTS[name]
     print(f"{found.title} at {found.folder} ({found.source})")
     print(f"{'':22}{'found':>10}{'expected':>10}")
     rows = [(f"{split} {what}", found.counts[split][what], n) for split, c in found.expected.items() for what, n in c.items()]
-    real = found.expected["gallery"]
-    rows.append(("gallery without junk", len(found.gallery), real["images"] - real["junk"]))
+    gallery = found.expected["gallery"]
+    rows.append(("gallery without junk", len(found.gallery), gallery["images"] - gallery["junk"]))
     for label, n, expected in rows:
         print(f"{label:22}{n:10,}{expected:10,}{'' if n == expected else '   differs'}")
+
+    problems, files = [], []
+    if found.source == "rendered":
+        names = json.loads((found.folder / "manifest.json").read_text()).get("names", {})
+    else:
+        names = json.loads(gzip.decompress(Path(__file__).with_name("published_names.json.gz").read_bytes())).get(name, {})
+    for split, directory in SPLITS.items():
+        images, bad = read_split(name, found.folder / directory)
+        files += images.paths
+        there, published = {Path(p).name.split(".")[0] for p in images.paths}, set(names.get(split, "").split())
+        problems += [f"{directory}/{b} is no name of this benchmark, which are like {layout.example}" for b in bad]
+        if published:
+            problems += [f"{directory}/{missing} is missing" for missing in sorted(published - there)]
+            problems += [f"{directory}/{more} does not belong there" for more in sorted(there - published)]
+
+    def broken(path):
+        try:
+            decode(path)
+        except InputError as error:
+            return str(error)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        told = tqdm(pool.map(broken, files), total=len(files), desc="decoding", unit=" images", disable=not progress)
+        problems += [text for text in told if text]
+    both = sorted(set(found.train.ids) & set(np.concatenate([found.query.ids, found.gallery.ids])))
+    problems += [f"identity {pid} is in the training set and in the test set" for pid in both]
+    seen = set(zip(found.gallery.ids.tolist(), found.gallery.cameras.tolist(), strict=True))
+    cameras = set(found.gallery.cameras.tolist())
+    problems += [f"{Path(path).name}: no other camera has a gallery image of this query's identity"
+                 for path, pid, camera in zip(found.query.paths, found.query.ids.tolist(), found.query.cameras.tolist(), strict=True)
+                 if not any((pid, other) in seen for other in cameras - {camera})]
+    for line in problems[:50]:
+        print(f"problem: {line}")
+    if len(problems) > 50:
+        print(f"problem: and {len(problems) - 50:,} more")
     differ = sum(n != expected for _, n, expected in rows)
-    print(f"{differ} counts differ: is the download complete?" if differ else "all counts as expected")
-    return int(differ > 0)
+    print(f"fingerprint {found.fingerprint()}")
+    print(f"{differ} counts differ, {len(problems):,} problems: is the download complete?" if differ or problems else
+          f"all counts as expected; all {len(files):,} images decode")
+    return int(differ > 0 or bool(problems))
+
+
+def prepare_cuhk03(mat, index_folder, root, progress: bool = True) -> list:
+    """CUHK03-NP, labeled and detected, from the original cuhk-03.mat, in files named as in the cuhk03-np archive.
+
+    mat: MATLAB v7.3, cells by camera pair, person and image. index_folder: holds cuhk03_new_protocol_config_labeled.mat and
+    ..._detected.mat (Zhong et al., CVPR 2017). Writes root/cuhk03-np/labeled and .../detected; a folder appears when it is
+    complete. Broken off and started again it goes on; what is complete is kept. Returns the two folders.
+    Raises InputError for files that are missing, of another kind, cut short or do not belong together, and for a full disk.
+    """
+    import h5py
+
+    mat, todo = Path(mat), []
+    if not mat.is_file():
+        raise InputError(f"no file {mat}; expected cuhk-03.mat from the authors' cuhk03_release archive")
+    with open(mat, "rb") as start:
+        if start.read(10) == b"MATLAB 5.0":
+            raise InputError(f"{mat} is a MATLAB 5.0 file; expected version 7.3, as distributed: take the original, or save it with -v7.3")
+    try:
+        cells = h5py.File(mat)
+    except OSError as error:
+        raise InputError(f"{mat} ({mat.stat().st_size:,} bytes) is cut short or no MATLAB 7.3 file ({error}); download it again") from error
+    folders = {kind: Path(root) / LAYOUTS[f"cuhk03_np_{kind}"].folder for kind in ("labeled", "detected")}
+    with cells:
+        for kind, folder in folders.items():
+            if not folder.is_dir():
+                jobs = _read_index(Path(index_folder) / f"cuhk03_new_protocol_config_{kind}.mat", kind)
+                images = _find_images(cells, kind, mat)
+                strange = sorted({source for source, _ in jobs} ^ set(images))
+                if strange:
+                    raise InputError(f"{index_folder} lists {len(jobs):,} {kind} images, and {mat} has {len(images):,}; {len(strange)} are "
+                                     f"in one only, first {strange[0]}: are the two index files mixed up?")
+                todo.append((folder, [(images[source], file) for source, file in jobs]))
+        for folder, jobs in todo:
+            _write_images(cells, folder, jobs, progress)
+    return list(folders.values())
+
+
+def _read_index(path: Path, kind: str) -> list:
+    """(image's name in the .mat, file to write) for every image that an index file lists; its numbers count from 1."""
+    from scipy.io import loadmat
+
+    if not path.is_file():
+        raise InputError(f"no index file {path}; it is in the repository of Zhong et al. (person-re-ranking), evaluation/data/CUHK03")
+    try:
+        index = {key: value.ravel() for key, value in loadmat(path).items() if not key.startswith("__")}
+        people, cameras = index["labels"].astype(int), index["camId"].astype(int)
+        return [(str(index["filelist"][i - 1][0]), f"{directory}/{people[i - 1]:04d}_c{cameras[i - 1]}_{i}.png")
+                for split, directory in SPLITS.items() for i in index[f"{split}_idx"].astype(int)]
+    except Exception as error:  # scipy has one for each kind of damage
+        raise InputError(f"{path} is no index file of CUHK03-NP, or a broken one ({type(error).__name__}); fetch it again") from error
+
+
+def _find_images(cells, kind: str, mat: Path) -> dict:
+    """{name as the index files write it, pair_person_view_image.png: reference} of all images of one set."""
+    images = {}
+    try:
+        for p, pair in enumerate(cells[kind][()].ravel(), 1):                # five pairs of cameras
+            for j, people in enumerate(cells[pair][()], 1):                  # images 1-5: first camera, 6-10: second
+                there = {i: ref for i, ref in enumerate(people, 1) if cells[ref].ndim == 3}  # the others are empty
+                images |= {f"{p}_{i:03d}_{1 + (j > 5)}_{j:02d}.png": ref for i, ref in there.items()}
+    except (KeyError, ValueError, TypeError, AttributeError) as error:
+        raise InputError(f"{mat} is no cuhk-03.mat: no cells {kind!r} of camera pairs, people and images in it ({error}); it holds "
+                         f"{', '.join(cells) or 'nothing'}") from error
+    return images
+
+
+def _write_images(cells, folder: Path, jobs: list, progress: bool) -> None:
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        for directory in SPLITS.values():
+            (partial / directory).mkdir(parents=True, exist_ok=True)
+        for reference, name in tqdm(jobs, desc=folder.name, unit=" images", disable=not progress):
+            file = partial / name
+            if not file.exists():                                            # each is written whole or not at all
+                rgb = cells[reference][()].T                                 # Matlab's (H, W, 3) lies as (3, W, H)
+                png = cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]))[1]
+                file.with_suffix(".writing").write_bytes(png.tobytes())
+                file.with_suffix(".writing").replace(file)
+        for rest in partial.rglob("*.writing"):                              # of a call that was broken off
+            rest.unlink()
+        partial.rename(folder)
+    except OSError as error:
+        done = sum(1 for _ in partial.rglob("*.png"))
+        raise InputError(f"could not go on writing {folder} ({error.strerror or error}); {done:,} of {len(jobs):,} images are kept: "
+                         "free some space and start the same command again") from error
 
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reidsa_utils.benchmarks", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    sub = commands.add_parser("check", help="found against expected counts; exit code 1 on a difference")
+    sub = commands.add_parser("check", help="counts, names, images and protocol of a copy; exit code 1 if something is wrong")
     sub.add_argument("name", help=f"one of {', '.join(LAYOUTS)}")
     sub.add_argument("root", help="the benchmark's folder or its parent")
+    sub = commands.add_parser("prepare", help="CUHK03-NP from the original cuhk-03.mat")
+    sub.add_argument("what", choices=["cuhk03"])
+    sub.add_argument("mat", help="cuhk-03.mat")
+    sub.add_argument("index_folder", help="folder of the two cuhk03_new_protocol_config_*.mat")
+    sub.add_argument("root", help="folder that cuhk03-np is made in")
     arguments = parser.parse_args(argv)
-    return run_command(lambda: check(arguments.name, arguments.root))
+
+    def work():
+        if arguments.command == "check":
+            return check(arguments.name, arguments.root)
+        folders = prepare_cuhk03(arguments.mat, arguments.index_folder, arguments.root)
+        return max(check(f"cuhk03_np_{folder.name}", folder) for folder in folders)
+
+    return run_command(work)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""CMC and mean average precision of the Market-1501 protocol, by counting instead of sorting."""
+"""CMC and mean average precision of the Market-1501 protocol, by counting instead of sorting; two older protocols."""
 
 from dataclasses import dataclass
 
@@ -18,6 +18,30 @@ class Ranking:
     skipped: int                   # queries without a match in another camera
 
 
+def _checked(distances, *labels) -> tuple:
+    """The arguments of an evaluation as arrays: (Q, G) distances, then ids and cameras of queries and gallery."""
+    distances, labels = np.asarray(distances), [np.asarray(v) for v in labels]
+    for values, what in zip(labels, ("query ids", "gallery ids", "query cameras", "gallery cameras"), strict=True):
+        if values.ndim != 1 or len(values) and values.dtype.kind not in "iu":
+            raise InputError(f"the {what} are {values.dtype} of shape {values.shape}; expected one whole number for each image: number "
+                             "the names first, np.unique(names, return_inverse=True)")
+    query_ids, gallery_ids, query_cams, gallery_cams = labels
+    shape = (len(query_ids), len(gallery_ids))
+    if distances.shape != shape or query_cams.shape != shape[:1] or gallery_cams.shape != shape[1:]:
+        raise InputError(f"distances {distances.shape}, {shape[0]} query ids, {shape[1]} gallery ids, {query_cams.shape[0]} query "
+                         f"cameras, {gallery_cams.shape[0]} gallery cameras; expected a (queries, gallery) matrix and one id and "
+                         "camera for each row and column")
+    if not distances.size:
+        raise InputError(f"{shape[0]} queries and {shape[1]} gallery images; expected at least one of each")
+    if np.isnan(distances.sum()) and np.isnan(distances).any():
+        raise InputError(f"{int(np.isnan(distances).sum())} of the distances are NaN; did the training diverge?")
+    return distances, *labels
+
+
+def _none_left(queries: int) -> InputError:
+    return InputError(f"none of the {queries} queries has a match in another camera; are query and gallery of one benchmark?")
+
+
 def evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank: int = 50) -> Ranking:
     """Single-query evaluation of Market-1501.
 
@@ -25,55 +49,95 @@ def evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams
     images of its identity from other cameras; those of its identity and camera, and all with id -1 (junk), are left
     out of its ranking; id 0 (distractors) stays. Ties rank in gallery order, as a stable sort would place them.
 
-    The rank of a match = how many entries come before it, counted by one comparison of the row: with few matches a
-    query that is several times faster than sorting the row. With h hits up to and including rank r, the average
-    precision is the mean over hits of h / r (step sum) or of ((h - 1) / (r - 1) + h / r) / 2, first term 1 at r = 1.
+    The rank of a match = how many entries come before it. Only what is as near as the furthest match can: one comparison
+    of the row finds those, and only they are sorted. With h hits up to and including rank r, the average precision is the
+    mean over hits of h / r (step sum) or of ((h - 1) / (r - 1) + h / r) / 2, first term 1 at r = 1.
 
-    Queries without a match are skipped and counted. Raises InputError for shapes that do not fit, distances that are
-    NaN, or if no query has a match.
+    Queries without a match are skipped and counted. Raises InputError for shapes that do not fit, ids that are no whole
+    numbers, no query, distances that are NaN, or if no query has a match.
     """
-    distances = np.asarray(distances)
-    query_ids, gallery_ids, query_cams, gallery_cams = map(np.asarray, (query_ids, gallery_ids, query_cams, gallery_cams))
-    shape = (len(query_ids), len(gallery_ids))
-    if distances.shape != shape or query_cams.shape != shape[:1] or gallery_cams.shape != shape[1:]:
-        raise InputError(f"distances {distances.shape}, {shape[0]} query ids, {shape[1]} gallery ids, {query_cams.shape[0]} query "
-                         f"cameras, {gallery_cams.shape[0]} gallery cameras; expected a (queries, gallery) matrix and one id and "
-                         "camera for each row and column")
-    if distances.size and np.isnan(distances.sum()) and np.isnan(distances).any():
-        raise InputError(f"{int(np.isnan(distances).sum())} of the distances are NaN; did the training diverge?")
-
-    order = np.argsort(gallery_ids, kind="stable")          # gallery grouped by identity, once
-    start = np.searchsorted(gallery_ids[order], query_ids, "left")
-    stop = np.searchsorted(gallery_ids[order], query_ids, "right")
-    junk = np.flatnonzero(gallery_ids == -1)
-    first = np.zeros(max_rank + 1, np.int64)
-    steps = np.full(shape[0], np.nan)
-    trapezoids = np.full(shape[0], np.nan)
-    for q in range(shape[0]):
-        row, same = distances[q], order[start[q]:stop[q]]   # same identity, in gallery order
-        own = gallery_cams[same] == query_cams[q]
-        matches, left_out = same[~own], same[own]
-        if not len(matches) or query_ids[q] == -1:
-            continue
-        if len(junk):
-            left_out = np.concatenate([junk, left_out])
-        matches = matches[np.argsort(row[matches], kind="stable")]
-        ranks = np.empty(len(matches))
-        for n, j in enumerate(matches):                     # before j: nearer, or as near and earlier in the gallery
-            ranks[n] = 1 + np.count_nonzero(row[:j] <= row[j]) + np.count_nonzero(row[j + 1:] < row[j])
-        if len(left_out):
-            away, at = row[left_out], row[matches][:, None]
-            ranks -= ((away < at) | ((away == at) & (left_out < matches[:, None]))).sum(1)
-        hits = np.arange(1, len(ranks) + 1)
-        steps[q] = (hits / ranks).mean()
-        before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
-        trapezoids[q] = ((before + hits / ranks) / 2).mean()
-        first[min(int(ranks[0]) - 1, max_rank)] += 1
-    found = ~np.isnan(steps)
+    distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams)
+    order = np.argsort(gallery_ids, kind="stable")          # gallery grouped by identity
+    start, stop = (np.searchsorted(gallery_ids[order], query_ids, side) for side in ("left", "right"))
+    stop[query_ids == -1] = start[query_ids == -1]
+    pairs = np.repeat(np.arange(len(query_ids)), stop - start)                     # a query for each image of its identity
+    images = order[np.arange(len(pairs)) - np.repeat(np.cumsum(stop - start) - stop, stop - start)]
+    own = gallery_cams[images] == query_cams[pairs]
+    matches, left_out = images[~own], images[own]
+    m_end, o_end = (np.cumsum(np.bincount(pairs[part], minlength=len(query_ids))) for part in (~own, own))
+    found = np.diff(m_end, prepend=0) > 0
     if not found.any():
-        raise InputError(f"none of the {shape[0]} queries has a match in another camera; are query and gallery of one benchmark?")
-    cmc = first[:max_rank].cumsum() / found.sum()
-    return Ranking(cmc, float(steps[found].mean()), float(trapezoids[found].mean()), steps, int((~found).sum()))
+        raise _none_left(len(query_ids))
+
+    counted, ranks = gallery_ids != -1, np.empty(len(matches))
+    some_junk = not counted.all()
+    for q in np.flatnonzero(found):
+        here = slice(m_end[q - 1] if q else 0, m_end[q])
+        row, own_images = distances[q], left_out[o_end[q - 1] if q else 0:o_end[q]]
+        at = np.sort(row[matches[here]])
+        near = np.flatnonzero(row <= at[-1])                # all that can come before a match, and the matches
+        if some_junk:
+            near = near[counted[near]]
+        away = np.sort(row[near])
+        ranks[here] = np.searchsorted(away, at, "right")
+        if (ranks[here] - np.searchsorted(away, at, "left") > 1).any():            # as near as another: word for word
+            line = np.argsort(row, kind="stable")
+            line = line[counted[line] & ~np.isin(line, own_images)]
+            ranks[here] = 1 + np.flatnonzero(np.isin(line, matches[here]))
+        elif len(own_images):
+            ranks[here] -= np.searchsorted(np.sort(row[own_images]), at, "right")
+    starts = (m_end - np.diff(m_end, prepend=0))[found]
+    size = np.diff(m_end, prepend=0)[found]
+    hits = np.arange(1, len(ranks) + 1) - np.repeat(starts, size)
+    before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
+    steps = np.full(len(query_ids), np.nan)
+    steps[found] = np.add.reduceat(hits / ranks, starts) / size
+    trapezoids = np.add.reduceat((before + hits / ranks) / 2, starts) / size
+    cmc = np.bincount(np.minimum(ranks[starts].astype(int) - 1, max_rank), minlength=max_rank + 1)[:max_rank].cumsum() / len(size)
+    return Ranking(cmc, float(steps[found].mean()), float(trapezoids.mean()), steps, int((~found).sum()))
+
+
+def single_shot_cmc(distances, query_ids, gallery_ids, query_cams, gallery_cams, repeats: int = 100, seed: int = 0,
+                    max_rank: int = 50) -> np.ndarray:
+    """CMC of CUHK03's first protocol (Li et al., CVPR 2014): one gallery image of every identity, from another camera.
+
+    Arguments as in evaluate_ranking; id -1 is left out. The one image is drawn at random, once a repeat and camera, and
+    the curve averaged over `repeats` draws: (max_rank,). Every identity then has one match at most, so there is no mAP.
+    Raises InputError as evaluate_ranking does.
+    """
+    distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams)
+    rng, hits, total = np.random.default_rng(seed), np.zeros(max_rank + 1), 0
+    for camera in np.unique(query_cams):
+        others = np.flatnonzero((gallery_cams != camera) & (gallery_ids != -1))
+        queries = np.flatnonzero((query_cams == camera) & np.isin(query_ids, gallery_ids[others]))
+        for _ in range(repeats if len(queries) else 0):
+            shuffled = rng.permutation(others)
+            ids, first = np.unique(gallery_ids[shuffled], return_index=True)     # the first of a random order: any, evenly
+            drawn = shuffled[first]
+            seen = distances[np.ix_(queries, drawn)]                             # (queries, identities)
+            match = np.searchsorted(ids, query_ids[queries])
+            at = np.take_along_axis(seen, match[:, None], 1)
+            ranks = ((seen < at) | ((seen == at) & (drawn < drawn[match][:, None]))).sum(1)
+            np.add.at(hits, np.minimum(ranks, max_rank), 1)
+            total += len(queries)
+    if not total:
+        raise _none_left(len(query_ids))
+    return hits[:max_rank].cumsum() / total
+
+
+def pool_queries(features, ids, cams, more, more_ids, more_cams) -> np.ndarray:
+    """Multi-query: each query (Q, D) becomes the mean of all images of its identity and camera in `more`, (M, D) -> (Q, D).
+
+    Market-1501 has hand-drawn boxes for this (gt_bbox); elsewhere the gallery's own images of that identity and camera
+    serve, which never count in that query's ranking (Zheng et al., ICCV 2015). A query without any keeps its vector.
+    """
+    out = np.array(features, np.float32)
+    more_ids, more_cams = np.asarray(more_ids), np.asarray(more_cams)
+    for q, (pid, camera) in enumerate(zip(ids, cams, strict=True)):
+        same = np.flatnonzero((more_ids == pid) & (more_cams == camera))
+        if len(same):
+            out[q] = more[same].mean(0)
+    return out
 
 
 def euclidean(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from . import InputError
+from . import InputError, known
 from .attention import FORMS, SpatialAttention, attended_pool
 
 PARTS = 6            # m of section 3.1
@@ -42,13 +42,6 @@ BACKBONES = {
     # heads for 150 identities
     "thin": (lambda: torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16),
              (256, 512, 1024, 2048))}
-
-
-def known(kind: str, name: str, names) -> str:
-    """`name` if it is one of `names`, else an InputError that lists them."""
-    if name not in names:
-        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
-    return name
 
 
 class ReIDNet(nn.Module):

@@ -1,63 +1,131 @@
 """Re-ranking with k-reciprocal encoding: Zhong et al., CVPR 2017, reference [38] of the paper."""
 
 import numpy as np
+import torch
+from scipy import sparse
 
-from . import InputError
-from .metrics import euclidean
+from . import InputError, known
+
+# The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch hand squared distances to a function
+# that squares them once more.
+CONVENTIONS = {"original": 2, "squared_twice": 4}
 
 
-def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_: float = 0.3) -> np.ndarray:
-    """Distances after re-ranking, (Q, D) and (G, D) -> (Q, G) float32.
+def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_: float = 0.3, convention: str = "original",
+           integer_division: bool = False, block: int = 2048):
+    """Distances after re-ranking, (Q, D) and (G, D) -> (Q, G) float32; tensors in (of any device), a tensor there out.
 
     1. The k1 nearest of every image that also have it among theirs (k-reciprocal), extended by the reciprocal sets of
-       its members where more than 2/3 of such a set is already inside.
+       its members where more than 2/3 of such a set, made with round(k1 / 2), is already inside.
     2. Each image becomes a vector of exp(-distance) over its set, summing to 1, averaged over its k2 nearest.
-    3. Result: (1 - lambda_) * Jaccard distance of the vectors + lambda_ * original distance, where the original is the
-       squared Euclidean distance over the largest of its row.
-    Holds three dense (Q + G)^2 float32 matrices: 4.2 GiB at the size of Market-1501.
-    Raises InputError for parameters out of range.
+    3. Result: (1 - lambda_) * Jaccard distance of the vectors + lambda_ * distance, where distance is the squared
+       Euclidean one over the largest of its row.
+    convention: a key of CONVENTIONS. integer_division: the slip of the released code, whose 2/3 is 0 in Python 2, so that
+    every set is taken in. No (Q + G)^2 matrix is held: beside features and result, `block` rows of it and a few lists.
+    Raises InputError for parameters out of range, features that do not fit or are not finite.
     """
-    if not 1 <= k2 <= k1 or not 0 <= lambda_ <= 1:
-        raise InputError(f"k1={k1}, k2={k2}, lambda_={lambda_}; expected 1 <= k2 <= k1 and 0 <= lambda_ <= 1")
-    n_query = len(query_features)
-    features = np.concatenate([query_features, gallery_features]).astype(np.float32)
-    n = len(features)
-    distances = euclidean(features, features)
-    np.fill_diagonal(distances, 0)                                           # rounding must not unseat the image itself
-    distances /= np.maximum(distances.max(axis=1, keepdims=True), np.finfo(np.float32).tiny)
-    k1 = min(k1, n - 1)
-    nearest = np.empty((n, k1 + 1), np.int64)
-    for i in range(n):
-        row = distances[i].copy()
-        row[i] = -1                                                          # first in its own list
-        near = np.flatnonzero(row <= np.partition(row, k1)[k1])              # in index order: ties stay stable
-        nearest[i] = near[np.argsort(row[near], kind="stable")[: k1 + 1]]
-
-    def reciprocal(i: int, k: int) -> np.ndarray:
-        near = nearest[i, : k + 1]
-        return near[(nearest[near, : k + 1] == i).any(axis=1)]
-
-    half = [reciprocal(i, int(round(k1 / 2))) for i in range(n)]
-    encoded = np.zeros((n, n), np.float32)
-    for i in range(n):
-        base = reciprocal(i, k1)
-        extra = [half[j] for j in base if len(np.intersect1d(half[j], base)) > 2 / 3 * len(half[j])]
-        members = np.unique(np.concatenate([base, *extra]))
-        weight = np.exp(-distances[i, members])
-        encoded[i, members] = weight / weight.sum()
+    is_tensor = torch.is_tensor(query_features)
+    query, gallery = torch.as_tensor(query_features).float(), torch.as_tensor(gallery_features).float()
+    if query.dim() != 2 or gallery.dim() != 2 or query.shape[1] != gallery.shape[1] or not len(query):
+        raise InputError(f"query features {tuple(query.shape)} and gallery features {tuple(gallery.shape)}; expected (Q, D) and (G, D)")
+    if not 1 <= k2 <= k1 < len(gallery) or not 0 <= lambda_ <= 1:
+        raise InputError(f"k1={k1}, k2={k2}, lambda_={lambda_} with {len(gallery)} gallery images; expected 1 <= k2 <= k1 < gallery and "
+                         "0 <= lambda_ <= 1: lower k1 and k2 for a small gallery")
+    power = CONVENTIONS[known("convention", convention, CONVENTIONS)] // 2   # of the squared distance
+    features = torch.cat([query, gallery])
+    if not torch.isfinite(features.sum()):
+        raise InputError(f"{int((~torch.isfinite(features)).any(1).sum())} of the features hold NaN or infinity; did the training diverge?")
+    features -= features.mean(0)                                             # distances stay, their rounding shrinks
+    out = torch.empty(len(query), len(gallery), device=features.device)
+    near, distance, largest = _nearest(features, min(3 * k1, len(features)), power, out, block)
+    vectors = _encode(features, near, distance, largest, power, k1, 0 if integer_division else 2 / 3)
     if k2 > 1:
-        expanded = np.empty_like(encoded)
-        for i in range(n):
-            encoded[nearest[i, :k2]].mean(axis=0, out=expanded[i])
-        encoded = expanded
+        rows = np.repeat(np.arange(len(near)), k2)
+        vectors = sparse.csr_array((np.full(len(rows), 1 / k2, np.float32), (rows, near[:, :k2].ravel())), vectors.shape) @ vectors
+    out *= lambda_
+    _add_jaccard(vectors, out, 1 - lambda_)
+    return out if is_tensor else out.numpy()
 
-    out = np.empty((n_query, n - n_query), np.float32)
-    holders = [np.flatnonzero(column) for column in encoded.T]               # who holds a member: few
-    for i in range(n_query):
-        shared = np.zeros(n, np.float32)                                     # sum over members of the smaller weight
-        for j in np.flatnonzero(encoded[i]):
-            shared[holders[j]] += np.minimum(encoded[i, j], encoded[holders[j], j])
-        out[i] = (1 - shared / (2 - shared))[n_query:]
-    out *= 1 - lambda_
-    out += lambda_ * distances[:n_query, n_query:]
-    return out
+
+def _nearest(features: torch.Tensor, k: int, power: int, out: torch.Tensor, block: int) -> tuple:
+    """The k nearest of every image, itself first, their distances and the largest of its row: (N, k), (N, k) and (N,).
+
+    Fills `out` (Q, G) with the distances between queries and gallery, each over the largest of its row.
+    """
+    n, n_query = len(features), len(out)
+    norms = (features * features).sum(1)
+    near, distance, largest = np.empty((n, k), np.int32), np.empty((n, k), np.float32), np.empty(n, np.float32)
+    for i in range(0, n, block):
+        mine = norms[i:i + block, None]
+        d = torch.addmm(norms, features[i:i + block], features.T, alpha=-2)  # (b, N), less the norm of the row
+        top = (d.amax(1, keepdim=True) + mine).clamp(min=torch.finfo(d.dtype).tiny)
+        rows = torch.arange(len(d), device=d.device)
+        d[rows, rows + i] = -torch.inf                                       # first in its own list
+        value, index = d.topk(min(k + 1, n), largest=False)
+        index, order = index.sort(dim=1)
+        value, order = value.gather(1, order).sort(dim=1, stable=True)       # ties in index order
+        index = index.gather(1, order)[:, :k]
+        for row in torch.nonzero(value[:, k - 1] == value[:, -1])[:, 0]:     # a tie at the end of the list
+            index[row] = d[row].argsort(stable=True)[:k]
+        near[i:i + block], largest[i:i + block] = index.cpu().numpy(), top[:, 0].cpu().numpy()
+        distance[i:i + block] = (value[:, :k] + mine).clamp_(min=0).cpu().numpy()
+        if i < n_query:
+            some = slice(i, min(i + block, n_query))
+            m = some.stop - i
+            torch.add(d[:m, n_query:], mine[:m], out=out[some]).clamp_(min=0).div_(top[:m]).pow_(power)
+    return near, distance, largest
+
+
+def _encode(features, near, distance, largest, power: int, k1: int, share: float, block: int = 512) -> sparse.csr_array:
+    """Step 1 and the vectors of step 2, before their averaging: (N, N), some 40 numbers a row."""
+    n, half, listed = len(near), int(round(k1 / 2)) + 1, near
+    near = near[:, :k1 + 1]
+    back = np.empty((2, n, k1 + 1), bool)                                    # does the a-th nearest have i in its list too?
+    for i in range(0, n, block):
+        mine = np.arange(i, min(i + block, n), dtype=np.int32)[:, None, None]
+        hits = near[near[i:i + block]] == mine                               # (b, k1 + 1, k1 + 1)
+        back[0, i:i + block] = hits.any(2)
+        back[1, i:i + block] = hits[:, :, :half].any(2)
+    back[1, :, half:] = False
+    sizes = back[1].sum(1)
+    rows, columns = [], []
+    for i in range(0, n, block):
+        base, inside = near[i:i + block], back[0, i:i + block]               # (b, k1 + 1)
+        own = np.where(inside, base, -1)
+        sets = np.where(back[1][base], near[base], -2)[:, :, :half]          # (b, k1 + 1, half): the set of each member
+        shared = np.zeros(base.shape, int)
+        for a in range(half):
+            shared += (sets[:, :, a, None] == own[:, None, :]).any(2)
+        taken = inside & (shared > share * sizes[base])
+        for members, chosen in ((base, inside), (sets, taken[:, :, None] & (sets >= 0))):
+            where = np.nonzero(chosen)
+            rows.append(where[0] + i)
+            columns.append(members[where])
+    pairs = np.sort(np.concatenate(rows) * n + np.concatenate(columns))
+    pairs = pairs[np.diff(pairs, prepend=-1) > 0]                            # each member once
+    i, j = pairs // n, pairs % n
+    listed = (listed + np.arange(n)[:, None] * n).ravel()                      # those of the lists have their distance already
+    order = np.argsort(listed)
+    place = order[np.minimum(np.searchsorted(listed, pairs, sorter=order), len(order) - 1)]
+    d = distance.ravel()[place]
+    for far in np.array_split(missing := np.flatnonzero(listed[place] != pairs), len(missing) // block + 1):
+        a, b = (features[torch.from_numpy(v[far]).to(features.device)] for v in (i, j))
+        d[far] = a.sub_(b).square_().sum(1).cpu().numpy()
+    weight = np.exp(-((d / largest[i]) ** power))
+    ends = np.searchsorted(i, np.arange(n + 1))
+    weight /= np.repeat(np.add.reduceat(weight, ends[:-1]), np.diff(ends))
+    return sparse.csr_array((weight, j, ends), (n, n))
+
+
+def _add_jaccard(vectors: sparse.csr_array, out: torch.Tensor, factor: float) -> None:
+    """out += factor * Jaccard distance: 1 - sum of the smaller weights over sum of the larger, which is 2 less the former."""
+    n_query, n_gallery = out.shape
+    holders = vectors[n_query:].tocsc()                                      # who in the gallery holds a member: few
+    for q in range(n_query):
+        mine = slice(vectors.indptr[q], vectors.indptr[q + 1])
+        start, stop = holders.indptr[vectors.indices[mine]], holders.indptr[vectors.indices[mine] + 1]
+        length = stop - start
+        at = np.repeat(start - np.cumsum(length) + length, length) + np.arange(length.sum())
+        smaller = np.minimum(np.repeat(vectors.data[mine], length), holders.data[at])
+        shared = np.bincount(holders.indices[at], smaller, n_gallery).astype(np.float32)
+        out[q] += factor * torch.from_numpy(1 - shared / (2 - shared)).to(out.device)

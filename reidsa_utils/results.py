@@ -12,13 +12,12 @@ from pathlib import Path
 import pandas as pd
 
 from . import InputError, run_command
+from .benchmarks import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions", "identity")
 
-# Table 3 of the paper: rank-1 and mAP in percent, without re-ranking, with and without SA2.
-TABLE3 = {"market1501": {"sa": (93.3, 81.7), "none": (92.5, 79.6)}, "dukemtmc_reid": {"sa": (84.3, 72.1), "none": (83.4, 70.3)},
-          "cuhk03_np_labeled": {"sa": (64.3, 61.4), "none": (61.9, 60.3)}, "cuhk03_np_detected": {"sa": (58.9, 57.5), "none": (57.8, 55.8)}}
+TABLE3 = PUBLISHED["table3"]
 
 
 def read_record(path) -> dict:

@@ -17,6 +17,7 @@ import platform
 import subprocess
 import sys
 import time
+import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
@@ -28,26 +29,18 @@ from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
 
-from . import InputError, __version__, run_command
+from . import InputError, __version__, cores, known, run_command
 from .attention import FORMS, attention_weights, effective_cells
 from .benchmarks import LAYOUTS, Benchmark, load_benchmark, load_images
 from .metrics import euclidean, evaluate_ranking
-from .model import BACKBONES, RECIPES, VARIANTS, ReIDNet, known, reid_loss
+from .model import BACKBONES, RECIPES, VARIANTS, ReIDNet, reid_loss
 from .reranking import rerank
 from .results import read_record
 from .synthetic import RENDERER, Settings, render_benchmark
 
 ROOT = Path(__file__).resolve().parents[1]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
-
-# Size, data, epochs, batch and schedule. `scale` is the share of the published sizes that is rendered.
-PROFILES = {
-    "smoke": dict(height=96, width=32, scale=0.016, epochs=3, batch=16, lr=0.02, warmup=10, decay_at=0.7, backbone="thin"),
-    "demo": dict(height=96, width=32, scale=0.107, epochs=18, batch=32, lr=0.05, warmup=100, decay_at=0.7, backbone="thin"),
-    "laptop": dict(height=192, width=64, scale=0.2, epochs=10, batch=32, lr=0.05, warmup=100, decay_at=0.7, backbone="thin"),
-    # section 4: 384x128, ResNet-50, batch 48, 0.1 -> 0.01 after 40 epochs; 60 epochs as in the released ablation
-    "paper": dict(height=384, width=128, scale=1.0, epochs=60, batch=48, lr=0.1, warmup=0, decay_at=2 / 3, backbone="resnet50",
-                  weights="imagenet", data="real")}
+PROFILES = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text())
 
 
 @dataclass(frozen=True)
@@ -74,7 +67,7 @@ class Config:
     decay_at: float | None = None   # share of the epochs after which lr is divided by ten
     momentum: float = 0.9           # nesterov, as in the released code
     weight_decay: float = 5e-4
-    dropout: float = 0.47           # section 4: 0.47 on Market-1501
+    dropout: float | None = None    # section 4: 0.47 on Market-1501, 0.5 elsewhere
     flip: bool = True
     erasing: bool = True            # random erasing: on in Tables 1 and 3, off in Table 2
     rerank: bool = True             # also report re-ranked numbers
@@ -109,12 +102,12 @@ def configure(parameters: dict) -> Config:
             raise InputError(f"{name} is {value!r}; expected {kind.__name__}") from None
     config = Config(**values)
     profile = PROFILES[known("profile", config.profile, PROFILES)]
-    defaults = {"data": "embedded", "weights": "none"} | profile
+    dropout = LAYOUTS[known("benchmark", config.benchmark, LAYOUTS)].dropout
+    defaults = {"data": "embedded", "weights": "none", "dropout": dropout} | profile
     config = replace(config, **{k: v for k, v in defaults.items() if getattr(config, k) is None})
-    for kind, name, names in (("benchmark", config.benchmark, LAYOUTS), ("variant", config.variant, VARIANTS),
-                              ("attention form", config.form, FORMS), ("recipe", config.recipe, RECIPES),
-                              ("backbone", config.backbone, BACKBONES), ("device", config.device, ("auto", "cpu", "cuda"))):
-        known(kind, name, names)
+    for kind, names in (("variant", VARIANTS), ("attention form", FORMS), ("recipe", RECIPES), ("backbone", BACKBONES),
+                        ("device", ("auto", "cpu", "cuda"))):
+        known(kind, getattr(config, kind.split()[-1]), names)
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is cuda, and torch sees no CUDA device on this machine; use device=auto or device=cpu")
     if not {"sa1", "sa2"} & set(VARIANTS[config.variant]):
@@ -134,11 +127,6 @@ def notebook_parameters(namespace: dict) -> dict:
     To be called right after the parameters cell, so that a misspelt parameter, which papermill lets pass, is seen.
     """
     return {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ("In", "Out") and not callable(v)}
-
-
-def cores() -> int:
-    """Cores that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_folder(config: Config) -> Path:
@@ -295,21 +283,20 @@ def train(config: Config, progress: bool = True) -> dict:
 
     per_epoch = len(targets) // config.batch * config.batch
     totals = {"training": config.epochs * per_epoch, "evaluating": len(benchmark.query) + len(benchmark.gallery)}
-    with contextlib.closing(_Progress(run_dir / "progress.json", totals, progress)) as report:
-        report.start("training", first * per_epoch)
+    with _progress(run_dir / "progress.json", "training", totals, first * per_epoch, progress) as update:
         images = load_images(benchmark.train.paths, config.height, config.width) if first < config.epochs else None
         for epoch in range(first, config.epochs):
             clock = time.time()
-            history.append(_train_epoch(config, epoch, model, optimizer, images, torch.from_numpy(targets), report, device))
+            history.append(_train_epoch(config, epoch, model, optimizer, images, torch.from_numpy(targets), update, device))
             seconds += time.time() - clock
             buffer = io.BytesIO()
             torch.save({"identity": identity, "epoch": epoch + 1, "history": history, "seconds": seconds,
                         "model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
             write_atomic(checkpoint_path, buffer.getvalue())
-        report.start("evaluating", 0)
-        features = [extract(model, load_images(split.paths, config.height, config.width), device=device, tick=report.update)
+    with _progress(run_dir / "progress.json", "evaluating", totals, 0, progress) as update:
+        features = [extract(model, load_images(split.paths, config.height, config.width), device=device, tick=update)
                     for split in (benchmark.query, benchmark.gallery)]
-        metrics = evaluate(*features, benchmark, config.rerank)
+    metrics = evaluate(*features, benchmark, config.rerank)
     record = {
         "config": run_settings(config) | {"rerank": config.rerank}, "identity": identity,
         "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
@@ -323,7 +310,7 @@ def train(config: Config, progress: bool = True) -> dict:
     return record
 
 
-def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarray, targets: torch.Tensor, report, device) -> dict:
+def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarray, targets: torch.Tensor, update, device) -> dict:
     """One epoch; its line of the history. All that is random here comes from (seed, epoch)."""
     rng = np.random.default_rng([config.seed, 7, epoch])    # order, flips, erasing
     torch.manual_seed(config.seed * 1_000_003 + epoch)      # dropout
@@ -355,7 +342,7 @@ def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarra
         losses.append(torch.stack([nn.functional.cross_entropy(v.detach(), target) for v in logits.values()]))
         total += value
         correct += int((logits["final"].argmax(1) == target).sum())
-        report.update(config.batch, epoch=epoch + 1, loss=value)
+        update(config.batch, epoch=epoch + 1, loss=value)
     losses, norms = (torch.stack(v).double().cpu().numpy() for v in (losses, norms))
     each = {name: float(f"{value:.5g}") for name, value in zip(logits, losses.mean(0), strict=True)}
     return {"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr, "losses": each,
@@ -435,31 +422,22 @@ def _same_run(there: dict, asked: dict, path: Path) -> None:
         raise InputError(f"{path} belongs to another configuration: {found}; give another run_dir, or delete that folder")
 
 
-class _Progress:
-    """A tqdm bar for people, and progress.json for the program that started several runs at once."""
+@contextlib.contextmanager
+def _progress(file: Path, stage: str, totals: dict, done: int, show: bool):
+    """A tqdm bar for people, and progress.json for the program that started several runs at once. Gives update(n, **values)."""
+    state, last, live = {"stage": stage, "done": done, "totals": totals}, [0.0], sys.stderr.isatty()
+    with tqdm(total=totals[stage], initial=done, desc=stage, unit=" images", disable=not show, mininterval=0.5 if live else 5,
+              dynamic_ncols=live) as bar:
+        def update(n, **values):
+            state.update(values, done=state["done"] + n)
+            if values:
+                bar.set_postfix({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False)
+            bar.update(n)
+            if time.time() - last[0] > 1:
+                last[0] = time.time()
+                write_atomic(file, json.dumps(state).encode())
 
-    def __init__(self, file: Path, totals: dict, show: bool):
-        self.file, self.totals, self.show, self.bar = file, totals, show, None
-
-    def start(self, stage: str, done: int) -> None:
-        self.close()
-        live = sys.stderr.isatty()
-        self.bar = tqdm(total=self.totals[stage], initial=done, desc=stage, unit=" images", disable=not self.show,
-                        mininterval=0.5 if live else 5, dynamic_ncols=live)
-        self.stage, self.done, self.last = stage, done, 0.0
-
-    def update(self, n: int, **values) -> None:
-        self.done += n
-        if values:
-            self.bar.set_postfix({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False)
-        self.bar.update(n)
-        if time.time() - self.last > 1:
-            self.last = time.time()
-            write_atomic(self.file, json.dumps({"stage": self.stage, "done": self.done, "totals": self.totals, **values}).encode())
-
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+        yield update
 
 
 def code_version() -> dict:
@@ -471,9 +449,10 @@ def code_version() -> dict:
         except OSError:
             return None
 
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    return {"version": __version__, "commit": git("rev-parse", "HEAD"),
-            "changed": bool(git("status", "--porcelain", "--", "reidsa_utils")), "sources": hashlib.sha256(sources).hexdigest()[:16]}
+    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")) + [ROOT / "pedestrians.py"])
+    changed = bool(git("status", "--porcelain", "--", "reidsa_utils", "pedestrians.py"))
+    return {"version": __version__, "commit": git("rev-parse", "HEAD"), "changed": changed,
+            "sources": hashlib.sha256(sources).hexdigest()[:16]}
 
 
 CODE = code_version()  # of what is running, whatever happens to the files meanwhile

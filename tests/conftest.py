@@ -31,6 +31,16 @@ def small_benchmark(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def four_benchmarks(tmp_path_factory):
+    """All four, rendered very small: {name: folder, "root": where they lie}. Tests copy one before they break it."""
+    from reidsa_utils.benchmarks import LAYOUTS
+    from reidsa_utils.synthetic import render_benchmark
+
+    root = tmp_path_factory.mktemp("four")
+    return {"root": root} | {name: render_benchmark(name, root, scale=0.012, seed=5, progress=False) for name in LAYOUTS}
+
+
+@pytest.fixture(scope="session")
 def command():
     """Run `python -m MODULE ARGUMENTS` as a user would; returns the finished process."""
 

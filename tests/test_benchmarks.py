@@ -1,4 +1,4 @@
-"""Market-1501's layout from real files: what is counted, what is ignored, what is refused."""
+"""The four layouts from real files: what is counted, what is ignored, what is refused, what is damaged."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ import pytest
 from conftest import assert_one_sentence
 
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import LAYOUTS, load_benchmark, load_images, read_image
+from reidsa_utils.benchmarks import LAYOUTS, check, load_benchmark, load_images, read_image, read_split
 
 
 @pytest.fixture
@@ -42,12 +42,52 @@ def test_fingerprint_sees_every_byte(copy):
 
 
 def test_wrong_counts_warn_and_check_exits_1(copy, command):
-    assert command("-m", "reidsa_utils.benchmarks", "check", "market1501", copy).returncode == 0
-    sorted((copy / "bounding_box_train").iterdir())[0].unlink()
+    done = command("-m", "reidsa_utils.benchmarks", "check", "market1501", copy)
+    assert done.returncode == 0 and "all counts as expected; all 577 images decode" in done.stdout
+    victim = sorted((copy / "bounding_box_train").iterdir())[0]
+    victim.unlink()
     with pytest.warns(UserWarning, match=r"206 train images \(expected 207\).*is the download complete"):
         load_benchmark("market1501", copy)
     done = command("-m", "reidsa_utils.benchmarks", "check", "market1501", copy)
     assert done.returncode == 1 and "differs" in done.stdout and "206" in done.stdout and "Traceback" not in done.stderr
+    assert f"problem: bounding_box_train/{victim.stem} is missing" in done.stdout
+
+
+def damaged(folder):
+    """Break a copy in three ways: one file cut short, one missing, two misnamed. Returns (kind, file) of each."""
+    train, gallery = (sorted((folder / split).glob("*.jpg")) for split in ("bounding_box_train", "bounding_box_test"))
+    train[3].write_bytes(train[3].read_bytes()[:-200])
+    gallery[5].unlink()
+    gallery[-3].rename(gallery[-3].with_name("somebody.jpg"))
+    train[7].rename(train[7].with_name("0000_c1s1_000001_99.jpg"))
+    return ((train[3], "truncated"), (gallery[5], "missing"), (gallery[-3], "missing"), (train[7], "missing"))
+
+
+def assert_names_the_damage(name, folder, capsys):
+    told = damaged(folder)
+    assert check(name, folder, progress=False) == 1
+    out = capsys.readouterr().out
+    for path, what in told:
+        assert [line for line in out.splitlines() if line.startswith("problem: ") and path.stem in line and what in line], (path, out)
+    assert "somebody.jpg is no name of this benchmark" in out and "0000_c1s1_000001_99 does not belong there" in out
+
+
+def test_check_names_each_damage(copy, capsys):
+    assert_names_the_damage("market1501", copy, capsys)
+
+
+def test_check_sees_broken_protocol(copy, capsys):
+    query = load_benchmark("market1501", copy).query
+    pid, camera = query.ids[0], query.cameras[0]
+    for path in (copy / "bounding_box_test").glob(f"{pid:04d}_c*"):   # this query's identity stays in its own camera only
+        if f"_c{camera}s" not in path.name:
+            path.unlink()
+    stray = next((copy / "bounding_box_train").iterdir())
+    shutil.copy(stray, copy / "bounding_box_test" / stray.name)
+    assert check("market1501", copy, progress=False) == 1
+    out = capsys.readouterr().out
+    assert f"{Path(query.paths[0]).name}: no other camera has a gallery image" in out
+    assert f"identity {int(stray.name[:4])} is in the training set and in the test set" in out
 
 
 def test_names_of_the_distributed_archive(tmp_path):
@@ -67,7 +107,7 @@ def test_names_of_the_distributed_archive(tmp_path):
     ("empty root", r"no benchmark in .* \(it holds nothing\)"),
     ("no query", "the folder query is missing in"),
     ("empty split", "no images in .*query"),
-    ("bad name", r"1 file names in .*query do not parse, first 'person7.jpg'; expected names like 0002_c1s1"),
+    ("bad name", r"1 of \d+ image names in .*query do not parse, first 'person7.jpg'; expected names like 0002_c1s1"),
     ("other benchmark", r"'0001_c2_f0046182.jpg'.*is this another benchmark"),
     ("rendered other", "holds a rendered dukemtmc_reid"),
     ("bad manifest", "manifest.json is not the manifest of a rendered benchmark"),
@@ -121,9 +161,50 @@ def test_images_arrive_in_order_and_in_rgb(small_benchmark):
     assert read_image(paths[0], 96, 32).shape == (96, 32, 3)
 
 
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_all_four_are_read_checked_and_told_apart(name, four_benchmarks, capsys):
+    folder = four_benchmarks[name]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        found = load_benchmark(name, folder)
+        for root in (folder.parent, four_benchmarks["root"]):          # the parent, and the folder that holds all four
+            assert load_benchmark(name, root).folder == folder
+    assert check(name, folder, progress=False) == 0
+    out = capsys.readouterr().out
+    assert all(f"{split} {what}" in out for split in ("train", "query", "gallery") for what in ("images", "ids", "cameras"))
+    for other in set(LAYOUTS) - {name}:
+        with pytest.raises(InputError, match="do not parse|holds a rendered|is the folder of"):
+            load_benchmark(other, folder)
+    assert found.counts["train"]["cameras"] == LAYOUTS[name].counts["train"]["cameras"]
+
+
+def test_mixed_endings_are_told(four_benchmarks, tmp_path):
+    folder = Path(shutil.copytree(four_benchmarks["cuhk03_np_labeled"], tmp_path / "labeled"))
+    image = next((folder / "query").iterdir())
+    image.rename(image.with_suffix(".jpg"))
+    with pytest.raises(InputError, match=r"1 of \d+ image names in .*query do not parse, first .*\.jpg'; .*like 0003_c1_21.png.*two mixed"):
+        load_benchmark("cuhk03_np_labeled", folder)
+
+
+def test_duke_says_that_it_was_withdrawn(tmp_path):
+    with pytest.raises(InputError, match="DukeMTMC-reID: .*withdrawn by its authors in 2019"):
+        load_benchmark("dukemtmc_reid", tmp_path)
+
+
+def test_own_boxes_for_multi_query(copy):
+    (copy / "gt_bbox").mkdir()
+    for path in list((copy / "bounding_box_test").glob("00*"))[:5]:
+        shutil.copy(path, copy / "gt_bbox" / path.name)
+    boxes, bad = read_split("market1501", copy / "gt_bbox")
+    assert len(boxes) == 5 and not bad and set(boxes.cameras) <= set(range(1, 7))
+
+
 @pytest.mark.skipif(not os.environ.get("REIDSA_DATA"), reason="set REIDSA_DATA to the folder of a complete Market-1501")
-def test_the_real_market1501():
+def test_the_real_market1501(tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = load_benchmark("market1501", os.environ["REIDSA_DATA"])
-    assert found.source == "real" and found.counts == LAYOUTS["market1501"].expected and len(found.gallery) == 15913
+    assert found.source == "real" and found.counts == LAYOUTS["market1501"].counts and len(found.gallery) == 15913
+    assert check("market1501", found.folder, progress=False) == 0
+    copy = Path(shutil.copytree(found.folder, tmp_path / found.folder.name, ignore=shutil.ignore_patterns("gt_*")))
+    assert_names_the_damage("market1501", copy, capsys)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
 
 from reidsa_utils import InputError
-from reidsa_utils.metrics import euclidean, evaluate_ranking
+from reidsa_utils.metrics import euclidean, evaluate_ranking, pool_queries, single_shot_cmc
 
 
 def brute_force(distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=50):
@@ -74,16 +74,69 @@ def test_step_sum_is_scikit_learns():
     rng = np.random.default_rng(2)
     distances = rng.random((20, 300))
     query_ids, gallery_ids = rng.integers(1, 9, 20), rng.integers(0, 9, 300)
-    result = evaluate_ranking(distances, query_ids, gallery_ids, np.ones(20), np.full(300, 2))
+    result = evaluate_ranking(distances, query_ids, gallery_ids, np.ones(20, int), np.full(300, 2))
     expected = [average_precision_score(gallery_ids == q, -row) for q, row in zip(query_ids, distances, strict=True)]
     np.testing.assert_allclose(result.average_precision, expected, rtol=1e-12)
 
 
-def test_bad_input():
-    with pytest.raises(InputError, match=r"distances \(2, 3\), 2 query ids, 4 gallery ids"):
-        evaluate_ranking(np.zeros((2, 3)), [1, 2], [1, 2, 3, 4], [1, 1], [2, 2, 2, 2])
-    with pytest.raises(InputError, match="1 of the distances are NaN"):
-        evaluate_ranking(np.array([[0.0, np.nan]]), [1], [1, 1], [1], [2, 2])
+def expected_rank1(distances, query_ids, gallery_ids, query_cams, gallery_cams):
+    """The mean over all draws of the single-shot protocol, without drawing: a match wins if every other identity's draw is further."""
+    rates = []
+    for q in range(len(query_ids)):
+        other = [j for j in range(len(gallery_ids)) if gallery_cams[j] != query_cams[q] and gallery_ids[j] != -1]
+        matches = [j for j in other if gallery_ids[j] == query_ids[q]]
+        if not matches:
+            continue
+        wins = []
+        for m in matches:
+            win = 1.0
+            for pid in {gallery_ids[j] for j in other} - {query_ids[q]}:
+                theirs = [j for j in other if gallery_ids[j] == pid]
+                win *= np.mean([(distances[q][j], j) > (distances[q][m], m) for j in theirs])
+            wins.append(win)
+        rates.append(np.mean(wins))
+    return np.mean(rates) if rates else None
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 2**31), st.sampled_from([3, 1000]))
+def test_single_shot_is_its_expectation(seed, levels):
+    rng = np.random.default_rng(seed)
+    distances = rng.integers(0, levels, (6, 24)).astype(np.float32)
+    arguments = distances, rng.integers(1, 5, 6), rng.integers(-1, 5, 24), rng.integers(1, 3, 6), rng.integers(1, 3, 24)
+    expected = expected_rank1(*arguments)
+    if expected is None:
+        return
+    cmc = single_shot_cmc(*arguments, repeats=3000, seed=1)
+    assert cmc[0] == pytest.approx(expected, abs=5 * 0.5 / np.sqrt(3000))  # five standard errors of one query's draws
+    assert (np.diff(cmc) >= 0).all() and cmc[5] == 1  # six ids at most
+    assert np.array_equal(cmc, single_shot_cmc(*arguments, repeats=3000, seed=1))  # the seed decides
+
+
+def test_single_shot_by_hand():
+    # camera 2 has person 7 twice (at 0.1 and 0.9) and person 8 once (at 0.5): person 7 is first in half of the draws
+    cmc = single_shot_cmc([[0.1, 0.9, 0.5, 0.0]], [7], [7, 7, 8, 7], [1], [2, 2, 2, 1], repeats=4000)
+    assert cmc[0] == pytest.approx(0.5, abs=0.04) and cmc[1] == 1
+
+
+def test_multi_query_is_the_mean_of_the_same_identity_and_camera():
+    more = np.array([[0.0, 2.0], [4.0, 0.0], [9.0, 9.0]])
+    out = pool_queries([[1.0, 1.0], [5.0, 5.0]], [7, 8], [1, 1], more, [7, 7, 8], [1, 1, 2])
+    assert out.tolist() == [[2.0, 1.0], [5.0, 5.0]]  # the second has no image in its own camera, and stays
+
+
+@pytest.mark.parametrize("evaluate", [evaluate_ranking, single_shot_cmc])
+@pytest.mark.parametrize("arguments, words", [
+    ((np.zeros((2, 3)), [1, 2], [1, 2, 3, 4], [1, 1], [2, 2, 2, 2]), r"distances \(2, 3\), 2 query ids, 4 gallery ids"),
+    ((np.array([[0.0, np.nan]]), [1], [1, 1], [1], [2, 2]), "1 of the distances are NaN"),
+    ((np.zeros((1, 2)), ["0001"], ["0001", "0002"], [1], [2, 2]), "the query ids are <U4 .*expected one whole number"),
+    ((np.zeros((1, 2)), [1], [1, 1], [1], [2.0, 2.0]), "the gallery cameras are float64"),
+    ((np.zeros((0, 2)), [], [1, 1], [], [2, 2]), "0 queries and 2 gallery images; expected at least one of each"),
+    ((np.zeros((1, 2)), [1], [2, 1], [1], [2, 1]), "none of the 1 queries has a match in another camera"),
+])
+def test_bad_input(evaluate, arguments, words):
+    with pytest.raises(InputError, match=words):
+        evaluate(*arguments)
 
 
 def test_euclidean():

@@ -1,10 +1,14 @@
 """Fig. 3: shapes, what SA adds (nothing), equal starts, one SA1 for training and retrieval, the losses."""
 
+import math
+
 import pytest
 import torch
 
 from reidsa_utils import InputError
+from reidsa_utils.benchmarks import LAYOUTS, load_benchmark, load_images
 from reidsa_utils.model import BACKBONES, VARIANTS, ReIDNet, loss_weights, reid_loss
+from reidsa_utils.training import to_input
 
 
 def make(*arguments, seed=0, **keywords):
@@ -149,14 +153,16 @@ def test_imagenet_offline_is_one_sentence(tmp_path, monkeypatch):
         ReIDNet(7, "b", backbone="resnet18", weights="imagenet")
 
 
-def test_one_step_of_the_papers_own_setting():
-    net = make(751, "b_p_ds_sa2", form="softmax", backbone="resnet50").train()
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_one_step_of_the_papers_own_setting(name, four_benchmarks):
+    found, classes = load_benchmark(name, four_benchmarks[name]), LAYOUTS[name].counts["train"]["ids"]  # 751, 702, 767, 767
+    net = make(classes, "b_p_ds_sa2", form="softmax", backbone="resnet50", dropout=LAYOUTS[name].dropout).train()
     optimizer = torch.optim.SGD(net.parameter_groups(0.1), lr=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4)
-    x, target = torch.randn(2, 3, 384, 128), torch.tensor([3, 750])
+    x = to_input(load_images(found.train.paths[:2], 384, 128))
     before = net.stages[0].weight.clone(), net.backbone.conv1.weight.clone()
-    loss = reid_loss(net(x), target)
+    loss = reid_loss(net(x), torch.tensor([3, classes - 1]))
     loss.backward()
     optimizer.step()
-    assert torch.isfinite(loss) and loss.item() == pytest.approx(5.6 * torch.log(torch.tensor(751.0)).item(), rel=0.1)
+    assert torch.isfinite(loss) and loss.item() == pytest.approx(5.6 * math.log(classes), rel=0.1)
     assert not torch.equal(net.stages[0].weight, before[0]) and not torch.equal(net.backbone.conv1.weight, before[1])
     assert all(torch.isfinite(p).all() for p in net.parameters())

@@ -2,15 +2,19 @@
 
 import numpy as np
 import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from reidsa_utils import InputError
 from reidsa_utils.reranking import rerank
 
 
-def with_sets(query, gallery, k1, k2, lambda_):
+def with_sets(query, gallery, k1, k2, lambda_, power=2, share=2 / 3):
+    """The publication word for word: every pair, every set, float64."""
     x = np.concatenate([query, gallery]).astype(np.float64)
     n, n_query = len(x), len(query)
-    d = ((x[:, None] - x[None]) ** 2).sum(2)
+    d = np.sqrt(((x[:, None] - x[None]) ** 2).sum(2)) ** power
     d = d / d.max(1, keepdims=True)
     order = [sorted(range(n), key=lambda j, i=i: (d[i, j] if j != i else -1, j)) for i in range(n)]
 
@@ -23,31 +27,85 @@ def with_sets(query, gallery, k1, k2, lambda_):
         members = set(base)
         for j in base:
             candidate = reciprocal(j, int(round(k1 / 2)))
-            if len(candidate & base) > 2 / 3 * len(candidate):
+            if len(candidate & base) > share * len(candidate):
                 members |= candidate
         for j in members:
             encoded[i, j] = np.exp(-d[i, j])
         encoded[i] /= encoded[i].sum()
     encoded = np.array([encoded[order[i][:k2]].mean(0) for i in range(n)])
-    out = np.empty((n_query, n - n_query))
-    for i in range(n_query):
-        for j in range(n - n_query):
-            a, b = encoded[i], encoded[n_query + j]
-            out[i, j] = (1 - lambda_) * (1 - np.minimum(a, b).sum() / np.maximum(a, b).sum()) + lambda_ * d[i, n_query + j]
-    return out
+    smaller = np.minimum(encoded[:n_query, None], encoded[None, n_query:]).sum(2)
+    larger = np.maximum(encoded[:n_query, None], encoded[None, n_query:]).sum(2)
+    return (1 - lambda_) * (1 - smaller / larger) + lambda_ * d[:n_query, n_query:]
+
+
+def people(n_query, n_gallery, dimensions, seed, offset=0.0, identities=6):
+    """Query and gallery features, scattered around a centre for each identity."""
+    rng = np.random.default_rng(seed)
+    centres = rng.normal(size=(identities, dimensions)) + offset
+    return [centres[rng.integers(identities, size=n)] + rng.normal(size=(n, dimensions)) * 0.6 for n in (n_query, n_gallery)]
 
 
 @pytest.mark.parametrize("k1, k2, lambda_", [(20, 6, 0.3), (7, 3, 0.5), (4, 1, 0.0), (6, 6, 1.0)])
 def test_equals_the_publication_step_by_step(k1, k2, lambda_):
-    rng = np.random.default_rng(k1)
-    centres = rng.normal(size=(6, 8))
-    query = centres[rng.integers(6, size=9)] + rng.normal(size=(9, 8)) * 0.6
-    gallery = centres[rng.integers(6, size=45)] + rng.normal(size=(45, 8)) * 0.6
+    query, gallery = people(9, 45, 8, seed=k1)
     np.testing.assert_allclose(rerank(query, gallery, k1, k2, lambda_), with_sets(query, gallery, k1, k2, lambda_), atol=2e-6)
 
 
-def test_small_galleries_and_bad_parameters():
-    x = np.random.default_rng(0).normal(size=(4, 3))
-    assert np.isfinite(rerank(x[:1], x[1:])).all()  # fewer images than k1
-    with pytest.raises(InputError, match="k1=3, k2=6.*expected 1 <= k2 <= k1"):
-        rerank(x[:1], x[1:], k1=3)
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 12), st.integers(6, 60), st.integers(0, 2**31), st.integers(1, 5), st.integers(1, 4), st.integers(1, 64))
+def test_equals_the_publication_on_random_sizes_in_blocks(n_query, n_gallery, seed, k1, k2, block):
+    query, gallery = people(n_query, n_gallery, 5, seed)
+    got = rerank(query, gallery, k1, min(k1, k2), 0.3, block=block)
+    np.testing.assert_allclose(got, with_sets(query, gallery, k1, min(k1, k2), 0.3), atol=1e-5)
+
+
+def test_conventions_and_the_slip_are_what_their_names_say():
+    query, gallery = people(12, 80, 6, seed=1)
+    plain = rerank(query, gallery)
+    twice = rerank(query, gallery, convention="squared_twice")
+    slip = rerank(query, gallery, integer_division=True)
+    np.testing.assert_allclose(plain, with_sets(query, gallery, 20, 6, 0.3), atol=1e-5)
+    np.testing.assert_allclose(twice, with_sets(query, gallery, 20, 6, 0.3, power=4), atol=1e-5)
+    np.testing.assert_allclose(slip, with_sets(query, gallery, 20, 6, 0.3, share=0), atol=1e-5)
+    assert np.abs(plain - twice).max() > 0.05 and np.abs(plain - slip).max() > 0.05
+
+
+@pytest.mark.parametrize("dimensions, offset", [(2048, 0.0), (12288, 3.0)])  # 3: vectors long against their differences
+def test_at_the_sizes_of_both_retrieval_vectors(dimensions, offset):
+    query, gallery = people(20, 130, dimensions, seed=3, offset=offset, identities=25)
+    np.testing.assert_allclose(rerank(query, gallery), with_sets(query, gallery, 20, 6, 0.3), atol=1e-5)
+
+
+def test_equal_images_rank_in_order():
+    query, gallery = people(4, 30, 3, seed=5)
+    query, gallery = query.round(), np.concatenate([gallery, gallery]).round()  # many exact ties, everything at least twice
+    np.testing.assert_allclose(rerank(query, gallery, 7, 3), with_sets(query, gallery, 7, 3, 0.3), atol=2e-6)
+    np.testing.assert_array_equal(rerank(query, gallery, 7, 3), rerank(query, gallery, 7, 3, block=9))
+
+
+def test_tensors_come_back_as_tensors_where_they_were():
+    query, gallery = (torch.from_numpy(v) for v in people(5, 40, 8, seed=6))
+    before = query.clone()
+    out = rerank(query, gallery, 6, 3)
+    assert torch.is_tensor(out) and out.device == query.device and out.dtype == torch.float32
+    np.testing.assert_array_equal(out.numpy(), rerank(query.numpy(), gallery.numpy(), 6, 3))
+    assert torch.equal(query, before)  # what came in is not written to
+    if torch.cuda.is_available():
+        on_gpu = rerank(query.cuda(), gallery.cuda(), 6, 3)
+        assert on_gpu.is_cuda
+        np.testing.assert_allclose(on_gpu.cpu().numpy(), out.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(k1=3), "k1=3, k2=6, .*expected 1 <= k2 <= k1 < gallery"),
+    (dict(k1=30), "k1=30, k2=6, lambda_=0.3 with 30 gallery images; .*lower k1"),
+    (dict(lambda_=1.5), "lambda_=1.5"),
+    (dict(convention="torchreid"), "unknown convention 'torchreid'; known: original, squared_twice"),
+    (dict(query_features=np.zeros((2, 7))), r"query features \(2, 7\) and gallery features \(30, 8\)"),
+    (dict(query_features=np.zeros((0, 8))), r"query features \(0, 8\)"),
+    (dict(query_features=np.full((2, 8), np.nan)), "2 of the features hold NaN or infinity"),
+])
+def test_bad_input(change, words):
+    query, gallery = people(3, 30, 8, seed=0)
+    with pytest.raises(InputError, match=words):
+        rerank(**(dict(query_features=query, gallery_features=gallery) | change))

@@ -1,6 +1,7 @@
 """The embedded benchmark: same bytes from the same seed, published sizes, masks that tell the truth."""
 
 import json
+import re
 from dataclasses import replace
 
 import cv2
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 from conftest import assert_one_sentence
 
+from pedestrians import _rays
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import load_benchmark
-from reidsa_utils.synthetic import LABEL, SIZES, Settings, count, describe_person, draw_person, plan, render_benchmark, render_shot
+from reidsa_utils.benchmarks import LAYOUTS, SPLITS, count, load_benchmark
+from reidsa_utils.synthetic import LABEL, Settings, describe_person, draw_person, plan, render_benchmark, render_shot
 
 
 def files(folder):
@@ -25,16 +27,22 @@ def test_same_bytes_from_the_same_seed_and_any_number_of_workers(small_benchmark
     assert other != one
 
 
-def test_scale_one_has_the_published_sizes():
-    size, counts = SIZES["market1501"], count(plan(Settings(scale=1)))
-    assert counts["train"] == {"images": 12936, "ids": 751} and counts["query"] == {"images": 3368, "ids": 750}
-    assert counts["gallery"] == {"images": 19732, "ids": 750, "junk": size["junk"], "distractors": size["distractors"]}
+def counted(shots):
+    of = {split: [s for s in shots if s.split == split] for split in SPLITS}
+    return {split: count(split, [s.pid for s in some], [s.camera for s in some]) for split, some in of.items()}
 
 
-@pytest.mark.parametrize("scale", [0.016, 0.107, 0.2])
-def test_protocol(scale):
-    shots = plan(Settings(scale=scale))
-    assert len({s.filename for s in shots if s.split == "gallery"}) == sum(s.split == "gallery" for s in shots)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_scale_one_has_the_published_sizes(name):
+    assert counted(plan(Settings(name, scale=1))) == LAYOUTS[name].counts
+
+
+@pytest.mark.parametrize("name, scale", [("market1501", 0.016), ("market1501", 0.107), ("market1501", 0.2), ("dukemtmc_reid", 0.05),
+                                         ("cuhk03_np_labeled", 0.05), ("cuhk03_np_detected", 0.05)])
+def test_protocol(name, scale):
+    shots = plan(Settings(name, scale=scale))
+    assert all(re.fullmatch(LAYOUTS[name].pattern, s.filename) for s in shots)
+    assert len({(s.split, s.filename) for s in shots}) == len(shots)
     train = {s.pid for s in shots if s.split == "train"}
     test = {s.pid for s in shots if s.split in ("query", "gallery") and s.pid > 0}
     strangers = {s.person for s in shots if s.pid == 0 and s.person}
@@ -44,6 +52,30 @@ def test_protocol(scale):
     seen = {(s.pid, s.camera) for s in shots if s.split == "gallery"}
     for pid, camera in queries:
         assert any(p == pid and c != camera for p, c in seen), "a query without a match in another camera"
+    asked = {pid for pid, _ in queries}
+    for pid in test - asked:  # DukeMTMC-reID has such identities; nobody asks for them, one camera has seen them
+        assert len({camera for p, camera in seen if p == pid}) == 1
+    assert bool(test - asked) == (name == "dukemtmc_reid")
+
+
+def test_who_is_in_which_benchmark():
+    def people(name):
+        return [repr(describe_person(Settings(name), p)) for p in (1, 2, 50)]
+
+    assert people("cuhk03_np_labeled") == people("cuhk03_np_detected")
+    assert len({tuple(people(name)) for name in LAYOUTS}) == 3
+
+
+def test_boxes_drawn_by_hand_are_tighter_than_a_detectors():
+    spread = {}
+    for name in ("cuhk03_np_labeled", "cuhk03_np_detected"):
+        s = Settings(name, scale=0.02, occlusion=0)
+        tops = []
+        for shot in plan(s)[:60]:
+            rows = np.flatnonzero(render_shot(s, shot)[1].any(1))
+            tops.append((rows[0] + rows[-1]) / 2 / s.height)
+        spread[name] = np.std(tops)
+    assert spread["cuhk03_np_detected"] > 1.5 * spread["cuhk03_np_labeled"]
 
 
 def test_real_loader_reads_it(small_benchmark):
@@ -107,8 +139,6 @@ def test_items_hide_by_view():
 
 def test_an_ellipsoid_is_where_geometry_says():
     # a sphere of radius 0.2 at height 0.5, seen from anywhere: a disc of 20 pixels around (50, 50)
-    from reidsa_utils.synthetic import _rays
-
     for angle in (0.0, 0.7, 2.0):
         rotation = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
         index, depth, _, _ = _rays([("torso", (0, 0.5, 0), (0.2, 0.2, 0.2), 0.4, None, "")], rotation, 100, (50, 100), (100, 100))
@@ -124,9 +154,9 @@ def test_kept_refused_and_never_half_written(small_benchmark, tmp_path):
     with pytest.raises(InputError, match="holds something else than these settings ask for"):
         render_benchmark("market1501", small_benchmark.parent, 0.016, 6, progress=False)
     assert files(small_benchmark) == before and [p.name for p in small_benchmark.parent.iterdir()] == [small_benchmark.name]
-    with pytest.raises(InputError, match="cannot render 'market'; .*market1501"):
+    with pytest.raises(InputError, match="unknown benchmark 'market'; .*market1501"):
         render_benchmark("market", tmp_path)
-    with pytest.raises(InputError, match="unknown knob fog; known: box_jitter"):
+    with pytest.raises(InputError, match="unknown knob 'fog'; known: box_jitter"):
         render_benchmark("market1501", tmp_path, fog=1)
     for knob, value in (("scale", 0), ("seed", -1), ("height", 384), ("width", 0), ("occlusion", 2), ("look_alikes", 0)):
         with pytest.raises(InputError, match=f"{knob} is .*; expected between"):
@@ -136,6 +166,6 @@ def test_kept_refused_and_never_half_written(small_benchmark, tmp_path):
 def test_command_line(command, tmp_path):
     done = command("-m", "reidsa_utils.synthetic", "market1501", tmp_path, "--scale", "0.002", "--workers", "1", "--occlusion", "0")
     assert done.returncode == 0 and "rendered" in done.stdout and "images" in done.stderr  # a progress bar
-    assert_one_sentence(command("-m", "reidsa_utils.synthetic", "duke", tmp_path), "cannot render 'duke'")
+    assert_one_sentence(command("-m", "reidsa_utils.synthetic", "duke", tmp_path), "unknown benchmark 'duke'")
     (tmp_path / "file").write_text("")
     assert_one_sentence(command("-m", "reidsa_utils.synthetic", "market1501", tmp_path / "file", "--scale", "0.002"), "choose another root")

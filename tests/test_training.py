@@ -272,6 +272,13 @@ def test_settings_reach_the_training(small_benchmark, tmp_path):
         loss("loaded", weights=str(path))
 
 
+@pytest.mark.parametrize("name", ["dukemtmc_reid", "cuhk03_np_detected"])
+def test_the_other_benchmarks_train_too(name, four_benchmarks, tmp_path):
+    record = train(configure(small(four_benchmarks[name], tmp_path, benchmark=name, epochs=1)), progress=False)
+    assert record["config"]["benchmark"] == name and record["config"]["dropout"] == 0.5 and record["source"] == "rendered"
+    assert record["classes"] == record["counts"]["train"]["ids"] and 0 < record["metrics"]["parts"]["mean_ap"] <= 1
+
+
 def test_run_folders_tell_settings_apart():
     changes = {}, {"erasing": False}, {"epochs": 3}, {"data_seed": 1}, {"data": "elsewhere"}, {"seed": 1}
     assert len({run_folder(configure(p)) for p in changes}) == 6
