@@ -228,7 +228,7 @@ def check(name: str, root, progress: bool = True) -> int:
         print(f"problem: and {len(problems) - 50:,} more")
     differ = sum(n != expected for _, n, expected in rows)
     print(f"fingerprint {found.fingerprint()}")
-    print(f"{differ} counts differ, {len(problems):,} problems: is the download complete?" if differ or problems else
+    print(f"counts that differ: {differ}; problems: {len(problems):,}; is the download complete?" if differ or problems else
           f"all counts as expected; all {len(files):,} images decode")
     return int(differ > 0 or bool(problems))
 
