@@ -13,6 +13,9 @@ reproduce: $(VENV)/installed
 test: $(VENV)/installed
 	$(PY) -m pytest
 
+speed: $(VENV)/installed
+	$(PY) speed.py
+
 lab: $(VENV)/installed
 	$(PY) -m jupyterlab notebooks
 
@@ -22,4 +25,4 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@touch $@
 
-.PHONY: reproduce test lab
+.PHONY: reproduce test speed lab
