@@ -273,3 +273,50 @@ def draw_occluder(image: np.ndarray, mask: np.ndarray, rng: np.random.Generator)
     shade = np.linspace(1.1, .75, w, dtype=np.float32)[None, :] + rng.normal(0, .05, (h, 1)).astype(np.float32)
     image[hit] = (color * shade[..., None])[hit]
     mask[hit] = LABEL["occluder"]
+
+
+def draw_crop(person: dict | None, camera: dict, shape: tuple, rng: np.random.Generator, chance: np.random.Generator, jitter: float,
+              badly_cut: bool, view_overlap: float, occlusion: float, without=frozenset()) -> tuple:
+    """One crop as a camera gives it: scene, person, occluder, colours, blur and noise.
+
+    person: None for an empty box. shape: (H, W). rng draws everything but the occluder, which `chance` does. jitter: standard
+    deviation of the box's shift, in box heights; badly_cut: a detection that misses most of the person. view_overlap, occlusion:
+    rates in [0, 1]. without: names of parts to leave out, which changes nothing else.
+    Returns image (H, W, 3) uint8 RGB and part labels (H, W) uint8, indices into PARTS.
+    """
+    h, w = shape
+    # Every draw happens whatever the kind of image, so that leaving a part out changes nothing else.
+    size = float(np.clip(.9 * np.exp(rng.normal(0, jitter)), .6, 1.25))
+    shift = rng.normal(0, 1, 2) * jitter * np.array([.5, 1.]) * h
+    if badly_cut:
+        far = rng.uniform(.3, .55) * h * rng.choice([-1, 1])
+        shift = shift + (np.array([.6 * far, 0]) if rng.random() < .4 else np.array([0, far]))
+        size *= float(rng.choice([.6, 1.5]))
+    wander = view_overlap * rng.uniform(-np.pi, np.pi)
+    azimuth, phase = camera["view"] + wander + rng.normal(0, .22), rng.uniform(0, 2 * np.pi)
+
+    zoom = 2  # sub-samples a pixel and axis for the person: smooth outlines
+    scene, sh, sw = camera["scene"], h * 1.25, w * 1.25
+    x0, y0 = int(rng.uniform(0, scene.shape[1] - sw)), int(rng.uniform(.35, 1) * (scene.shape[0] - sh))
+    image = cv2.resize(scene[y0:y0 + int(sh), x0:x0 + int(sw)], (w, h), interpolation=cv2.INTER_AREA)
+    image = image * np.float32(rng.uniform(.85, 1.15))
+    mask = np.zeros((h, w), np.uint8)
+    if person:
+        pixels, feet = size * h, (w / 2 + shift[0], h * (.5 + size / 2) + shift[1])
+        shadow = np.zeros((h, w), np.float32)
+        cv2.ellipse(shadow, (int(feet[0]), int(feet[1])), (int(.15 * pixels), int(.035 * pixels) + 1), 0, 0, 360, .4, -1)
+        image *= (1 - cv2.GaussianBlur(shadow, (0, 0), 2))[..., None]
+        drawn, labels = draw_person(person, azimuth, camera["tilt"], phase, camera["light"], pixels * zoom,
+                                    (feet[0] * zoom, feet[1] * zoom), (h * zoom, w * zoom), without)
+        alpha = cv2.resize((labels > 0).astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)[..., None]
+        image = image * (1 - alpha) + cv2.resize(drawn, (w, h), interpolation=cv2.INTER_AREA)
+        mask = labels[zoom // 2::zoom, zoom // 2::zoom].copy()
+    occluded = rng.random() < occlusion
+    if occluded and "occluder" not in without:
+        draw_occluder(image, mask, chance)
+
+    grey = image.mean(2, keepdims=True)
+    image = np.clip((grey + camera["saturation"] * (image - grey)) * camera["gain"], 0, 1) ** camera["gamma"]
+    image = cv2.GaussianBlur(image, (0, 0), camera["blur"] + .15)
+    image += rng.standard_normal(image.shape, np.float32) * np.float32(camera["noise"])
+    return (np.clip(image, 0, 1) * 255 + .5).astype(np.uint8), mask

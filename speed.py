@@ -29,7 +29,7 @@ QUERIES, GALLERY, IDENTITIES, DISTRACTORS = 3368, 15913, 750, 2798
 QUICK = bool(os.environ.get("REIDSA_SPEED_QUICK"))  # the tests: the same path, a tenth of the size
 
 
-def features(queries: int, gallery: int, dimensions: int, scatter: float = 1.25, seed: int = 0) -> tuple:
+def features(queries: int, gallery: int, dimensions: int, scatter: float = 0.97, seed: int = 0) -> tuple:
     """L2-normalised vectors around one centre for each identity: query (Q, D), gallery (G, D), ids and cameras of both."""
     rng = np.random.default_rng(seed)
     people = max(2, IDENTITIES * gallery // GALLERY)

@@ -33,9 +33,11 @@ def known(kind: str, name: str, names) -> str:
 
 
 def run_command(work) -> int:
-    """Exit code of a command line: what `work()` returns (None: 0), or 1 after the one sentence of an InputError."""
+    """Exit code of a command line: what `work()` returns (None: 0), or 1 after one sentence about what went wrong."""
     try:
         return work() or 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+    except OSError as error:  # a file or folder that may not be read or written
+        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
+    return 1

@@ -79,11 +79,12 @@ def find_folder(name: str, root) -> Path:
     """The benchmark's own folder: `root` itself or the folder of the distributed name inside it."""
     layout, root = LAYOUTS[known("benchmark", name, LAYOUTS)], Path(root)
     if not root.is_dir():
-        raise InputError(f"{layout.title}: the data root {root} does not exist; expected {layout.folder} or its parent ({layout.note})")
+        raise InputError(f"{layout.title}: the data root {root} {'is a file' if root.exists() else 'does not exist'}; expected the folder "
+                         f"{layout.folder}, unpacked, or its parent ({layout.note})")
     names = Path(layout.folder).parts
-    for folder in (root.joinpath(*names[i:]) for i in range(len(names) + 1)):
+    for folder in (*(root.joinpath(*names[i:]) for i in range(len(names) + 1)), root / layout.folder / layout.folder):
         if any((folder / split).is_dir() for split in SPLITS.values()):
-            others = {Path(other.folder).name: other.title for other in LAYOUTS.values() if other.folder != layout.folder}
+            others = {Path(o.folder).name: o.title for o in LAYOUTS.values() if o.folder != layout.folder and o.pattern == layout.pattern}
             if folder.resolve().name in others:
                 raise InputError(f"{layout.title}: {folder} is the folder of {others[folder.resolve().name]}; name that, or its parent")
             return folder
@@ -101,7 +102,7 @@ def read_split(name: str, folder) -> tuple:
     layout, folder = LAYOUTS[known("benchmark", name, LAYOUTS)], Path(folder)
     if not folder.is_dir():
         raise InputError(f"{layout.title}: the folder {folder.name} is missing in {folder.parent}; is the archive unpacked completely?")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png"))
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png") and p.name[0] != "." and not p.is_dir())
     if not files:
         raise InputError(f"{layout.title}: no images in {folder}; is the archive unpacked completely?")
     parsed = [re.fullmatch(layout.pattern, p.name) for p in files]
@@ -123,7 +124,8 @@ def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> B
     if (folder / "manifest.json").is_file():
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            rendered, source, expected = manifest["settings"]["name"], "rendered", manifest["counts"]
+            rendered, source, expected = manifest["settings"]["name"], "rendered", {s: dict(manifest["counts"][s]) for s in SPLITS}
+            expected["gallery"]["junk"]
         except (ValueError, KeyError, TypeError):
             raise InputError(f"{layout.title}: {folder / 'manifest.json'} is not the manifest of a rendered benchmark; delete it if the "
                              "images are real, or render again") from None
@@ -147,7 +149,10 @@ def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> B
 
 def decode(path) -> np.ndarray:
     """One image, (H, W, 3) uint8 BGR. Raises InputError for a broken file."""
-    data = Path(path).read_bytes()
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); restore this file from the archive") from error
     # OpenCV fills the missing part of a truncated file with grey and says nothing: look for the end marker first.
     whole = b"\xff\xd9" in data[-64:] if data[:2] == b"\xff\xd8" else b"IEND" in data[-16:]
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if whole else None
@@ -227,7 +232,9 @@ def check(name: str, root, progress: bool = True) -> int:
     if len(problems) > 50:
         print(f"problem: and {len(problems) - 50:,} more")
     differ = sum(n != expected for _, n, expected in rows)
-    print(f"fingerprint {found.fingerprint()}")
+    if not problems:
+        tried = getattr(layout, "fingerprint", None) if found.source == "real" else None
+        print(f"fingerprint {found.fingerprint()}" + (f" (of the copy that this was tried on: {tried})" if tried else ""))
     print(f"counts that differ: {differ}; problems: {len(problems):,}; is the download complete?" if differ or problems else
           f"all counts as expected; all {len(files):,} images decode")
     return int(differ > 0 or bool(problems))
@@ -241,82 +248,11 @@ def prepare_cuhk03(mat, index_folder, root, progress: bool = True) -> list:
     complete. Broken off and started again it goes on; what is complete is kept. Returns the two folders.
     Raises InputError for files that are missing, of another kind, cut short or do not belong together, and for a full disk.
     """
-    import h5py
+    from cuhk03 import convert
 
-    mat, todo = Path(mat), []
-    if not mat.is_file():
-        raise InputError(f"no file {mat}; expected cuhk-03.mat from the authors' cuhk03_release archive")
-    with open(mat, "rb") as start:
-        if start.read(10) == b"MATLAB 5.0":
-            raise InputError(f"{mat} is a MATLAB 5.0 file; expected version 7.3, as distributed: take the original, or save it with -v7.3")
-    try:
-        cells = h5py.File(mat)
-    except OSError as error:
-        raise InputError(f"{mat} ({mat.stat().st_size:,} bytes) is cut short or no MATLAB 7.3 file ({error}); download it again") from error
-    folders = {kind: Path(root) / LAYOUTS[f"cuhk03_np_{kind}"].folder for kind in ("labeled", "detected")}
-    with cells:
-        for kind, folder in folders.items():
-            if not folder.is_dir():
-                jobs = _read_index(Path(index_folder) / f"cuhk03_new_protocol_config_{kind}.mat", kind)
-                images = _find_images(cells, kind, mat)
-                strange = sorted({source for source, _ in jobs} ^ set(images))
-                if strange:
-                    raise InputError(f"{index_folder} lists {len(jobs):,} {kind} images, and {mat} has {len(images):,}; {len(strange)} are "
-                                     f"in one only, first {strange[0]}: are the two index files mixed up?")
-                todo.append((folder, [(images[source], file) for source, file in jobs]))
-        for folder, jobs in todo:
-            _write_images(cells, folder, jobs, progress)
-    return list(folders.values())
-
-
-def _read_index(path: Path, kind: str) -> list:
-    """(image's name in the .mat, file to write) for every image that an index file lists; its numbers count from 1."""
-    from scipy.io import loadmat
-
-    if not path.is_file():
-        raise InputError(f"no index file {path}; it is in the repository of Zhong et al. (person-re-ranking), evaluation/data/CUHK03")
-    try:
-        index = {key: value.ravel() for key, value in loadmat(path).items() if not key.startswith("__")}
-        people, cameras = index["labels"].astype(int), index["camId"].astype(int)
-        return [(str(index["filelist"][i - 1][0]), f"{directory}/{people[i - 1]:04d}_c{cameras[i - 1]}_{i}.png")
-                for split, directory in SPLITS.items() for i in index[f"{split}_idx"].astype(int)]
-    except Exception as error:  # scipy has one for each kind of damage
-        raise InputError(f"{path} is no index file of CUHK03-NP, or a broken one ({type(error).__name__}); fetch it again") from error
-
-
-def _find_images(cells, kind: str, mat: Path) -> dict:
-    """{name as the index files write it, pair_person_view_image.png: reference} of all images of one set."""
-    images = {}
-    try:
-        for p, pair in enumerate(cells[kind][()].ravel(), 1):                # five pairs of cameras
-            for j, people in enumerate(cells[pair][()], 1):                  # images 1-5: first camera, 6-10: second
-                there = {i: ref for i, ref in enumerate(people, 1) if cells[ref].ndim == 3}  # the others are empty
-                images |= {f"{p}_{i:03d}_{1 + (j > 5)}_{j:02d}.png": ref for i, ref in there.items()}
-    except (KeyError, ValueError, TypeError, AttributeError) as error:
-        raise InputError(f"{mat} is no cuhk-03.mat: no cells {kind!r} of camera pairs, people and images in it ({error}); it holds "
-                         f"{', '.join(cells) or 'nothing'}") from error
-    return images
-
-
-def _write_images(cells, folder: Path, jobs: list, progress: bool) -> None:
-    partial = folder.with_name(f".{folder.name}.partial")
-    try:
-        for directory in SPLITS.values():
-            (partial / directory).mkdir(parents=True, exist_ok=True)
-        for reference, name in tqdm(jobs, desc=folder.name, unit=" images", disable=not progress):
-            file = partial / name
-            if not file.exists():                                            # each is written whole or not at all
-                rgb = cells[reference][()].T                                 # Matlab's (H, W, 3) lies as (3, W, H)
-                png = cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]))[1]
-                file.with_suffix(".writing").write_bytes(png.tobytes())
-                file.with_suffix(".writing").replace(file)
-        for rest in partial.rglob("*.writing"):                              # of a call that was broken off
-            rest.unlink()
-        partial.rename(folder)
-    except OSError as error:
-        done = sum(1 for _ in partial.rglob("*.png"))
-        raise InputError(f"could not go on writing {folder} ({error.strerror or error}); {done:,} of {len(jobs):,} images are kept: "
-                         "free some space and start the same command again") from error
+    layouts = {kind: LAYOUTS[f"cuhk03_np_{kind}"] for kind in ("labeled", "detected")}
+    sets = {kind: (Path(root) / layout.folder, layout.pattern) for kind, layout in layouts.items()}
+    return convert(mat, index_folder, sets, SPLITS, progress)
 
 
 def main(argv=None) -> int:

@@ -18,13 +18,35 @@ class Ranking:
     skipped: int                   # queries without a match in another camera
 
 
-def _checked(distances, *labels) -> tuple:
-    """The arguments of an evaluation as arrays: (Q, G) distances, then ids and cameras of queries and gallery."""
-    distances, labels = np.asarray(distances), [np.asarray(v) for v in labels]
-    for values, what in zip(labels, ("query ids", "gallery ids", "query cameras", "gallery cameras"), strict=True):
+def as_array(values, kind=None) -> np.ndarray:
+    """An array (of type `kind`) from a list, an array, or a tensor of any device. Raises InputError for anything else."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        values = values.float() if values.is_floating_point() and values.element_size() == 2 else values
+    try:
+        return np.asarray(values, kind)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"found a {type(values).__name__} that is no array of numbers ({error}); expected rows of one length") from None
+
+
+def _labels(*labels) -> list:
+    """Query ids, gallery ids, query cameras and gallery cameras as int64."""
+    out = [as_array(v) for v in labels]
+    for values, what in zip(out, ("query ids", "gallery ids", "query cameras", "gallery cameras"), strict=True):
         if values.ndim != 1 or len(values) and values.dtype.kind not in "iu":
             raise InputError(f"the {what} are {values.dtype} of shape {values.shape}; expected one whole number for each image: number "
                              "the names first, np.unique(names, return_inverse=True)")
+        if values.dtype.kind == "u" and len(values) and values.max() == np.iinfo(values.dtype).max:
+            raise InputError(f"the {what} are {values.dtype} and hold {values.max()}, a -1 (junk) that lost its sign; use signed numbers")
+    return [v.astype(np.int64) for v in out]
+
+
+def _checked(distances, *labels, **counts) -> tuple:
+    """The arguments of an evaluation as arrays: (Q, G) distances, then ids and cameras of queries and gallery."""
+    distances, labels = as_array(distances), _labels(*labels)
+    for name, n in counts.items():
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise InputError(f"{name} is {n!r}; expected a whole number from 1 on")
     query_ids, gallery_ids, query_cams, gallery_cams = labels
     shape = (len(query_ids), len(gallery_ids))
     if distances.shape != shape or query_cams.shape != shape[:1] or gallery_cams.shape != shape[1:]:
@@ -33,7 +55,9 @@ def _checked(distances, *labels) -> tuple:
                          "camera for each row and column")
     if not distances.size:
         raise InputError(f"{shape[0]} queries and {shape[1]} gallery images; expected at least one of each")
-    if np.isnan(distances.sum()) and np.isnan(distances).any():
+    with np.errstate(all="ignore"):
+        total = distances.sum()                             # without a second matrix, unless there is something to find
+    if np.isnan(total) and np.isnan(distances).any():
         raise InputError(f"{int(np.isnan(distances).sum())} of the distances are NaN; did the training diverge?")
     return distances, *labels
 
@@ -56,7 +80,8 @@ def evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams
     Queries without a match are skipped and counted. Raises InputError for shapes that do not fit, ids that are no whole
     numbers, no query, distances that are NaN, or if no query has a match.
     """
-    distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams)
+    distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(
+        distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=max_rank)
     order = np.argsort(gallery_ids, kind="stable")          # gallery grouped by identity
     start, stop = (np.searchsorted(gallery_ids[order], query_ids, side) for side in ("left", "right"))
     stop[query_ids == -1] = start[query_ids == -1]
@@ -105,7 +130,8 @@ def single_shot_cmc(distances, query_ids, gallery_ids, query_cams, gallery_cams,
     the curve averaged over `repeats` draws: (max_rank,). Every identity then has one match at most, so there is no mAP.
     Raises InputError as evaluate_ranking does.
     """
-    distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams)
+    distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(
+        distances, query_ids, gallery_ids, query_cams, gallery_cams, repeats=repeats, max_rank=max_rank)
     rng, hits, total = np.random.default_rng(seed), np.zeros(max_rank + 1), 0
     for camera in np.unique(query_cams):
         others = np.flatnonzero((gallery_cams != camera) & (gallery_ids != -1))
@@ -130,9 +156,14 @@ def pool_queries(features, ids, cams, more, more_ids, more_cams) -> np.ndarray:
 
     Market-1501 has hand-drawn boxes for this (gt_bbox); elsewhere the gallery's own images of that identity and camera
     serve, which never count in that query's ranking (Zheng et al., ICCV 2015). A query without any keeps its vector.
+    Raises InputError for shapes that do not fit or labels that are no whole numbers.
     """
-    out = np.array(features, np.float32)
-    more_ids, more_cams = np.asarray(more_ids), np.asarray(more_cams)
+    out, more = as_array(features, np.float32).copy(), as_array(more, np.float32)
+    ids, more_ids, cams, more_cams = _labels(ids, more_ids, cams, more_cams)
+    if out.ndim != 2 or more.ndim != 2 or out.shape[1] != more.shape[1] or not len(out) == len(ids) == len(cams) or \
+            not len(more) == len(more_ids) == len(more_cams):
+        raise InputError(f"features {out.shape} with {len(ids)} ids and {len(cams)} cameras, more {more.shape} with {len(more_ids)} and "
+                         f"{len(more_cams)}; expected (Q, D) and (M, D) with one id and camera for each row")
     for q, (pid, camera) in enumerate(zip(ids, cams, strict=True)):
         same = np.flatnonzero((more_ids == pid) & (more_cams == camera))
         if len(same):
@@ -142,7 +173,9 @@ def pool_queries(features, ids, cams, more, more_ids, more_cams) -> np.ndarray:
 
 def euclidean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """Squared Euclidean distances, (A, D) and (B, D) -> (A, B) float32: the ranking of the Euclidean ones."""
-    a, b = np.asarray(a, np.float32), np.asarray(b, np.float32)
+    a, b = as_array(a, np.float32), as_array(b, np.float32)
+    if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
+        raise InputError(f"features of shapes {a.shape} and {b.shape}; expected (A, D) and (B, D)")
     out = a @ b.T
     out *= -2
     out += (a * a).sum(1)[:, None]

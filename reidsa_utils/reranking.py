@@ -5,6 +5,7 @@ import torch
 from scipy import sparse
 
 from . import InputError, known
+from .metrics import as_array
 
 # The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch hand squared distances to a function
 # that squares them once more.
@@ -25,17 +26,23 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_:
     Raises InputError for parameters out of range, features that do not fit or are not finite.
     """
     is_tensor = torch.is_tensor(query_features)
-    query, gallery = torch.as_tensor(query_features).float(), torch.as_tensor(gallery_features).float()
+    query, gallery = (v.detach().float() if torch.is_tensor(v) else torch.from_numpy(np.ascontiguousarray(as_array(v, np.float32)))
+                      for v in (query_features, gallery_features))
     if query.dim() != 2 or gallery.dim() != 2 or query.shape[1] != gallery.shape[1] or not len(query):
         raise InputError(f"query features {tuple(query.shape)} and gallery features {tuple(gallery.shape)}; expected (Q, D) and (G, D)")
-    if not 1 <= k2 <= k1 < len(gallery) or not 0 <= lambda_ <= 1:
-        raise InputError(f"k1={k1}, k2={k2}, lambda_={lambda_} with {len(gallery)} gallery images; expected 1 <= k2 <= k1 < gallery and "
-                         "0 <= lambda_ <= 1: lower k1 and k2 for a small gallery")
+    if not all(isinstance(v, (int, np.integer)) for v in (k1, k2, block)) or not 1 <= k2 <= k1 < len(gallery) or \
+            not 0 <= lambda_ <= 1 or block < 1:
+        raise InputError(f"k1={k1}, k2={k2}, lambda_={lambda_} with {len(gallery)} gallery images; expected whole 1 <= k2 <= k1 < gallery "
+                         "and 0 <= lambda_ <= 1: lower k1 and k2 for a small gallery")
+    k1, k2 = int(k1), int(k2)
     power = CONVENTIONS[known("convention", convention, CONVENTIONS)] // 2   # of the squared distance
     features = torch.cat([query, gallery])
-    if not torch.isfinite(features.sum()):
-        raise InputError(f"{int((~torch.isfinite(features)).any(1).sum())} of the features hold NaN or infinity; did the training diverge?")
-    features -= features.mean(0)                                             # distances stay, their rounding shrinks
+    if bad := int((~torch.isfinite(features.amax(1) - features.amin(1))).sum()):
+        raise InputError(f"{bad} of the features hold NaN, infinity or numbers too large to subtract; did the training diverge?")
+    # Distances stay, their rounding shrinks. The median is no prey to one far vector, and keeps whole numbers whole: ties stay.
+    features -= features[:: max(1, len(features) // 1000)].median(0).values
+    if not torch.isfinite(4 * (features * features).sum(1).max()):
+        raise InputError("the features are too large for float32 distances; normalise them")
     out = torch.empty(len(query), len(gallery), device=features.device)
     near, distance, largest = _nearest(features, min(3 * k1, len(features)), power, out, block)
     vectors = _encode(features, near, distance, largest, power, k1, 0 if integer_division else 2 / 3)
@@ -53,6 +60,7 @@ def _nearest(features: torch.Tensor, k: int, power: int, out: torch.Tensor, bloc
     Fills `out` (Q, G) with the distances between queries and gallery, each over the largest of its row.
     """
     n, n_query = len(features), len(out)
+    block = -(-n // -(-n // block))                                          # equal blocks: a product of one row rounds otherwise
     norms = (features * features).sum(1)
     near, distance, largest = np.empty((n, k), np.int32), np.empty((n, k), np.float32), np.empty(n, np.float32)
     for i in range(0, n, block):

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pedestrians import ITEMS, LABEL, PARTS, draw_occluder, draw_person, make_camera, make_person  # noqa: F401  notebooks want them here
+from pedestrians import ITEMS, LABEL, PARTS, draw_crop, draw_person, make_camera, make_person  # noqa: F401  for those who import them here
 
 from . import InputError, known, run_command
 from .benchmarks import LAYOUTS, SPLITS, count
@@ -82,49 +82,12 @@ def render_shot(settings: Settings, shot: Shot, without=frozenset()) -> tuple:
 
     Returns image (H, W, 3) uint8 RGB and part labels (H, W) uint8, indices into PARTS.
     """
-    unknown = set(without) - set(PARTS)
-    if unknown:
-        raise InputError(f"cannot leave out {', '.join(sorted(unknown))}; the parts are {', '.join(PARTS[1:])}")
-    rng = _rng(settings, 4, shot.index)
-    camera = describe_camera(settings, shot.camera)
-    h, w = settings.height, settings.width
-    # Every draw happens whatever the kind of image, so that leaving a part out changes nothing else.
+    for part in without:
+        known("part", part, PARTS[1:])
+    person = describe_person(settings, shot.person) if shot.person else None
     jitter = settings.box_jitter * LAYOUTS[settings.name].boxes[shot.split]
-    size = float(np.clip(.9 * np.exp(rng.normal(0, jitter)), .6, 1.25))
-    shift = rng.normal(0, 1, 2) * jitter * np.array([.5, 1.]) * h
-    if shot.pid == -1:  # junk: a detection that misses most of the person
-        far = rng.uniform(.3, .55) * h * rng.choice([-1, 1])
-        shift = shift + (np.array([.6 * far, 0]) if rng.random() < .4 else np.array([0, far]))
-        size *= float(rng.choice([.6, 1.5]))
-    wander = settings.view_overlap * rng.uniform(-np.pi, np.pi)
-    azimuth, phase = camera["view"] + wander + rng.normal(0, .22), rng.uniform(0, 2 * np.pi)
-
-    zoom = 2  # sub-samples a pixel and axis for the person: smooth outlines
-    scene, sh, sw = camera["scene"], h * 1.25, w * 1.25
-    x0, y0 = int(rng.uniform(0, scene.shape[1] - sw)), int(rng.uniform(.35, 1) * (scene.shape[0] - sh))
-    image = cv2.resize(scene[y0:y0 + int(sh), x0:x0 + int(sw)], (w, h), interpolation=cv2.INTER_AREA)
-    image = image * np.float32(rng.uniform(.85, 1.15))
-    mask = np.zeros((h, w), np.uint8)
-    if shot.person:
-        person = describe_person(settings, shot.person)
-        pixels, feet = size * h, (w / 2 + shift[0], h * (.5 + size / 2) + shift[1])
-        shadow = np.zeros((h, w), np.float32)
-        cv2.ellipse(shadow, (int(feet[0]), int(feet[1])), (int(.15 * pixels), int(.035 * pixels) + 1), 0, 0, 360, .4, -1)
-        image *= (1 - cv2.GaussianBlur(shadow, (0, 0), 2))[..., None]
-        drawn, labels = draw_person(person, azimuth, camera["tilt"], phase, camera["light"], pixels * zoom,
-                                    (feet[0] * zoom, feet[1] * zoom), (h * zoom, w * zoom), frozenset(without))
-        alpha = cv2.resize((labels > 0).astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)[..., None]
-        image = image * (1 - alpha) + cv2.resize(drawn, (w, h), interpolation=cv2.INTER_AREA)
-        mask = labels[zoom // 2::zoom, zoom // 2::zoom].copy()
-    occluded, chance = rng.random() < settings.occlusion, _rng(settings, 5, shot.index)
-    if occluded and "occluder" not in without:
-        draw_occluder(image, mask, chance)
-
-    grey = image.mean(2, keepdims=True)
-    image = np.clip((grey + camera["saturation"] * (image - grey)) * camera["gain"], 0, 1) ** camera["gamma"]
-    image = cv2.GaussianBlur(image, (0, 0), camera["blur"] + .15)
-    image += rng.standard_normal(image.shape, np.float32) * np.float32(camera["noise"])
-    return (np.clip(image, 0, 1) * 255 + .5).astype(np.uint8), mask
+    return draw_crop(person, describe_camera(settings, shot.camera), (settings.height, settings.width), _rng(settings, 4, shot.index),
+                     _rng(settings, 5, shot.index), jitter, shot.pid == -1, settings.view_overlap, settings.occlusion, frozenset(without))
 
 
 def _share(total: int, n: int, low: int, high: int, rng: np.random.Generator) -> np.ndarray:
@@ -200,7 +163,14 @@ def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers
     """
     for knob in knobs:
         known("knob", knob, sorted({f.name for f in fields(Settings)} - {"name", "scale", "seed"}))
-    settings = Settings(known("benchmark", name, LAYOUTS), float(scale), int(seed), **knobs)
+    values = {}
+    for f in fields(Settings)[1:]:
+        given = ({"scale": scale, "seed": seed} | knobs).get(f.name, f.default)
+        with contextlib.suppress(TypeError, ValueError):
+            values[f.name] = type(f.default)(given)
+        if f.name not in values or values[f.name] != given:
+            raise InputError(f"{f.name} is {given!r}; expected {type(f.default).__name__}")
+    settings = Settings(known("benchmark", name, LAYOUTS), **values)
     bounds = {"scale": (1e-3, 4), "seed": (0, 2**31), "height": (32, 200), "width": (16, 200), "occlusion": (0, 1), "view_overlap": (0, 1),
               "camera_shift": (0, 2), "look_alikes": (1, 1000), "box_jitter": (0, 0.5)}
     for knob, (low, high) in bounds.items():

@@ -103,7 +103,7 @@ def test_names_of_the_distributed_archive(tmp_path):
 
 
 @pytest.mark.parametrize("breakage, words", [
-    ("no root", "the data root .* does not exist; expected Market-1501-v15.09.15"),
+    ("no root", "the data root .* does not exist; expected the folder Market-1501-v15.09.15"),
     ("empty root", r"no benchmark in .* \(it holds nothing\)"),
     ("no query", "the folder query is missing in"),
     ("empty split", "no images in .*query"),
@@ -189,6 +189,36 @@ def test_mixed_endings_are_told(four_benchmarks, tmp_path):
 def test_duke_says_that_it_was_withdrawn(tmp_path):
     with pytest.raises(InputError, match="DukeMTMC-reID: .*withdrawn by its authors in 2019"):
         load_benchmark("dukemtmc_reid", tmp_path)
+
+
+def test_what_other_systems_leave_in_a_folder(copy):
+    (copy / "query" / "._0013_c2s1_000750_00.jpg").write_bytes(b"macOS")
+    (copy / "query" / "folder.jpg").mkdir()
+    assert not load_benchmark("market1501", copy).differences()
+    nested = copy.parent / "nested" / copy.name / copy.name       # unpacked into a folder of its own name
+    shutil.copytree(copy, nested)
+    assert load_benchmark("market1501", copy.parent / "nested").folder == nested
+    renamed = shutil.copytree(copy, copy.parent / "detected")      # any name will do, of the folder itself
+    assert len(load_benchmark("market1501", renamed).query) == 54
+    archive = copy.parent / "Market-1501-v15.09.15.zip"
+    archive.write_bytes(b"PK")
+    with pytest.raises(InputError, match="Market-1501-v15.09.15.zip is a file; expected the folder Market-1501-v15.09.15, unpacked"):
+        load_benchmark("market1501", archive)
+
+
+def test_check_names_an_image_that_cannot_be_opened(copy, capsys):
+    victim = sorted((copy / "query").iterdir())[4]
+    victim.unlink()
+    victim.symlink_to("nowhere.jpg")
+    assert check("market1501", copy, progress=False) == 1
+    assert f"{victim.name} cannot be read (No such file" in capsys.readouterr().out
+
+
+def test_a_broken_manifest(copy):
+    text = (copy / "manifest.json").read_text()
+    (copy / "manifest.json").write_text(text.replace('"junk": 61', '"trash": 61'))
+    with pytest.raises(InputError, match="manifest.json is not the manifest of a rendered benchmark"):
+        load_benchmark("market1501", copy)
 
 
 def test_own_boxes_for_multi_query(copy):

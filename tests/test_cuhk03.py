@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -109,14 +110,15 @@ def test_a_second_call_keeps_what_is_there(original):
 FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import reidsa_utils.benchmarks as benchmarks
-write, count = benchmarks.cv2.imencode, [0]
+import cuhk03
+from reidsa_utils import benchmarks
+write, count = cuhk03.cv2.imencode, [0]
 def encode(*arguments):  # from the tenth image on, no byte fits on the disk
     count[0] += 1
     if count[0] == 10:
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))
     return write(*arguments)
-benchmarks.cv2.imencode = encode
+cuhk03.cv2.imencode = encode
 sys.exit(benchmarks.main(["prepare", "cuhk03", *sys.argv[1:]]))
 """
 
@@ -126,7 +128,7 @@ def test_a_disk_that_fills_while_converting(original):
     done = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, cwd=ROOT)
     assert_one_sentence(done, "could not go on writing", "9 of 39 images are kept", "start the same command again")
     out = original / "out" / "cuhk03-np"
-    assert [p.name for p in out.iterdir()] == [".labeled.partial"]              # nothing under the final name
+    assert [p.suffix for p in out.iterdir()] == [".partial"]                     # nothing under the final name
     assert all(cv2.imread(str(p)) is not None for p in out.rglob("*.png"))       # what is there is whole
     whole = prepare_cuhk03(arguments[0], original, original / "whole", progress=False)
     again = prepare_cuhk03(*arguments, progress=False)
@@ -147,6 +149,14 @@ def test_a_disk_that_fills_while_converting(original):
     ("index of the other set, twice labeled", "lists 39 detected images, and .* has 40"),
     ("broken index", "config_labeled.mat is no index file of CUHK03-NP, or a broken one"),
     ("index without a key", "config_labeled.mat is no index file of CUHK03-NP, or a broken one"),
+    ("numbers from 0", "config_labeled.mat is no index file of CUHK03-NP, or a broken one .*an image in no split or in two"),
+    ("an image in two splits", "config_labeled.mat is no index file .*an image in no split or in two"),
+    ("labels of another length", "config_labeled.mat is no index file"),
+    ("cameras swapped", "config_labeled.mat is no index file .*labels or cameras do not fit the file names"),
+    ("labels out of range", "config_labeled.mat is no index file .*labels out of range"),
+    ("a float image", r"labeled image 1_001_1_01.png in .* is float64 of shape \(3, 6, 12\); expected uint8"),
+    ("a flat image", r"labeled image 1_001_1_01.png in .* is uint8 of shape \(2, 6, 12\); expected uint8"),
+    ("an empty target", "labeled is there, and not with the folders bounding_box_train, query, bounding_box_test; delete"),
 ])
 def test_bad_input_is_told_before_anything_is_written(original, breakage, words):
     mat, labeled, detected = (original / n for n in ("cuhk-03.mat", *(f"cuhk03_new_protocol_config_{k}.mat" for k in KINDS)))
@@ -171,9 +181,58 @@ def test_bad_input_is_told_before_anything_is_written(original, breakage, words)
         labeled.write_bytes(labeled.read_bytes()[:150])
     elif breakage == "index without a key":
         savemat(labeled, {k: v for k, v in loadmat(labeled).items() if k != "query_idx" and not k.startswith("__")})
+    elif breakage in ("a float image", "a flat image"):
+        with h5py.File(mat, "r+") as file:
+            image = file["#refs#/labeled1_001_1_01.png"][()]
+            del file["#refs#/labeled1_001_1_01.png"]
+            grid = file[file["labeled"][0, 0]]
+            new = image / 255 if "float" in breakage else image[:2]
+            grid[0, 0] = file.create_dataset("#refs#/other", data=new).ref
+    elif breakage == "an empty target":
+        (original / "out" / "cuhk03-np" / "labeled").mkdir(parents=True)
+    else:
+        index = {k: v for k, v in loadmat(labeled).items() if not k.startswith("__")}
+        if breakage == "numbers from 0":
+            index |= {f"{split}_idx": index[f"{split}_idx"] - 1 for split in ("train", "query", "gallery")}
+        elif breakage == "an image in two splits":
+            index["gallery_idx"] = np.concatenate([index["gallery_idx"], index["train_idx"][:1]])
+        elif breakage == "labels of another length":
+            index["labels"] = index["labels"][:-1]
+        elif breakage == "cameras swapped":
+            index["camId"] = 3 - index["camId"]
+        elif breakage == "labels out of range":
+            index["labels"] = index["labels"].astype(int) + 20_000
+        savemat(labeled, index)
     with pytest.raises(InputError, match=words):
         prepare_cuhk03(mat, original, original / "out", progress=False)
-    assert not (original / "out").exists()
+    assert not [p for p in (original / "out").rglob("*") if p.is_file()]
+
+
+def test_other_input_after_a_break_starts_anew(original):
+    """Broken off, then started with a corrected index: nothing of the first call is mixed in."""
+    out = original / "out"
+    arguments = [str(original / "cuhk-03.mat"), str(original), str(out)]
+    subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, cwd=ROOT)
+    index = {k: v for k, v in loadmat(original / "cuhk03_new_protocol_config_labeled.mat").items() if not k.startswith("__")}
+    savemat(original / "cuhk03_new_protocol_config_labeled.mat", index | {"labels": index["labels"] + 10})
+    labeled, _ = prepare_cuhk03(*arguments, progress=False)
+    names = [p.name for p in labeled.rglob("*.png")]
+    assert len(names) == 39 and min(names)[:4] == "0011"
+
+
+def test_killed_in_the_middle_it_goes_on(original):
+    """A real SIGKILL while images are written; the end is the same, byte for byte."""
+    slow = FULL.replace("if count[0] == 10:", "import time; time.sleep(0.05)\n    if False:")
+    arguments = [str(original / "cuhk-03.mat"), str(original), str(original / "out")]
+    process = subprocess.Popen([sys.executable, "-c", slow, *arguments], cwd=ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    while sum(1 for _ in (original / "out").rglob("*.png")) < 12 and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.wait()
+    assert not (original / "out" / "cuhk03-np" / "labeled").exists()
+    whole = prepare_cuhk03(arguments[0], original, original / "whole", progress=False)
+    for a, b in zip(prepare_cuhk03(*arguments, progress=False), whole, strict=True):
+        assert {p.relative_to(a): p.read_bytes() for p in a.rglob("*.*")} == {p.relative_to(b): p.read_bytes() for p in b.rglob("*.*")}
 
 
 def test_command_line(original, command):

@@ -1,7 +1,10 @@
 """The counting evaluator against a literal one (sort, drop junk, walk down the list) and against scikit-learn."""
 
+import warnings
+
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -131,12 +134,49 @@ def test_multi_query_is_the_mean_of_the_same_identity_and_camera():
     ((np.array([[0.0, np.nan]]), [1], [1, 1], [1], [2, 2]), "1 of the distances are NaN"),
     ((np.zeros((1, 2)), ["0001"], ["0001", "0002"], [1], [2, 2]), "the query ids are <U4 .*expected one whole number"),
     ((np.zeros((1, 2)), [1], [1, 1], [1], [2.0, 2.0]), "the gallery cameras are float64"),
+    ((np.zeros((1, 2)), [1], np.array([1, 255], np.uint8), [1], [2, 2]), "the gallery ids are uint8 and hold 255, a -1"),
+    ((np.zeros((1, 2)), [1], [1, 1], [1], [2, 2], 0), "is 0; expected a whole number from 1 on"),
     ((np.zeros((0, 2)), [], [1, 1], [], [2, 2]), "0 queries and 2 gallery images; expected at least one of each"),
     ((np.zeros((1, 2)), [1], [2, 1], [1], [2, 1]), "none of the 1 queries has a match in another camera"),
 ])
 def test_bad_input(evaluate, arguments, words):
     with pytest.raises(InputError, match=words):
         evaluate(*arguments)
+
+
+def test_large_and_unsigned_ids_stay_apart():
+    ids = 2**60 + np.array([3, 2, 1, 3])
+    found = evaluate_ranking([[0.1, 0.2, 0.3, 0.4]], np.array([2**60 + 2], np.uint64), ids, [1], [2, 2, 2, 2])
+    assert found.mean_ap == 0.5
+
+
+def test_tensors_and_half_precision():
+    rng = np.random.default_rng(4)
+    distances, ids, cams = rng.random((5, 30)), (rng.integers(1, 4, 5), rng.integers(1, 4, 30)), (np.ones(5, int), np.full(30, 2))
+    expected = evaluate_ranking(distances.astype(np.float32), *ids, *cams).mean_ap
+    for d in (torch.tensor(distances, dtype=torch.float32, requires_grad=True), distances.astype(np.float32)[::-1][::-1]):
+        assert evaluate_ranking(d, *map(torch.tensor, ids), *cams).mean_ap == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate_ranking(np.full((5, 30), 6e4, np.float16), *ids, *cams)
+        evaluate_ranking(torch.tensor(distances, dtype=torch.bfloat16), *ids, *cams)
+
+
+@pytest.mark.parametrize("change, words", [
+    (dict(more=np.zeros((3, 5))), "expected \\(Q, D\\) and \\(M, D\\)"),
+    (dict(more_ids=[1, 2]), "with 2 and 3; expected"),
+    (dict(ids=[7]), "with 1 ids"),
+    (dict(ids=["7", "8"]), "the query ids are <U1"),
+])
+def test_bad_input_of_multi_query(change, words):
+    good = dict(features=np.zeros((2, 4)), ids=[7, 8], cams=[1, 1], more=np.zeros((3, 4)), more_ids=[7, 7, 8], more_cams=[1, 1, 2])
+    with pytest.raises(InputError, match=words):
+        pool_queries(**(good | change))
+
+
+def test_euclidean_refuses_other_widths():
+    with pytest.raises(InputError, match=r"features of shapes \(2, 3\) and \(2, 4\)"):
+        euclidean(np.zeros((2, 3)), np.zeros((2, 4)))
 
 
 def test_euclidean():

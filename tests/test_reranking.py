@@ -83,6 +83,35 @@ def test_equal_images_rank_in_order():
     np.testing.assert_array_equal(rerank(query, gallery, 7, 3), rerank(query, gallery, 7, 3, block=9))
 
 
+@pytest.mark.parametrize("kind", ["integers", "binary", "one-hot", "duplicates"])
+def test_exact_ties_of_whole_numbers(kind):
+    rng = np.random.default_rng(8)
+    make = {"integers": lambda n, d: rng.integers(0, 3, (n, d)), "binary": lambda n, d: rng.integers(0, 2, (n, d)),
+            "one-hot": lambda n, d: np.eye(d)[rng.integers(0, d, n)],
+            "duplicates": lambda n, d: rng.integers(0, 2, (n, 1)) * np.ones((n, d))}[kind]
+    for _ in range(40):
+        d = rng.integers(1, 9)
+        query, gallery = make(rng.integers(1, 6), d).astype(float), make(rng.integers(8, 30), d).astype(float)
+        if len(np.unique(np.concatenate([query, gallery]), axis=0)) > 1:
+            np.testing.assert_allclose(rerank(query, gallery, 5, 2), with_sets(query, gallery, 5, 2, 0.3), atol=1e-5)
+
+
+def test_one_far_image_spoils_nothing():
+    query, gallery = people(10, 50, 64, seed=9)
+    gallery[7] *= 3000
+    np.testing.assert_allclose(rerank(query, gallery, 6, 3), with_sets(query, gallery, 6, 3, 0.3), atol=1e-5)
+
+
+def test_any_kind_of_array():
+    query, gallery = people(5, 40, 8, seed=6)
+    out = rerank(query, gallery, 6, 3)
+    for q, g in ((query.tolist(), gallery.tolist()), (query[:, ::-1], gallery[:, ::-1]), (query.astype(">f8"), gallery),
+                 (np.asfortranarray(query), gallery)):
+        np.testing.assert_allclose(rerank(q, g, np.int64(6), 3), out, atol=1e-5)
+    on_tape = torch.tensor(query, requires_grad=True)
+    np.testing.assert_allclose(rerank(on_tape, torch.tensor(gallery), 6, 3).numpy(), out, atol=1e-5)
+
+
 def test_tensors_come_back_as_tensors_where_they_were():
     query, gallery = (torch.from_numpy(v) for v in people(5, 40, 8, seed=6))
     before = query.clone()
@@ -97,13 +126,18 @@ def test_tensors_come_back_as_tensors_where_they_were():
 
 
 @pytest.mark.parametrize("change, words", [
-    (dict(k1=3), "k1=3, k2=6, .*expected 1 <= k2 <= k1 < gallery"),
+    (dict(k1=3), "k1=3, k2=6, .*expected whole 1 <= k2 <= k1 < gallery"),
     (dict(k1=30), "k1=30, k2=6, lambda_=0.3 with 30 gallery images; .*lower k1"),
     (dict(lambda_=1.5), "lambda_=1.5"),
     (dict(convention="torchreid"), "unknown convention 'torchreid'; known: original, squared_twice"),
     (dict(query_features=np.zeros((2, 7))), r"query features \(2, 7\) and gallery features \(30, 8\)"),
     (dict(query_features=np.zeros((0, 8))), r"query features \(0, 8\)"),
-    (dict(query_features=np.full((2, 8), np.nan)), "2 of the features hold NaN or infinity"),
+    (dict(block=0), "k1=20"),
+    (dict(k1=20.5), "k1=20.5.*expected whole"),
+    (dict(query_features=[["a"] * 8]), "found a list that is no array of numbers"),
+    (dict(query_features=[[1.0], [1.0, 2.0]]), "expected rows of one length"),
+    (dict(query_features=np.full((2, 8), 1e25)), "too large for float32 distances; normalise"),
+    (dict(query_features=np.full((2, 8), np.nan)), "2 of the features hold NaN, infinity"),
 ])
 def test_bad_input(change, words):
     query, gallery = people(3, 30, 8, seed=0)

@@ -120,7 +120,7 @@ def test_leaving_a_part_out_changes_only_where_it_was():
             assert changed[there].mean() > 0.5 and changed.mean() < 0.35
             tried += 1
     assert tried > 10
-    with pytest.raises(InputError, match="cannot leave out nose; the parts are head"):
+    with pytest.raises(InputError, match="unknown part 'nose'; known: head"):
         render_shot(s, plan(s)[0], without={"nose"})
 
 
@@ -161,6 +161,17 @@ def test_kept_refused_and_never_half_written(small_benchmark, tmp_path):
     for knob, value in (("scale", 0), ("seed", -1), ("height", 384), ("width", 0), ("occlusion", 2), ("look_alikes", 0)):
         with pytest.raises(InputError, match=f"{knob} is .*; expected between"):
             render_benchmark("market1501", tmp_path, **{knob: value})
+
+
+@pytest.mark.parametrize("knob, value", [("height", "tall"), ("height", 64.5), ("look_alikes", 1.5), ("occlusion", None)])
+def test_knobs_of_another_type(tmp_path, knob, value):
+    with pytest.raises(InputError, match=f"{knob} is .*; expected (int|float)"):
+        render_benchmark("market1501", tmp_path, scale=0.002, **{knob: value})
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    folder = render_benchmark("market1501", tmp_path, scale=np.float32(0.25) / 100, height=np.int64(64), progress=False)
+    assert json.loads((folder / "manifest.json").read_text())["settings"]["height"] == 64
 
 
 def test_command_line(command, tmp_path):
