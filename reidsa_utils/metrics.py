@@ -176,8 +176,8 @@ def euclidean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = as_array(a, np.float32), as_array(b, np.float32)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise InputError(f"features of shapes {a.shape} and {b.shape}; expected (A, D) and (B, D)")
-    out = a @ b.T
-    out *= -2
-    out += (a * a).sum(1)[:, None]
-    out += (b * b).sum(1)[None, :]
+    norms = [np.concatenate([(x[i:i + 512] ** 2).sum(1) for i in range(0, len(x), 512)] or [x[:, 0]]) for x in (a, b)]  # small blocks
+    out = (-2 * a) @ b.T
+    out += norms[0][:, None]
+    out += norms[1][None, :]
     return np.maximum(out, 0, out=out)

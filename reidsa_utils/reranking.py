@@ -95,17 +95,17 @@ def _encode(features, near, distance, largest, power: int, k1: int, share: float
         back[0, i:i + block] = hits.any(2)
         back[1, i:i + block] = hits[:, :, :half].any(2)
     back[1, :, half:] = False
-    sizes = back[1].sum(1)
+    sizes, member = back[1].sum(1), np.zeros((block, n), bool)
     rows, columns = [], []
     for i in range(0, n, block):
         base, inside = near[i:i + block], back[0, i:i + block]               # (b, k1 + 1)
-        own = np.where(inside, base, -1)
-        sets = np.where(back[1][base], near[base], -2)[:, :, :half]          # (b, k1 + 1, half): the set of each member
-        shared = np.zeros(base.shape, int)
-        for a in range(half):
-            shared += (sets[:, :, a, None] == own[:, None, :]).any(2)
+        mine = np.arange(len(base))[:, None]
+        member[mine, base] = inside                                          # the sets of this block as a table
+        sets, there = near[base][:, :, :half], back[1][base][:, :, :half]    # (b, k1 + 1, half): the set of each member
+        shared = (member[mine[:, :, None], sets] & there).sum(2)
+        member[mine, base] = False
         taken = inside & (shared > share * sizes[base])
-        for members, chosen in ((base, inside), (sets, taken[:, :, None] & (sets >= 0))):
+        for members, chosen in ((base, inside), (sets, taken[:, :, None] & there)):
             where = np.nonzero(chosen)
             rows.append(where[0] + i)
             columns.append(members[where])
@@ -125,15 +125,19 @@ def _encode(features, near, distance, largest, power: int, k1: int, share: float
     return sparse.csr_array((weight, j, ends), (n, n))
 
 
-def _add_jaccard(vectors: sparse.csr_array, out: torch.Tensor, factor: float) -> None:
+def _add_jaccard(vectors: sparse.csr_array, out: torch.Tensor, factor: float, block: int = 64) -> None:
     """out += factor * Jaccard distance: 1 - sum of the smaller weights over sum of the larger, which is 2 less the former."""
     n_query, n_gallery = out.shape
     holders = vectors[n_query:].tocsc()                                      # who in the gallery holds a member: few
-    for q in range(n_query):
-        mine = slice(vectors.indptr[q], vectors.indptr[q + 1])
-        start, stop = holders.indptr[vectors.indices[mine]], holders.indptr[vectors.indices[mine] + 1]
-        length = stop - start
-        at = np.repeat(start - np.cumsum(length) + length, length) + np.arange(length.sum())
-        smaller = np.minimum(np.repeat(vectors.data[mine], length), holders.data[at])
-        shared = np.bincount(holders.indices[at], smaller, n_gallery).astype(np.float32)
-        out[q] += factor * torch.from_numpy(1 - shared / (2 - shared)).to(out.device)
+    for i in range(0, n_query, block):
+        distance = np.ones((min(block, n_query - i), n_gallery), np.float32)  # 1 for all that share nothing: most
+        for q, row in enumerate(distance, i):
+            mine = slice(vectors.indptr[q], vectors.indptr[q + 1])
+            start, stop = holders.indptr[vectors.indices[mine]], holders.indptr[vectors.indices[mine] + 1]
+            length = stop - start
+            at = np.repeat(start - np.cumsum(length) + length, length) + np.arange(length.sum())
+            smaller = np.minimum(np.repeat(vectors.data[mine], length), holders.data[at])
+            shared = np.bincount(holders.indices[at], smaller, n_gallery)
+            some = np.flatnonzero(shared)
+            row[some] -= shared[some] / (2 - shared[some])
+        out[i:i + block].add_(torch.from_numpy(distance).to(out.device), alpha=factor)
