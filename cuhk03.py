@@ -6,6 +6,7 @@
 import hashlib
 import os
 import re
+import shutil
 from pathlib import Path
 
 import cv2
@@ -18,7 +19,7 @@ from reidsa_utils import InputError
 
 
 def convert(mat, index_folder, sets: dict, splits: dict, progress: bool = True) -> list:
-    """Write the sets that are not there yet; nothing is written before all input is read and found sound.
+    """Write the sets that are not there yet; nothing is written before index files and the shape of every image are found sound.
 
     sets: {"labeled": (folder to make, pattern of its file names), "detected": ...}; splits: {"train": directory, ...}.
     Returns the folders. Errors: see reidsa_utils.benchmarks.prepare_cuhk03.
@@ -107,9 +108,9 @@ def _write_images(cells, folder: Path, partial: Path, jobs: list, progress: bool
                 own = file.with_suffix(f".{os.getpid()}.writing")
                 own.write_bytes(cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]))[1].tobytes())
                 own.replace(file)
-        for rest in partial.rglob("*.writing"):                              # of a call that was broken off
-            rest.unlink(missing_ok=True)
         partial.rename(folder)
+        for rest in (*folder.rglob("*.writing"), *folder.parent.glob(f".{folder.name}.*.partial")):  # of calls that were broken off
+            shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
     except OSError as error:
         if folder.is_dir():
             return                                                           # another call finished the same meanwhile

@@ -29,7 +29,7 @@ LAYOUTS = {name: SimpleNamespace(**entry) for name, entry in PUBLISHED["benchmar
 
 @dataclass(frozen=True)
 class Split:
-    """Images of one split: paths (N), identities (N,) and cameras (N,)."""
+    """Images of one split: N paths, identities (N,) and cameras (N,)."""
 
     paths: list
     ids: np.ndarray
@@ -117,7 +117,7 @@ def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> B
     name: a key of LAYOUTS. root: its folder or the parent. Files that are no images (Thumbs.db, readme) are ignored;
     in the gallery id -1 (junk) is dropped and id 0 (distractors) kept. Counts other than the published ones (or the
     manifest's, in a rendered benchmark) give a warning that names them.
-    Raises InputError for a missing root or split, another benchmark, or (strict) a file name that does not parse.
+    Raises InputError for a missing root or split, another benchmark, a broken manifest, or (strict) a name that does not parse.
     """
     layout, folder = LAYOUTS[known("benchmark", name, LAYOUTS)], find_folder(name, root)
     source, expected = "real", layout.counts
@@ -170,7 +170,10 @@ def read_image(path, height: int, width: int) -> np.ndarray:
 
 
 def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
-    """All images in memory: (N, height, width, 3) uint8 RGB; 477 MB for Market-1501's training set at 192x64."""
+    """All images in memory: (N, height, width, 3) uint8 RGB; 477 MB for Market-1501's training set at 192x64.
+
+    Raises InputError for a broken file.
+    """
     out = np.empty((len(paths), height, width, 3), np.uint8)
 
     def fill(i):
@@ -185,7 +188,7 @@ def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
 def check(name: str, root, progress: bool = True) -> int:
     """Print found against expected counts and whatever is damaged. Returns 1 if something is, else 0.
 
-    Every image is decoded; file names are compared with the distributed ones (Market-1501, CUHK03-NP and rendered benchmarks);
+    Every image is decoded; file names are compared with the archive's (Market-1501), the index files' (CUHK03-NP) or the manifest's;
     identities of the training set must not be tested, and every query needs a match in another camera.
     """
     found, layout = load_benchmark(name, root, warn=False, strict=False), LAYOUTS[name]
@@ -245,7 +248,8 @@ def prepare_cuhk03(mat, index_folder, root, progress: bool = True) -> list:
 
     mat: MATLAB v7.3, cells by camera pair, person and image. index_folder: holds cuhk03_new_protocol_config_labeled.mat and
     ..._detected.mat (Zhong et al., CVPR 2017). Writes root/cuhk03-np/labeled and .../detected; a folder appears when it is
-    complete. Broken off and started again it goes on; what is complete is kept. Returns the two folders.
+    complete. Broken off and started again it goes on. A folder that is there is not looked into: delete it to make it again.
+    Returns the two folders.
     Raises InputError for files that are missing, of another kind, cut short or do not belong together, and for a full disk.
     """
     from cuhk03 import convert

@@ -25,14 +25,14 @@ def as_array(values, kind=None) -> np.ndarray:
         values = values.float() if values.is_floating_point() and values.element_size() == 2 else values
     try:
         return np.asarray(values, kind)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"found a {type(values).__name__} that is no array of numbers ({error}); expected rows of one length") from None
 
 
-def _labels(*labels) -> list:
-    """Query ids, gallery ids, query cameras and gallery cameras as int64."""
-    out = [as_array(v) for v in labels]
-    for values, what in zip(out, ("query ids", "gallery ids", "query cameras", "gallery cameras"), strict=True):
+def _labels(**labels) -> list:
+    """Identities and cameras as int64; the names are for the errors."""
+    out = [as_array(v) for v in labels.values()]
+    for values, what in zip(out, (name.replace("_", " ") for name in labels), strict=True):
         if values.ndim != 1 or len(values) and values.dtype.kind not in "iu":
             raise InputError(f"the {what} are {values.dtype} of shape {values.shape}; expected one whole number for each image: number "
                              "the names first, np.unique(names, return_inverse=True)")
@@ -41,9 +41,11 @@ def _labels(*labels) -> list:
     return [v.astype(np.int64) for v in out]
 
 
-def _checked(distances, *labels, **counts) -> tuple:
+def _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams, **counts) -> tuple:
     """The arguments of an evaluation as arrays: (Q, G) distances, then ids and cameras of queries and gallery."""
-    distances, labels = as_array(distances), _labels(*labels)
+    labels = _labels(query_ids=query_ids, gallery_ids=gallery_ids, query_cameras=query_cams, gallery_cameras=gallery_cams)
+    distances = as_array(distances)
+    distances = distances if distances.dtype.kind in "fiub" else as_array(distances, float)
     for name, n in counts.items():
         if not isinstance(n, (int, np.integer)) or n < 1:
             raise InputError(f"{name} is {n!r}; expected a whole number from 1 on")
@@ -126,8 +128,9 @@ def single_shot_cmc(distances, query_ids, gallery_ids, query_cams, gallery_cams,
                     max_rank: int = 50) -> np.ndarray:
     """CMC of CUHK03's first protocol (Li et al., CVPR 2014): one gallery image of every identity, from another camera.
 
-    Arguments as in evaluate_ranking; id -1 is left out. The one image is drawn at random, once a repeat and camera, and
-    the curve averaged over `repeats` draws: (max_rank,). Every identity then has one match at most, so there is no mAP.
+    Arguments as in evaluate_ranking. Id -1 is left out; id 0 would count as one identity, so leave distractors out. The one
+    image is drawn at random, once a repeat and camera, and the curve averaged over `repeats` draws and the queries that have
+    a match: (max_rank,). With one match at most, mAP would be the mean of 1 / rank; it is not given.
     Raises InputError as evaluate_ranking does.
     """
     distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(
@@ -154,12 +157,12 @@ def single_shot_cmc(distances, query_ids, gallery_ids, query_cams, gallery_cams,
 def pool_queries(features, ids, cams, more, more_ids, more_cams) -> np.ndarray:
     """Multi-query: each query (Q, D) becomes the mean of all images of its identity and camera in `more`, (M, D) -> (Q, D).
 
-    Market-1501 has hand-drawn boxes for this (gt_bbox); elsewhere the gallery's own images of that identity and camera
-    serve, which never count in that query's ranking (Zheng et al., ICCV 2015). A query without any keeps its vector.
+    Market-1501 has hand-drawn boxes for this (gt_bbox; Zheng et al., ICCV 2015); elsewhere queries and gallery together
+    serve, since what is of the query's identity and camera never counts in its ranking. A query without any keeps its vector.
     Raises InputError for shapes that do not fit or labels that are no whole numbers.
     """
     out, more = as_array(features, np.float32).copy(), as_array(more, np.float32)
-    ids, more_ids, cams, more_cams = _labels(ids, more_ids, cams, more_cams)
+    ids, cams, more_ids, more_cams = _labels(ids=ids, cameras=cams, further_ids=more_ids, further_cameras=more_cams)
     if out.ndim != 2 or more.ndim != 2 or out.shape[1] != more.shape[1] or not len(out) == len(ids) == len(cams) or \
             not len(more) == len(more_ids) == len(more_cams):
         raise InputError(f"features {out.shape} with {len(ids)} ids and {len(cams)} cameras, more {more.shape} with {len(more_ids)} and "
@@ -172,7 +175,10 @@ def pool_queries(features, ids, cams, more, more_ids, more_cams) -> np.ndarray:
 
 
 def euclidean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances, (A, D) and (B, D) -> (A, B) float32: the ranking of the Euclidean ones."""
+    """Squared Euclidean distances, (A, D) and (B, D) -> (A, B) float32: the ranking of the Euclidean ones.
+
+    Raises InputError for shapes that do not fit.
+    """
     a, b = as_array(a, np.float32), as_array(b, np.float32)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise InputError(f"features of shapes {a.shape} and {b.shape}; expected (A, D) and (B, D)")

@@ -14,7 +14,7 @@ CONVENTIONS = {"original": 2, "squared_twice": 4}
 
 def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_: float = 0.3, convention: str = "original",
            integer_division: bool = False, block: int = 2048):
-    """Distances after re-ranking, (Q, D) and (G, D) -> (Q, G) float32; tensors in (of any device), a tensor there out.
+    """Distances after re-ranking, (Q, D) and (G, D) -> (Q, G) float32; for a query tensor a tensor on its device.
 
     1. The k1 nearest of every image that also have it among theirs (k-reciprocal), extended by the reciprocal sets of
        its members where more than 2/3 of such a set, made with round(k1 / 2), is already inside.
@@ -22,16 +22,18 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_:
     3. Result: (1 - lambda_) * Jaccard distance of the vectors + lambda_ * distance, where distance is the squared
        Euclidean one over the largest of its row.
     convention: a key of CONVENTIONS. integer_division: the slip of the released code, whose 2/3 is 0 in Python 2, so that
-    every set is taken in. No (Q + G)^2 matrix is held: beside features and result, `block` rows of it and a few lists.
+    every set is taken in. No (Q + G)^2 matrix is held: beside a copy of the features and the result,
+    `block` rows of it and a few lists.
     Raises InputError for parameters out of range, features that do not fit or are not finite.
     """
     is_tensor = torch.is_tensor(query_features)
-    query, gallery = (v.detach().float() if torch.is_tensor(v) else torch.from_numpy(np.ascontiguousarray(as_array(v, np.float32)))
+    query, gallery = (v.detach().float() if torch.is_tensor(v) else torch.from_numpy(np.require(as_array(v, np.float32), requirements="CW"))
                       for v in (query_features, gallery_features))
-    if query.dim() != 2 or gallery.dim() != 2 or query.shape[1] != gallery.shape[1] or not len(query):
+    gallery = gallery.to(query.device)
+    if query.dim() != 2 or gallery.dim() != 2 or query.shape[1] != gallery.shape[1] or not query.numel():
         raise InputError(f"query features {tuple(query.shape)} and gallery features {tuple(gallery.shape)}; expected (Q, D) and (G, D)")
-    if not all(isinstance(v, (int, np.integer)) for v in (k1, k2, block)) or not 1 <= k2 <= k1 < len(gallery) or \
-            not 0 <= lambda_ <= 1 or block < 1:
+    whole = all(isinstance(v, (int, np.integer)) for v in (k1, k2, block)) and isinstance(lambda_, (int, float))
+    if not whole or not 1 <= k2 <= k1 < len(gallery) or not 0 <= lambda_ <= 1 or block < 1:
         raise InputError(f"k1={k1}, k2={k2}, lambda_={lambda_} with {len(gallery)} gallery images; expected whole 1 <= k2 <= k1 < gallery "
                          "and 0 <= lambda_ <= 1: lower k1 and k2 for a small gallery")
     k1, k2 = int(k1), int(k2)
@@ -41,10 +43,17 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_:
         raise InputError(f"{bad} of the features hold NaN, infinity or numbers too large to subtract; did the training diverge?")
     # Distances stay, their rounding shrinks. The median is no prey to one far vector, and keeps whole numbers whole: ties stay.
     features -= features[:: max(1, len(features) // 1000)].median(0).values
-    if not torch.isfinite(4 * (features * features).sum(1).max()):
+    norms = torch.cat([(some * some).sum(1) for some in features.split(512)])
+    if not torch.isfinite(4 * norms.max()):
         raise InputError("the features are too large for float32 distances; normalise them")
-    out = torch.empty(len(query), len(gallery), device=features.device)
-    near, distance, largest = _nearest(features, min(3 * k1, len(features)), power, out, block)
+    out = torch.empty(len(query), len(gallery), dtype=torch.float32, device=features.device)
+    precision = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")                            # TF32 would change who is near
+    try:
+        with torch.autocast(features.device.type, enabled=False):
+            near, distance, largest = _nearest(features, norms, min(3 * k1, len(features)), power, out, block)
+    finally:
+        torch.set_float32_matmul_precision(precision)
     vectors = _encode(features, near, distance, largest, power, k1, 0 if integer_division else 2 / 3)
     if k2 > 1:
         rows = np.repeat(np.arange(len(near)), k2)
@@ -54,14 +63,13 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_:
     return out if is_tensor else out.numpy()
 
 
-def _nearest(features: torch.Tensor, k: int, power: int, out: torch.Tensor, block: int) -> tuple:
+def _nearest(features: torch.Tensor, norms: torch.Tensor, k: int, power: int, out: torch.Tensor, block: int) -> tuple:
     """The k nearest of every image, itself first, their distances and the largest of its row: (N, k), (N, k) and (N,).
 
     Fills `out` (Q, G) with the distances between queries and gallery, each over the largest of its row.
     """
     n, n_query = len(features), len(out)
     block = -(-n // -(-n // block))                                          # equal blocks: a product of one row rounds otherwise
-    norms = (features * features).sum(1)
     near, distance, largest = np.empty((n, k), np.int32), np.empty((n, k), np.float32), np.empty(n, np.float32)
     for i in range(0, n, block):
         mine = norms[i:i + block, None]
@@ -73,7 +81,8 @@ def _nearest(features: torch.Tensor, k: int, power: int, out: torch.Tensor, bloc
         index, order = index.sort(dim=1)
         value, order = value.gather(1, order).sort(dim=1, stable=True)       # ties in index order
         index = index.gather(1, order)[:, :k]
-        for row in torch.nonzero(value[:, k - 1] == value[:, -1])[:, 0]:     # a tie at the end of the list
+        tied = torch.nonzero(value[:, k - 1] == value[:, -1])[:, 0].tolist() if k < n else []
+        for row in tied:                                                     # a tie at the end of the list
             index[row] = d[row].argsort(stable=True)[:k]
         near[i:i + block], largest[i:i + block] = index.cpu().numpy(), top[:, 0].cpu().numpy()
         distance[i:i + block] = (value[:, :k] + mine).clamp_(min=0).cpu().numpy()

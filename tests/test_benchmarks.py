@@ -229,7 +229,11 @@ def test_own_boxes_for_multi_query(copy):
     assert len(boxes) == 5 and not bad and set(boxes.cameras) <= set(range(1, 7))
 
 
-@pytest.mark.skipif(not os.environ.get("REIDSA_DATA"), reason="set REIDSA_DATA to the folder of a complete Market-1501")
+REAL = Path(os.environ.get("REIDSA_DATA", "nowhere"))
+
+
+@pytest.mark.skipif(not (REAL / LAYOUTS["market1501"].folder).is_dir() and not (REAL / "bounding_box_test").is_dir(),
+                    reason="set REIDSA_DATA to the folder of a complete Market-1501")
 def test_the_real_market1501(tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -212,12 +212,14 @@ def test_other_input_after_a_break_starts_anew(original):
     """Broken off, then started with a corrected index: nothing of the first call is mixed in."""
     out = original / "out"
     arguments = [str(original / "cuhk-03.mat"), str(original), str(out)]
-    subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", FULL, *arguments], capture_output=True, text=True, cwd=ROOT)
+    assert_one_sentence(done, "9 of 39 images are kept")
     index = {k: v for k, v in loadmat(original / "cuhk03_new_protocol_config_labeled.mat").items() if not k.startswith("__")}
     savemat(original / "cuhk03_new_protocol_config_labeled.mat", index | {"labels": index["labels"] + 10})
     labeled, _ = prepare_cuhk03(*arguments, progress=False)
     names = [p.name for p in labeled.rglob("*.png")]
     assert len(names) == 39 and min(names)[:4] == "0011"
+    assert sorted(p.name for p in labeled.parent.iterdir()) == ["detected", "labeled"]  # what was broken off is gone
 
 
 def test_killed_in_the_middle_it_goes_on(original):
@@ -229,10 +231,13 @@ def test_killed_in_the_middle_it_goes_on(original):
         time.sleep(0.01)
     process.kill()
     process.wait()
-    assert not (original / "out" / "cuhk03-np" / "labeled").exists()
+    kept = {p.name: p.stat().st_mtime_ns for p in (original / "out").rglob("*.png")}
+    assert 12 <= len(kept) < 39 and not (original / "out" / "cuhk03-np" / "labeled").exists()
     whole = prepare_cuhk03(arguments[0], original, original / "whole", progress=False)
     for a, b in zip(prepare_cuhk03(*arguments, progress=False), whole, strict=True):
         assert {p.relative_to(a): p.read_bytes() for p in a.rglob("*.*")} == {p.relative_to(b): p.read_bytes() for p in b.rglob("*.*")}
+    labeled = original / "out" / "cuhk03-np" / "labeled"
+    assert kept == {p.name: p.stat().st_mtime_ns for p in labeled.rglob("*.png") if p.name in kept}  # not written again
 
 
 def test_command_line(original, command):

@@ -135,6 +135,7 @@ def test_multi_query_is_the_mean_of_the_same_identity_and_camera():
     ((np.zeros((1, 2)), ["0001"], ["0001", "0002"], [1], [2, 2]), "the query ids are <U4 .*expected one whole number"),
     ((np.zeros((1, 2)), [1], [1, 1], [1], [2.0, 2.0]), "the gallery cameras are float64"),
     ((np.zeros((1, 2)), [1], np.array([1, 255], np.uint8), [1], [2, 2]), "the gallery ids are uint8 and hold 255, a -1"),
+    (([["a", "b"]], [1], [1, 1], [1], [2, 2]), "found a ndarray that is no array of numbers"),
     ((np.zeros((1, 2)), [1], [1, 1], [1], [2, 2], 0), "is 0; expected a whole number from 1 on"),
     ((np.zeros((0, 2)), [], [1, 1], [], [2, 2]), "0 queries and 2 gallery images; expected at least one of each"),
     ((np.zeros((1, 2)), [1], [2, 1], [1], [2, 1]), "none of the 1 queries has a match in another camera"),
@@ -154,19 +155,20 @@ def test_tensors_and_half_precision():
     rng = np.random.default_rng(4)
     distances, ids, cams = rng.random((5, 30)), (rng.integers(1, 4, 5), rng.integers(1, 4, 30)), (np.ones(5, int), np.full(30, 2))
     expected = evaluate_ranking(distances.astype(np.float32), *ids, *cams).mean_ap
-    for d in (torch.tensor(distances, dtype=torch.float32, requires_grad=True), distances.astype(np.float32)[::-1][::-1]):
+    for d in (torch.tensor(distances, dtype=torch.float32, requires_grad=True), np.asfortranarray(distances.astype(np.float32))):
         assert evaluate_ranking(d, *map(torch.tensor, ids), *cams).mean_ap == expected
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate_ranking(np.full((5, 30), 6e4, np.float16), *ids, *cams)
-        evaluate_ranking(torch.tensor(distances, dtype=torch.bfloat16), *ids, *cams)
+        half = torch.tensor(distances, dtype=torch.bfloat16)
+        assert evaluate_ranking(half, *ids, *cams).mean_ap == evaluate_ranking(half.float().numpy(), *ids, *cams).mean_ap
 
 
 @pytest.mark.parametrize("change, words", [
     (dict(more=np.zeros((3, 5))), "expected \\(Q, D\\) and \\(M, D\\)"),
     (dict(more_ids=[1, 2]), "with 2 and 3; expected"),
     (dict(ids=[7]), "with 1 ids"),
-    (dict(ids=["7", "8"]), "the query ids are <U1"),
+    (dict(ids=["7", "8"]), "the ids are <U1"),
 ])
 def test_bad_input_of_multi_query(change, words):
     good = dict(features=np.zeros((2, 4)), ids=[7, 8], cams=[1, 1], more=np.zeros((3, 4)), more_ids=[7, 7, 8], more_cams=[1, 1, 2])

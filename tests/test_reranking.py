@@ -119,10 +119,29 @@ def test_tensors_come_back_as_tensors_where_they_were():
     assert torch.is_tensor(out) and out.device == query.device and out.dtype == torch.float32
     np.testing.assert_array_equal(out.numpy(), rerank(query.numpy(), gallery.numpy(), 6, 3))
     assert torch.equal(query, before)  # what came in is not written to
-    if torch.cuda.is_available():
-        on_gpu = rerank(query.cuda(), gallery.cuda(), 6, 3)
-        assert on_gpu.is_cuda
-        np.testing.assert_allclose(on_gpu.cpu().numpy(), out.numpy(), atol=1e-5)
+
+
+def test_precision_does_not_depend_on_the_callers_settings():
+    query, gallery = people(5, 40, 8, seed=6)
+    expected = rerank(query, gallery, 6, 3)
+    try:
+        torch.set_default_dtype(torch.float64)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            found = rerank(torch.from_numpy(query), gallery, 6, 3)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_on_a_gpu():
+    query, gallery = people(50, 900, 64, seed=6)
+    expected = rerank(query, gallery)
+    for q, g in ((torch.tensor(query).cuda(), torch.tensor(gallery).cuda()), (torch.tensor(query).cuda(), gallery)):
+        found = rerank(q, g)
+        assert found.is_cuda
+        np.testing.assert_allclose(found.cpu().numpy(), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("change, words", [
@@ -134,6 +153,8 @@ def test_tensors_come_back_as_tensors_where_they_were():
     (dict(query_features=np.zeros((0, 8))), r"query features \(0, 8\)"),
     (dict(block=0), "k1=20"),
     (dict(k1=20.5), "k1=20.5.*expected whole"),
+    (dict(lambda_="a"), "lambda_=a"),
+    (dict(query_features=np.zeros((3, 0)), gallery_features=np.zeros((30, 0))), r"query features \(3, 0\)"),
     (dict(query_features=[["a"] * 8]), "found a list that is no array of numbers"),
     (dict(query_features=[[1.0], [1.0, 2.0]]), "expected rows of one length"),
     (dict(query_features=np.full((2, 8), 1e25)), "too large for float32 distances; normalise"),

@@ -237,7 +237,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(small_benchmark, tmp_path
     (["flip=maybe"], ["flip is 'maybe'; expected bool"]),
     (["lr=-1"], ["lr is -1.0; expected between 0 and 100"]),
     (["epochs"], ["--set epochs: expected KEY=VALUE"]),
-    (["data=no/such/folder"], ["no/such/folder does not exist; expected Market-1501-v15.09.15"]),
+    (["data=no/such/folder"], ["no/such/folder does not exist; expected the folder Market-1501-v15.09.15"]),
     (["epochs=inf"], ["epochs is 'inf'; expected int"]),
     (["device=tpu"], ["unknown device 'tpu'; known: auto, cpu, cuda"]),
     (["data=real"], ["set it to the folder that holds the benchmark"]),
