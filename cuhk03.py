@@ -96,8 +96,8 @@ def _find_images(cells, kind: str, mat: Path) -> dict:
 
 def _write_images(cells, folder: Path, partial: Path, jobs: list, progress: bool) -> None:
     try:
-        for _, name in jobs:
-            (partial / name).parent.mkdir(parents=True, exist_ok=True)
+        for directory in {(partial / name).parent for _, name in jobs}:
+            directory.mkdir(parents=True, exist_ok=True)
         for reference, name in tqdm(jobs, desc=folder.name, unit=" images", disable=not progress):
             file = partial / name
             if not file.exists() or not file.stat().st_size:                 # each is written whole or not at all

@@ -140,14 +140,19 @@ def evaluation() -> dict:
 
 def distances() -> dict:
     query, gallery, *_ = features(*sizes(), 2048)
-    ours, product = timed(lambda: euclidean(query, gallery)), timed(lambda: query @ gallery.T)
-    return {"seconds": ours, "of the bare product's time": ours / product}
+    ours, bare = timed(lambda: euclidean(query, gallery)), timed(lambda: query @ gallery.T)
+    return {"seconds": ours, "of the bare product's time": ours / bare}
 
 
 def product(query: np.ndarray, gallery: np.ndarray, repeats: int) -> float:
     """Seconds of the bare product of all images with all, block by block."""
     x = torch.from_numpy(np.concatenate([query, gallery]))
-    return timed(lambda: [None for i in range(0, len(x), 2048) if (x[i:i + 2048] @ x.T) is None], repeats)
+
+    def blocks():
+        for i in range(0, len(x), 2048):
+            x[i:i + 2048] @ x.T
+
+    return timed(blocks, repeats)
 
 
 def reranking_() -> dict:

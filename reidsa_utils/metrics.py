@@ -1,4 +1,4 @@
-"""CMC and mean average precision of the Market-1501 protocol, by counting instead of sorting; two older protocols."""
+"""CMC and mean average precision of the Market-1501 protocol, without sorting whole rows; single-shot CMC and multi-query."""
 
 from dataclasses import dataclass
 
@@ -91,16 +91,17 @@ def evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams
     images = order[np.arange(len(pairs)) - np.repeat(np.cumsum(stop - start) - stop, stop - start)]
     own = gallery_cams[images] == query_cams[pairs]
     matches, left_out = images[~own], images[own]
-    m_end, o_end = (np.cumsum(np.bincount(pairs[part], minlength=len(query_ids))) for part in (~own, own))
-    found = np.diff(m_end, prepend=0) > 0
+    size, own_size = (np.bincount(pairs[part], minlength=len(query_ids)) for part in (~own, own))
+    first, own_first = np.cumsum(size) - size, np.cumsum(own_size) - own_size
+    found = size > 0
     if not found.any():
         raise _none_left(len(query_ids))
 
     counted, ranks = gallery_ids != -1, np.empty(len(matches))
     some_junk = not counted.all()
     for q in np.flatnonzero(found):
-        here = slice(m_end[q - 1] if q else 0, m_end[q])
-        row, own_images = distances[q], left_out[o_end[q - 1] if q else 0:o_end[q]]
+        here = slice(first[q], first[q] + size[q])
+        row, own_images = distances[q], left_out[own_first[q]:own_first[q] + own_size[q]]
         at = np.sort(row[matches[here]])
         near = np.flatnonzero(row <= at[-1])                # all that can come before a match, and the matches
         if some_junk:
@@ -113,14 +114,13 @@ def evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams
             ranks[here] = 1 + np.flatnonzero(np.isin(line, matches[here]))
         elif len(own_images):
             ranks[here] -= np.searchsorted(np.sort(row[own_images]), at, "right")
-    starts = (m_end - np.diff(m_end, prepend=0))[found]
-    size = np.diff(m_end, prepend=0)[found]
-    hits = np.arange(1, len(ranks) + 1) - np.repeat(starts, size)
+    first, size = first[found], size[found]
+    hits = np.arange(1, len(ranks) + 1) - np.repeat(first, size)
     before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
     steps = np.full(len(query_ids), np.nan)
-    steps[found] = np.add.reduceat(hits / ranks, starts) / size
-    trapezoids = np.add.reduceat((before + hits / ranks) / 2, starts) / size
-    cmc = np.bincount(np.minimum(ranks[starts].astype(int) - 1, max_rank), minlength=max_rank + 1)[:max_rank].cumsum() / len(size)
+    steps[found] = np.add.reduceat(hits / ranks, first) / size
+    trapezoids = np.add.reduceat((before + hits / ranks) / 2, first) / size
+    cmc = np.bincount(np.minimum(ranks[first].astype(int) - 1, max_rank), minlength=max_rank + 1)[:max_rank].cumsum() / len(size)
     return Ranking(cmc, float(steps[found].mean()), float(trapezoids.mean()), steps, int((~found).sum()))
 
 

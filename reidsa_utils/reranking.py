@@ -32,7 +32,7 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_:
     gallery = gallery.to(query.device)
     if query.dim() != 2 or gallery.dim() != 2 or query.shape[1] != gallery.shape[1] or not query.numel():
         raise InputError(f"query features {tuple(query.shape)} and gallery features {tuple(gallery.shape)}; expected (Q, D) and (G, D)")
-    whole = all(isinstance(v, (int, np.integer)) for v in (k1, k2, block)) and isinstance(lambda_, (int, float))
+    whole = all(isinstance(v, (int, np.integer)) for v in (k1, k2, block)) and isinstance(lambda_, (int, float, np.number))
     if not whole or not 1 <= k2 <= k1 < len(gallery) or not 0 <= lambda_ <= 1 or block < 1:
         raise InputError(f"k1={k1}, k2={k2}, lambda_={lambda_} with {len(gallery)} gallery images; expected whole 1 <= k2 <= k1 < gallery "
                          "and 0 <= lambda_ <= 1: lower k1 and k2 for a small gallery")

@@ -23,7 +23,7 @@ import cv2
 import numpy as np
 from tqdm import tqdm
 
-from pedestrians import ITEMS, LABEL, PARTS, draw_crop, draw_person, make_camera, make_person  # noqa: F401  for those who import them here
+from pedestrians import ITEMS, LABEL, PARTS, draw_crop, make_camera, make_person  # noqa: F401  the notebooks take the names from here
 
 from . import InputError, known, run_command
 from .benchmarks import LAYOUTS, SPLITS, count

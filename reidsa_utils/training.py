@@ -304,7 +304,8 @@ def train(config: Config, progress: bool = True) -> dict:
         "seconds": {"training": round(seconds, 1), "this_call": round(time.time() - started, 1)}, "code": CODE,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
                      "numpy": np.__version__, "opencv": cv2.__version__},
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else f"CPU ({platform.machine()})",
+        "device": torch.cuda.get_device_name() if device.startswith("cuda") else
+        f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})",
         "threads": torch.get_num_threads()}
     write_atomic(record_path, (json.dumps(record, indent=1) + "\n").encode())
     return record

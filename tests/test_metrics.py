@@ -1,4 +1,4 @@
-"""The counting evaluator against a literal one (sort, drop junk, walk down the list) and against scikit-learn."""
+"""The evaluator against a literal one (sort, drop junk, walk down the list) and against scikit-learn."""
 
 import warnings
 

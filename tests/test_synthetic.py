@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import assert_one_sentence
 
-from pedestrians import _rays
+from pedestrians import _rays, draw_person
 from reidsa_utils import InputError
 from reidsa_utils.benchmarks import LAYOUTS, SPLITS, count, load_benchmark
-from reidsa_utils.synthetic import LABEL, Settings, describe_person, draw_person, plan, render_benchmark, render_shot
+from reidsa_utils.synthetic import LABEL, Settings, describe_person, plan, render_benchmark, render_shot
 
 
 def files(folder):
