@@ -15,6 +15,7 @@ class Ranking:
     mean_ap: float                 # step sum: scikit-learn, torchreid, fast-reid
     mean_ap_trapezoid: float       # the original Matlab evaluation
     average_precision: np.ndarray  # (Q,) step sum per query, NaN for a query without a match
+    first_match: np.ndarray        # (Q,) rank of the first match, from 1; 0 for a query without a match
     skipped: int                   # queries without a match in another camera
 
 
@@ -120,8 +121,10 @@ def evaluate_ranking(distances, query_ids, gallery_ids, query_cams, gallery_cams
     steps = np.full(len(query_ids), np.nan)
     steps[found] = np.add.reduceat(hits / ranks, first) / size
     trapezoids = np.add.reduceat((before + hits / ranks) / 2, first) / size
-    cmc = np.bincount(np.minimum(ranks[first].astype(int) - 1, max_rank), minlength=max_rank + 1)[:max_rank].cumsum() / len(size)
-    return Ranking(cmc, float(steps[found].mean()), float(trapezoids.mean()), steps, int((~found).sum()))
+    first_match = np.zeros(len(query_ids), int)
+    first_match[found] = ranks[first]
+    cmc = np.bincount(np.minimum(first_match[found] - 1, max_rank), minlength=max_rank + 1)[:max_rank].cumsum() / len(size)
+    return Ranking(cmc, float(steps[found].mean()), float(trapezoids.mean()), steps, first_match, int((~found).sum()))
 
 
 def single_shot_cmc(distances, query_ids, gallery_ids, query_cams, gallery_cams, repeats: int = 100, seed: int = 0,

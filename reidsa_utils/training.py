@@ -240,7 +240,8 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
             r = evaluate_ranking(matrix(), benchmark.query.ids, benchmark.gallery.ids, benchmark.query.cameras, benchmark.gallery.cameras)
             ap = [None if np.isnan(v) else round(float(v), 5) for v in r.average_precision]
             results[name] = {"rank1": float(r.cmc[0]), "rank5": float(r.cmc[4]), "rank10": float(r.cmc[9]), "mean_ap": r.mean_ap,
-                             "mean_ap_trapezoid": r.mean_ap_trapezoid, "skipped": r.skipped, "average_precision": ap}
+                             "mean_ap_trapezoid": r.mean_ap_trapezoid, "skipped": r.skipped, "average_precision": ap,
+                             "first_match": r.first_match.tolist()}
     return results
 
 
@@ -301,6 +302,7 @@ def train(config: Config, progress: bool = True) -> dict:
         "config": run_settings(config) | {"rerank": config.rerank}, "identity": identity,
         "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
         "parameters": sum(p.numel() for p in model.parameters()), "history": history, "metrics": metrics,
+        "query_ids": benchmark.query.ids.tolist(),
         "seconds": {"training": round(seconds, 1), "this_call": round(time.time() - started, 1)}, "code": CODE,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
                      "numpy": np.__version__, "opencv": cv2.__version__},

@@ -22,6 +22,7 @@ def brute_force(distances, query_ids, gallery_ids, query_cams, gallery_cams, max
         good = [gallery_ids[j] == query_ids[q] for j in order]
         if not any(good):
             skipped += 1
+            first.append(-1)
             steps.append(np.nan)
             continue
         hits, step, trapezoid, old_precision = 0, 0.0, 0.0, 1.0
@@ -34,9 +35,9 @@ def brute_force(distances, query_ids, gallery_ids, query_cams, gallery_cams, max
         steps.append(step / hits)
         trapezoids.append(trapezoid / hits)
     if skipped == len(query_ids):
-        return None, None, None, steps, skipped
-    cmc = [np.mean([f <= r for f in first]) for r in range(max_rank)]
-    return cmc, np.nanmean(steps), np.mean(trapezoids), steps, skipped
+        return None, None, None, steps, first, skipped
+    cmc = [np.mean([f <= r for f in first if f >= 0]) for r in range(max_rank)]
+    return cmc, np.nanmean(steps), np.mean(trapezoids), steps, first, skipped
 
 
 cases = st.tuples(st.integers(1, 6), st.integers(1, 25), st.integers(0, 2**31), st.sampled_from([2, 4, 1000]))
@@ -51,7 +52,7 @@ def test_equals_brute_force_with_ties_junk_and_unmatched_queries(case):
     query_ids, gallery_ids = rng.integers(1, 4, n_query), rng.integers(-1, 4, n_gallery)
     query_cams, gallery_cams = rng.integers(1, 3, n_query), rng.integers(1, 3, n_gallery)
     arguments = distances, query_ids, gallery_ids, query_cams, gallery_cams
-    cmc, step, trapezoid, steps, skipped = brute_force(*arguments)
+    cmc, step, trapezoid, steps, first, skipped = brute_force(*arguments)
     if skipped == n_query:
         with pytest.raises(InputError, match=f"none of the {n_query} queries"):
             evaluate_ranking(*arguments)
@@ -61,7 +62,7 @@ def test_equals_brute_force_with_ties_junk_and_unmatched_queries(case):
     assert result.mean_ap == pytest.approx(step, rel=1e-12)
     assert result.mean_ap_trapezoid == pytest.approx(trapezoid, rel=1e-12)
     np.testing.assert_allclose(result.average_precision, steps, rtol=1e-12)
-    assert result.skipped == skipped
+    assert result.skipped == skipped and (result.first_match == np.array(first) + 1).all()
 
 
 def test_by_hand():
