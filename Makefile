@@ -10,6 +10,17 @@ export MALLOC_TOP_PAD_ := 536870912
 reproduce: $(VENV)/installed
 	$(PY) reproduce.py
 
+# Tables 1 to 3; smaller: make tables PROFILE=smoke SEEDS=1; what would run, and for how long: make plan
+PROFILE ?= laptop
+SEEDS ?= 3
+FORMS ?= softmax
+JOBS ?= 2
+BATCH = $(VENV)/bin/snakemake --cores $(JOBS) --config profile=$(PROFILE) seeds=$(SEEDS) forms=$(FORMS) $(CONFIG)
+tables table1 table2 table3 curves: $(VENV)/installed
+	$(BATCH) -- $@
+plan: $(VENV)/installed
+	$(PY) batch.py plan tables --jobs $(JOBS) profile=$(PROFILE) seeds=$(SEEDS) forms=$(FORMS) $(CONFIG)
+
 test: $(VENV)/installed
 	$(PY) -m pytest
 
@@ -25,4 +36,4 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@touch $@
 
-.PHONY: reproduce test speed lab
+.PHONY: reproduce tables table1 table2 table3 curves plan test speed lab

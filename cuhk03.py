@@ -16,14 +16,20 @@ from scipy.io import loadmat
 from tqdm import tqdm
 
 from reidsa_utils import InputError
+from reidsa_utils.benchmarks import LAYOUTS, SPLITS
 
 
-def convert(mat, index_folder, sets: dict, splits: dict, progress: bool = True) -> list:
-    """Write the sets that are not there yet; nothing is written before index files and the shape of every image are found sound.
+def prepare_cuhk03(mat, index_folder, root, progress: bool = True) -> list:
+    """CUHK03-NP, labeled and detected, from the original cuhk-03.mat, in files named as in the cuhk03-np archive.
 
-    sets: {"labeled": (folder to make, pattern of its file names), "detected": ...}; splits: {"train": directory, ...}.
-    Returns the folders. Errors: see reidsa_utils.benchmarks.prepare_cuhk03.
+    mat: MATLAB v7.3, cells by camera pair, person and image. index_folder: holds cuhk03_new_protocol_config_labeled.mat and
+    ..._detected.mat (Zhong et al., CVPR 2017). Writes root/cuhk03-np/labeled and .../detected; a folder appears when it is
+    complete, and nothing is written before the index files and the shape of every image are found sound. Broken off and
+    started again it goes on. A folder that is there is not looked into: delete it to make it again. Returns the two folders.
+    Raises InputError for files that are missing, of another kind, cut short or do not belong together, and for a full disk.
     """
+    layouts = {kind: LAYOUTS[f"cuhk03_np_{kind}"] for kind in ("labeled", "detected")}
+    sets, splits = {kind: (Path(root) / layout.folder, layout.pattern) for kind, layout in layouts.items()}, SPLITS
     mat, todo = Path(mat), []
     if not mat.is_file():
         raise InputError(f"no file {mat}; expected cuhk-03.mat from the authors' cuhk03_release archive")

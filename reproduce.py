@@ -179,7 +179,7 @@ def main() -> int:
         return 130
     for variant, form in RUNS:
         print(f"  {variant} ({form}): {learned(folder / f'{variant}-{form}' / '05_train.ipynb')}")
-    print("\n" + (folder / "table3.md").read_text())
+    print("\n" + (folder / "tables.md").read_text().split("## Table 3, vector parts+rerank")[0])
     print(f"Executed notebooks, records and checkpoints: {folder}\nFigures: {folder / 'figures'}\n"
           f"{minutes(time.time() - started)} in all")
     return 0

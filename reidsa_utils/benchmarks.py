@@ -243,22 +243,6 @@ def check(name: str, root, progress: bool = True) -> int:
     return int(differ > 0 or bool(problems))
 
 
-def prepare_cuhk03(mat, index_folder, root, progress: bool = True) -> list:
-    """CUHK03-NP, labeled and detected, from the original cuhk-03.mat, in files named as in the cuhk03-np archive.
-
-    mat: MATLAB v7.3, cells by camera pair, person and image. index_folder: holds cuhk03_new_protocol_config_labeled.mat and
-    ..._detected.mat (Zhong et al., CVPR 2017). Writes root/cuhk03-np/labeled and .../detected; a folder appears when it is
-    complete. Broken off and started again it goes on. A folder that is there is not looked into: delete it to make it again.
-    Returns the two folders.
-    Raises InputError for files that are missing, of another kind, cut short or do not belong together, and for a full disk.
-    """
-    from cuhk03 import convert
-
-    layouts = {kind: LAYOUTS[f"cuhk03_np_{kind}"] for kind in ("labeled", "detected")}
-    sets = {kind: (Path(root) / layout.folder, layout.pattern) for kind, layout in layouts.items()}
-    return convert(mat, index_folder, sets, SPLITS, progress)
-
-
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python -m reidsa_utils.benchmarks", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -275,6 +259,8 @@ def main(argv=None) -> int:
     def work():
         if arguments.command == "check":
             return check(arguments.name, arguments.root)
+        from cuhk03 import prepare_cuhk03  # h5py and scipy are not for those who only read
+
         folders = prepare_cuhk03(arguments.mat, arguments.index_folder, arguments.root)
         return max(check(f"cuhk03_np_{folder.name}", folder) for folder in folders)
 

@@ -1,23 +1,21 @@
-"""Run records: read, check, gather into tables beside the paper's numbers, publish.
+"""Run records: read, check, gather into tables beside the paper's numbers."""
 
-    python -m reidsa_utils.results publish runs/reproduce/demo
-"""
-
-import argparse
 import json
 import os
-import shutil
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
-from . import InputError, run_command
+from . import InputError
 from .benchmarks import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions", "identity")
 
-TABLE3 = PUBLISHED["table3"]
+BASE = {"b_sa1": "b", "b_ds_sa2": "b_ds", "b_ds_sa12": "b_ds", "b_p_ds_sa2": "b_p_ds", "b_p_ds_sa12": "b_p_ds"}  # without its SA
+METRICS = (("rank-1", "rank1", "first_match"), ("mAP", "mean_ap", "average_precision"))  # name, in a record, of each query
+SHOWN = ("benchmark", "profile", "recipe", "epochs", "occlusion", "view_overlap")
 
 
 def read_record(path) -> dict:
@@ -32,13 +30,17 @@ def read_record(path) -> dict:
     return record
 
 
+def record_paths(folder: Path) -> list:
+    """record.json at any depth of a folder, and published ones, under names of their own, directly in it."""
+    return sorted([*folder.rglob("record.json"), *(p for p in folder.glob("*.json") if p.name not in ("record.json", "progress.json"))])
+
+
 def read_records(folder) -> list:
     """All run records under a folder, in a fixed order. Raises InputError for a missing folder or a broken record."""
     folder = Path(folder)
     if not folder.is_dir():
         raise InputError(f"no folder {folder} with run records; run `make reproduce`, or use records=\"results\"")
-    published = [path for path in folder.glob("*.json") if path.name not in ("record.json", "progress.json")]
-    records = [read_record(path) for path in sorted([*folder.rglob("record.json"), *published])]
+    records = [read_record(path) for path in record_paths(folder)]
     if not records:
         raise InputError(f"no run records in {folder}; run `make reproduce`, or use records=\"results\"")
     return records
@@ -51,6 +53,7 @@ def table(records: list) -> pd.DataFrame:
         config = record["config"]
         for name, m in record["metrics"].items():
             rows.append({key: config[key] for key in ("benchmark", "profile", "variant", "form", "recipe", "erasing", "epochs", "seed")}
+                        | {knob: config.get(knob) for knob in ("occlusion", "view_overlap")}
                         | {"source": record["source"], "data": record["identity"]["fingerprint"], "vector": name,
                            "rank1": 100 * m["rank1"], "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
     return pd.DataFrame(rows)
@@ -58,40 +61,83 @@ def table(records: list) -> pd.DataFrame:
 
 def aggregate(runs: pd.DataFrame) -> pd.DataFrame:
     """Mean, standard deviation and number of seeds of every cell of a table of runs."""
-    keys = ["benchmark", "source", "data", "profile", "variant", "form", "recipe", "erasing", "epochs", "vector"]
-    out = runs.groupby(keys, sort=False).agg(rank1=("rank1", "mean"), rank1_sd=("rank1", "std"), mAP=("mAP", "mean"),
+    keys = ["source", "data", *SHOWN, "erasing", "variant", "form", "vector"]
+    out = runs.groupby(keys, sort=False, dropna=False).agg(rank1=("rank1", "mean"), rank1_sd=("rank1", "std"), mAP=("mAP", "mean"),
                                              mAP_sd=("mAP", "std"), seeds=("seed", "nunique"))
     return out.reset_index()
 
 
-def table3_row(runs: pd.DataFrame, benchmark: str) -> pd.DataFrame:
-    """Table 3 for one benchmark: each attention form against no attention, the paper's difference beside ours.
+def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
+    """With SA minus without, everything else equal: one row for each setting, form, retrieval vector and metric, in points.
 
-    runs: rows of table() of b_p_ds and b_p_ds_sa2, of one source, profile, recipe and retrieval vector. The difference is
-    taken seed by seed (runs of one seed share initial weights, order and augmentation), then averaged; sd is over seeds.
-    What is compared is the difference, never the level: a rendered benchmark is no Market-1501.
+    Runs of one seed are paired (they share initial weights, order and augmentation). sd is over the seeds; low and high are
+    the 95 % interval of bootstrap(), p its two-sided p for no difference, smallest the difference that would be seen in four
+    of five repetitions. Those are NaN where a record does not tell which queries were right. paper: the paper's difference.
+    Raises InputError for two records of one run.
     """
-    runs = runs[runs.benchmark == benchmark]
-    base = runs[runs.variant == "b_p_ds"]
-    if base.empty or base.seed.duplicated().any():
-        raise InputError(f"found {len(base)} runs of b_p_ds for {benchmark} with {base.seed.nunique()} seeds, expected one a seed; "
-                         "name one profile, recipe and vector")
-    with_sa, without = TABLE3[benchmark]["sa"], TABLE3[benchmark]["none"]
-    paper = {"rank1": with_sa[0] - without[0], "mAP": with_sa[1] - without[1]}
-    rows = []
-    for form, group in runs[runs.variant == "b_p_ds_sa2"].groupby("form", sort=False):
-        if group.seed.duplicated().any():
-            raise InputError(f"several runs of b_p_ds_sa2 with form {form} have one seed; name one profile, recipe and vector")
-        pairs = group.merge(base, on="seed", suffixes=("", "_without"))
-        if (pairs.data != pairs.data_without).any():
-            raise InputError(f"the runs with form {form} and those without SA were trained on other data; compare runs of one data seed")
-        row = {"form of SA": form, "seeds": len(pairs)}
-        for key, title in (("rank1", "rank-1"), ("mAP", "mAP")):
-            delta = pairs[key] - pairs[f"{key}_without"]
-            row |= {f"{title} without": pairs[f"{key}_without"].mean(), f"{title} with": pairs[key].mean(), f"Δ {title}": delta.mean(),
-                    f"Δ {title} sd": delta.std(), f"Δ {title}, paper": paper[key]}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    ids = {r["identity"]["fingerprint"]: r["query_ids"] for r in records if "query_ids" in r}  # the same data, the same queries
+    cells, rows = {}, []
+    for r in records:
+        c = r["config"]
+        rest = tuple(sorted((k, v) for k, v in c.items() if k not in ("variant", "form", "seed", "rerank")))
+        runs = cells.setdefault((r["identity"]["fingerprint"], r["source"], rest, c["variant"], c["form"]), {})
+        if c["seed"] in runs:
+            raise InputError(f"two records of {c['benchmark']}, {c['variant']}, form {c['form']}, seed {c['seed']} with the same "
+                             "settings; keep one")
+        runs[c["seed"]] = r["metrics"]
+    for (data, source, rest, variant, form), runs in cells.items():
+        base = cells.get((data, source, rest, BASE.get(variant), "none"), {})
+        seeds, c = sorted(set(runs) & set(base)), dict(rest)
+        if not seeds:
+            continue
+        published = PUBLISHED["table3"][c["benchmark"]] if c["erasing"] else PUBLISHED["table2"] if c["benchmark"] == "market1501" else {}
+        for vector in (v for v in runs[seeds[0]] if v in base[seeds[0]]):
+            for k, (metric, mean, queries) in enumerate(METRICS):
+                pairs = [(runs[s][vector], base[s][vector]) for s in seeds]
+                without, deltas = [100 * b[mean] for _, b in pairs], [100 * (a[mean] - b[mean]) for a, b in pairs]
+                row = {"table": "table3" if c["erasing"] else "table2", "source": source, **{key: c.get(key) for key in SHOWN},
+                       "variant": variant, "form": form, "vector": vector, "metric": metric, "seeds": len(seeds),
+                       "without": np.mean(without), "with": np.mean(without) + np.mean(deltas), "Δ": np.mean(deltas),
+                       "deltas": deltas, "sd": np.std(deltas, ddof=1) if len(seeds) > 1 else np.nan}
+                if data in ids and all(queries in m for pair in pairs for m in pair):
+                    a, b = np.array([[m[queries] for m in pair] for pair in pairs], float).swapaxes(0, 1)  # (seeds, queries)
+                    told = ~np.isnan(a[0]) & (a[0] != 0)  # queries with a match
+                    a, b = (a, b) if metric == "mAP" else (a == 1, b == 1.0)
+                    drawn = 100 * bootstrap(np.subtract(a, b, dtype=float)[:, told], np.array(ids[data])[told], repeats)
+                    row["low"], row["high"] = np.quantile(drawn, (0.025, 0.975))
+                    row["p"] = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + repeats))
+                    row["smallest"] = (1.96 + 0.84) * drawn.std()  # 5 % two-sided, power 80 %
+                if {variant, BASE[variant]} <= set(published) and "+" not in vector:
+                    row["paper"] = published[variant][k] - published[BASE[variant]][k]
+                rows.append(row)
+    return pd.DataFrame(rows, columns=["table", "source", *SHOWN, "variant", "form", "vector", "metric", "seeds", "without", "with", "Δ",
+                                       "deltas", "sd", "low", "high", "p", "smallest", "paper"])
+
+
+def bootstrap(differences: np.ndarray, ids: np.ndarray, repeats: int = 5000, seed: int = 0) -> np.ndarray:
+    """Means of `differences` over seeds and identities drawn with replacement: (repeats,).
+
+    differences: (seeds, queries), paired; ids: (queries,). Seeds are drawn first, then identities with all their queries:
+    pictures of one person are no independent tests. Few seeds make a bootstrap too narrow, by (S - 1) / S in variance, so
+    their deviations are stretched by the root of S / (S - 1); of a single seed only the identities are drawn.
+    """
+    _, person = np.unique(ids, return_inverse=True)
+    sums = np.stack([np.bincount(person, row) for row in differences])  # (S, I)
+    S = len(sums)
+    if S > 1:
+        sums = sums.mean(0) + (sums - sums.mean(0)) * np.sqrt(S / (S - 1))
+    rng = np.random.default_rng(seed)
+    chosen, people = (rng.multinomial(n, np.full(n, 1 / n), repeats) for n in sums.shape)
+    return ((chosen / S) @ sums * people).sum(1) / (people @ np.bincount(person))
+
+
+def holm(p) -> np.ndarray:
+    """Holm's correction of the p of a family of tests; NaN is no test."""
+    p = np.asarray(p, float)
+    order = np.argsort(p)[:(~np.isnan(p)).sum()]
+    out = np.full(len(p), np.nan)
+    out[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
+    return out
 
 
 def save_figure(figure, name: str, source: str = "rendered") -> None:
@@ -102,47 +148,3 @@ def save_figure(figure, name: str, source: str = "rendered") -> None:
     folder = Path(os.environ.get("REIDSA_FIGURES", ROOT / "figures")) if source == "rendered" else ROOT / "runs" / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
-
-
-def publish(folder, into=ROOT / "results", weights: bool = False) -> list:
-    """Copy the records under a folder of runs into results/, named after their runs. Returns the new paths.
-
-    weights: also the networks' weights, in half precision, into results/weights; that needs torch and the checkpoints.
-    """
-    read_records(folder)  # all of them sound, before the first is copied
-    out = []
-    for path in sorted(Path(folder).rglob("record.json")):
-        record = read_record(path)
-        c = record["config"]
-        name = "-".join([c["benchmark"], record["source"], c["profile"], c["variant"], c["form"], c["recipe"],
-                         "erasing" if c["erasing"] else "plain", f"e{c['epochs']}", f"s{c['seed']}"])
-        Path(into).mkdir(exist_ok=True)
-        target = Path(into) / f"{name}.json"
-        if target.exists() and read_record(target)["identity"] != record["identity"]:
-            raise InputError(f"{target} holds another run of this name (other data or settings); delete or rename it first")
-        shutil.copyfile(path, target)
-        out.append(target)
-        if weights:
-            from safetensors.torch import save
-
-            from .training import read_checkpoint, write_atomic
-
-            state = read_checkpoint(path.with_name("checkpoint.pt"))["model"]
-            out.append(Path(into) / "weights" / f"{name}.safetensors")
-            write_atomic(out[-1], save({k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}))
-    return out
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m reidsa_utils.results", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    sub = commands.add_parser("publish", help="copy the records of finished runs into results/")
-    sub.add_argument("folder")
-    sub.add_argument("--weights", action="store_true", help="the trained networks too, 9 MB each, into results/weights")
-    arguments = parser.parse_args(argv)
-    return run_command(lambda: print(*(f"published {p.relative_to(ROOT)}" for p in publish(arguments.folder, weights=arguments.weights)),
-                                     sep="\n"))
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -25,6 +25,7 @@ import cv2
 import numpy as np
 import torch
 import torchvision
+from filelock import FileLock, Timeout
 from safetensors.torch import load_file
 from torch import nn
 from tqdm import tqdm
@@ -60,6 +61,8 @@ class Config:
     width: int | None = None
     scale: float | None = None      # of the rendered benchmark
     data_seed: int = 0              # of the rendered benchmark: fixed over the runs of a table
+    occlusion: float | None = None  # knobs of the rendered benchmark; None: as frozen in synthetic.Settings
+    view_overlap: float | None = None
     epochs: int | None = None
     batch: int | None = None
     lr: float | None = None
@@ -114,11 +117,17 @@ def configure(parameters: dict) -> Config:
         config = replace(config, form="none")
     bounds = {"height": (32, 4096), "width": (16, 4096), "epochs": (1, 10**5), "batch": (2, 10**5), "lr": (0, 100), "threads": (0, 4096),
               "dropout": (0, 0.99), "decay_at": (0, 1), "warmup": (0, 10**7), "seed": (0, 2**31), "scale": (0, 4), "momentum": (0, 1),
-              "weight_decay": (0, 1), "data_seed": (0, 2**31)}
+              "weight_decay": (0, 1), "data_seed": (0, 2**31), "occlusion": (0, 1), "view_overlap": (0, 1)}
     for name, (low, high) in bounds.items():
-        if not low <= getattr(config, name) <= high:
-            raise InputError(f"{name} is {getattr(config, name)}; expected between {low} and {high}")
+        if (value := getattr(config, name)) is not None and not low <= value <= high:
+            raise InputError(f"{name} is {value}; expected between {low} and {high}")
+    if config.data != "embedded" and _knobs(config):
+        raise InputError(f"{' and '.join(_knobs(config))} can be turned where the benchmark is rendered; data is {config.data}")
     return config
+
+
+def _knobs(config: Config) -> dict:
+    return {k: getattr(config, k) for k in ("occlusion", "view_overlap") if getattr(config, k) is not None}
 
 
 def notebook_parameters(namespace: dict) -> dict:
@@ -140,7 +149,7 @@ def run_folder(config: Config) -> Path:
 
 def run_settings(config: Config) -> dict:
     """What the numbers depend on, beside the data itself: not where things lie. Weights count by their content."""
-    out = {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data", "device", "rerank")}
+    out = {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data", "device", "rerank") and v is not None}
     if Path(config.weights).is_file():
         out["weights"] = f"{Path(config.weights).name} {hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()[:16]}"
     return out
@@ -149,9 +158,10 @@ def run_settings(config: Config) -> dict:
 def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
     """The benchmark of a run; the embedded one is rendered into runs/data on first use."""
     if config.data == "embedded":
-        settings = f"{Settings(config.benchmark, config.scale, config.data_seed)} {RENDERER}"  # new defaults, new folder
+        settings = f"{Settings(config.benchmark, config.scale, config.data_seed, **_knobs(config))} {RENDERER}"  # new defaults, new folder
         root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
-        folder = render_benchmark(config.benchmark, root, config.scale, config.data_seed, workers=cores(), progress=progress)
+        with only_one(root.with_suffix(".lock")):
+            folder = render_benchmark(config.benchmark, root, config.scale, config.data_seed, cores(), progress, **_knobs(config))
         return load_benchmark(config.benchmark, folder)
     if config.data == "real" and not os.environ.get("REIDSA_DATA"):
         raise InputError("data=real needs the environment variable REIDSA_DATA: set it to the folder that holds the benchmark, "
@@ -159,6 +169,25 @@ def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
     folder = Path(os.environ["REIDSA_DATA"] if config.data == "real" else config.data)
     # A notebook's kernel runs in notebooks/, a command in the repository: a relative path means the same in both.
     return load_benchmark(config.benchmark, folder if folder.is_dir() else ROOT / folder)
+
+
+@contextlib.contextmanager
+def only_one(path: Path):
+    """Two processes with the same work (a run, a rendering): the second waits for the first. A killed one holds nothing."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            print(f"another process works on {path.with_suffix('')}; waiting for it", file=sys.stderr)
+            lock.acquire()
+    except OSError as error:
+        raise InputError(f"{path.parent} cannot be written to ({error.strerror}); choose another folder or free some space") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def augment(images: np.ndarray, rng: np.random.Generator, flip: bool = True, erasing: bool = True,
@@ -248,11 +277,16 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
 def train(config: Config, progress: bool = True) -> dict:
     """Train and evaluate one run; returns its record (also in run_dir/record.json).
 
-    A run that is finished is read, one that was broken off goes on from its last checkpoint. Raises InputError for bad
-    input, a checkpoint of another configuration, a full disk, or a loss that is no longer finite.
+    A run that is finished is read, one that was broken off goes on from its last checkpoint, one that another process is at
+    is waited for. Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss that is no
+    longer finite.
     """
-    started = time.time()
-    run_dir = run_folder(config)
+    with only_one(run_folder(config) / "run.lock"):
+        return _train(config, progress)
+
+
+def _train(config: Config, progress: bool) -> dict:
+    started, run_dir = time.time(), run_folder(config)
     record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
     torch.set_num_threads(config.threads or cores())
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device

@@ -15,8 +15,9 @@ import pytest
 from conftest import ROOT, assert_one_sentence
 from scipy.io import loadmat, savemat
 
+from cuhk03 import prepare_cuhk03
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import LAYOUTS, check, load_benchmark, prepare_cuhk03
+from reidsa_utils.benchmarks import LAYOUTS, check, load_benchmark
 
 KINDS = ("labeled", "detected")
 SPLIT = {"train": (1, 2), "test": (3, 4, 5)}  # identities

@@ -2,55 +2,94 @@
 
 import json
 
+import numpy as np
 import pytest
 from conftest import assert_one_sentence
 
 from reidsa_utils import InputError
-from reidsa_utils.results import ROOT, aggregate, publish, read_records, table, table3_row
+from reidsa_utils.results import ROOT, aggregate, bootstrap, effects, holm, read_records, table
 
 
-def record(variant, form, seed, rank1, mean_ap):
+def record(variant, form, seed, first_match, average_precision):
     config = {"benchmark": "market1501", "profile": "laptop", "variant": variant, "form": form, "recipe": "paper", "erasing": True,
-              "epochs": 10, "seed": seed}
-    m = {"rank1": rank1, "mean_ap": mean_ap, "mean_ap_trapezoid": mean_ap - 0.01}
+              "epochs": 10, "seed": seed, "rerank": True}
+    found = [f for f in first_match if f]
+    m = {"rank1": np.mean([f == 1 for f in found]), "mean_ap": np.mean([a for a in average_precision if a is not None]),
+         "mean_ap_trapezoid": 0.1, "first_match": first_match, "average_precision": average_precision}
     rest = {"identity": {"fingerprint": "f"}} | {key: {} for key in ("counts", "code", "versions")}
-    return {"config": config, "source": "rendered", "metrics": {"parts": m}, "history": [], **rest}
+    rest |= {"source": "rendered", "history": [], "query_ids": [1, 1, 2, 3][:len(first_match)]}
+    return {"config": config, "metrics": {"parts": m}} | rest
 
 
-def test_table3_row_by_hand(tmp_path):
-    runs = [record("b_p_ds", "none", 0, 0.60, 0.40), record("b_p_ds", "none", 1, 0.64, 0.44),
-            record("b_p_ds_sa2", "l1", 0, 0.70, 0.45), record("b_p_ds_sa2", "l1", 1, 0.70, 0.47),
-            record("b_p_ds_sa2", "softmax", 1, 0.50, 0.35), record("b_p_ds_sa2", "softmax", 2, 0.90, 0.95)]
-    for i, r in enumerate(runs):
-        (tmp_path / str(i)).mkdir()
-        (tmp_path / str(i) / "record.json").write_text(json.dumps(r))
-    cells = aggregate(table(read_records(tmp_path)))
-    base = cells[cells.variant == "b_p_ds"].iloc[0]
-    assert base.rank1 == pytest.approx(62) and base.rank1_sd == pytest.approx(8**0.5) and base.seeds == 2
-    row = table3_row(table(read_records(tmp_path)), "market1501").set_index("form of SA")
-    # l1: 70 - 60 and 70 - 64, seed by seed; softmax: only seed 1 has a partner without SA
-    assert row.loc["l1", "Δ rank-1"] == pytest.approx(8) and row.loc["l1", "Δ rank-1 sd"] == pytest.approx(8**0.5)
-    assert row.loc["softmax", "Δ mAP"] == pytest.approx(-9) and row.loc["softmax", "mAP without"] == pytest.approx(44)
-    assert row.loc["l1", "Δ rank-1, paper"] == pytest.approx(0.8) and row.loc["l1", "Δ mAP, paper"] == pytest.approx(2.1)
-    assert row.seeds.to_dict() == {"l1": 2, "softmax": 1}
-    twice = table([*runs, runs[2]])
-    with pytest.raises(InputError, match="several runs of b_p_ds_sa2 with form l1 have one seed"):
-        table3_row(twice, "market1501")
-    other = record("b_p_ds_sa2", "sigmoid", 0, 0.5, 0.5) | {"identity": {"fingerprint": "g"}}
-    with pytest.raises(InputError, match="form sigmoid and those without SA were trained on other data"):
-        table3_row(table([*runs, other]), "market1501")
-    with pytest.raises(InputError, match="found 0 runs of b_p_ds"):
-        table3_row(table(read_records(tmp_path)).query("variant != 'b_p_ds'"), "market1501")
-    (tmp_path / "0" / "progress.json").write_text("{}")  # beside a record: not one
-    assert len(read_records(tmp_path / "0")) == 1
-    into = tmp_path / "published"
-    names = [p.name for p in publish(tmp_path, into)]
-    assert names[0] == "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0.json" and len(set(names)) == 6
-    assert len(read_records(into)) == 6
-    runs[0]["identity"] = {"fingerprint": "other data"}
-    (tmp_path / "0" / "record.json").write_text(json.dumps(runs[0]))
-    with pytest.raises(InputError, match="holds another run of this name"):
-        publish(tmp_path, into)
+def test_aggregate_by_hand():
+    cells = aggregate(table([record("b_p_ds", "none", 0, [1, 2], [0.5, 0.3]), record("b_p_ds", "none", 1, [1, 1], [0.6, 0.4])]))
+    assert len(cells) == 1 and cells.rank1[0] == pytest.approx(75) and cells.rank1_sd[0] == pytest.approx(1250**0.5)
+    assert cells.mAP[0] == pytest.approx(45) and cells.seeds[0] == 2
+
+
+def test_effects_by_hand():
+    """Two seeds with a partner, one without; a query without a match counts nowhere."""
+    runs = [record("b_p_ds", "none", 0, [1, 2, 0, 1], [0.5, 0.3, None, 0.4]),
+            record("b_p_ds", "none", 1, [2, 2, 0, 1], [0.2, 0.2, None, 0.5]),
+            record("b_p_ds_sa2", "l1", 0, [1, 1, 0, 1], [0.6, 0.5, None, 0.4]),
+            record("b_p_ds_sa2", "l1", 1, [1, 1, 0, 2], [0.5, 0.5, None, 0.2]),
+            record("b_p_ds_sa2", "l1", 7, [1, 1, 0, 1], [0.9, 0.9, None, 0.9]),
+            record("b_ds_sa2", "l1", 0, [1, 1, 0, 1], [0.9, 0.9, None, 0.9])]
+    e = effects(runs).set_index("metric")
+    assert len(e) == 2 and (e.variant == "b_p_ds_sa2").all() and (e.seeds == 2).all()
+    assert e.loc["mAP", "deltas"] == pytest.approx([10, 10]) and e.loc["mAP", "sd"] == pytest.approx(0)
+    assert e.loc["rank-1", "deltas"] == pytest.approx([100 / 3, 100 / 3]) and e.loc["mAP", "without"] == pytest.approx(35)
+    assert e.loc["rank-1", "paper"] == pytest.approx(0.8) and e.loc["mAP", "paper"] == pytest.approx(2.1)  # Table 3: with erasing
+    for r in runs:
+        r["config"]["erasing"] = False
+    e2 = effects(runs).set_index("metric")
+    assert (e2.table == "table2").all() and e2.loc["mAP", "paper"] == pytest.approx(78.2 - 77.0)
+    # the interval is bootstrap's, over the three queries with a match
+    d = np.array([[0.1, 0.2, 0.0], [0.3, 0.3, -0.3]])
+    low, high = np.quantile(100 * bootstrap(d, np.array([1, 1, 3])), [0.025, 0.975])
+    assert (e.loc["mAP", "low"], e.loc["mAP", "high"]) == pytest.approx((low, high))
+    with pytest.raises(InputError, match="two records of market1501, b_p_ds, form none, seed 0 with the same settings; keep one"):
+        effects([*runs, runs[0]])
+    runs[1]["identity"] = {"fingerprint": "other data"}
+    assert (effects(runs).seeds == 1).all()  # runs on other data are no partners
+    del runs[0]["metrics"]["parts"]["first_match"]
+    alone = effects(runs).set_index("metric")
+    assert np.isnan(alone.loc["rank-1", "low"]) and np.isfinite(alone.loc["mAP", "low"])  # an old record: mAP only
+
+
+def test_bootstrap_against_slow_draws():
+    """Seeds, then identities with all their queries; the seeds' deviations stretched."""
+    rng = np.random.default_rng(1)
+    ids = np.repeat(np.arange(12), rng.integers(1, 6, 12))
+    d = rng.normal(0, 1, (3, len(ids))) + rng.normal(0, 2, 12)[ids] + np.array([[-1], [0], [2.0]])
+    stretched, draws = d.mean(0) + (d - d.mean(0)) * np.sqrt(3 / 2), []
+    for _ in range(4000):
+        queries = np.concatenate([np.flatnonzero(ids == i) for i in rng.integers(12, size=12)])
+        draws.append(stretched[rng.integers(3, size=3)][:, queries].mean())
+    fast = bootstrap(d, ids)
+    assert fast.std() == pytest.approx(np.std(draws), rel=0.06) and fast.mean() == pytest.approx(np.mean(draws), abs=0.1)
+    np.testing.assert_allclose(np.quantile(fast, [0.1, 0.9]), np.quantile(draws, [0.1, 0.9]), atol=0.2)
+    assert bootstrap(np.full((3, 5), 0.25), np.arange(5)) == pytest.approx(0.25)           # nothing varies
+    one_person = bootstrap(np.array([[0.0, 1.0]]), np.array([4, 4]))
+    assert one_person == pytest.approx(0.5)                                                # queries of one person stay together
+
+
+def test_interval_holds_its_level_and_shows_a_true_difference():
+    """Simulated studies with five seeds: 95 % intervals hold a true zero in nine of ten and more, and exclude a large difference."""
+    ids, inside = np.repeat(np.arange(60), 4), 0
+    for study in range(150):
+        rng = np.random.default_rng(study)
+        d = rng.normal(0, 1, (5, 1)) + rng.normal(0, 3, 60)[ids] + rng.normal(0, 5, (5, 240))
+        low, high = np.quantile(bootstrap(d, ids, 500, study), [0.025, 0.975])
+        inside += low <= 0 <= high
+        assert np.quantile(bootstrap(d + 8, ids, 500, study), 0.025) > 0
+    assert 0.88 * 150 <= inside < 150
+
+
+@pytest.mark.parametrize(("p", "corrected"), [([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]), ([0.5, 0.6], [1.0, 1.0]),
+                                              ([0.02, np.nan, 0.02], [0.04, np.nan, 0.04]), ([], [])])
+def test_holm_by_hand(p, corrected):
+    np.testing.assert_allclose(holm(p), corrected)
 
 
 def test_broken_records(tmp_path, command):
@@ -60,7 +99,7 @@ def test_broken_records(tmp_path, command):
         read_records(tmp_path)
     path = tmp_path / "record.json"
     path.write_text("{")
-    assert_one_sentence(command("-m", "reidsa_utils.results", "publish", tmp_path), "not valid JSON")
+    assert_one_sentence(command("batch.py", "publish", tmp_path), "not valid JSON")
     path.write_text("{}")
     with pytest.raises(InputError, match="no complete run record: config, source"):
         read_records(tmp_path)

@@ -14,10 +14,10 @@ import pytest
 import torch
 from conftest import ROOT, assert_one_sentence
 
+from batch import publish
 from reidsa_utils import InputError
 from reidsa_utils.attention import FORMS
 from reidsa_utils.model import ReIDNet, loss_weights
-from reidsa_utils.results import publish
 from reidsa_utils.training import (
     Config,
     augment,
@@ -28,7 +28,9 @@ from reidsa_utils.training import (
     look_inside,
     main,
     notebook_parameters,
+    open_benchmark,
     run_folder,
+    run_settings,
     to_input,
     train,
     write_atomic,
@@ -95,7 +97,7 @@ def test_looking_inside_changes_nothing():
 
 def test_published_weights_load_again(unbroken, small_benchmark, tmp_path):
     run_dir, record = unbroken
-    json_path, path = publish(run_dir, tmp_path / "results", weights=True)
+    json_path, path = publish([run_dir], tmp_path / "results", weights=True)
     model, found = load_weights(json_path.stem, tmp_path / "results")
     assert found == record and not model.training and path.stat().st_size < 10e6
     exact = ReIDNet(12, record["config"]["variant"], record["config"]["form"], backbone="thin")
@@ -112,7 +114,7 @@ def test_published_weights_load_again(unbroken, small_benchmark, tmp_path):
         load_weights("nobody", tmp_path / "results")
     shutil.copy(run_dir / "record.json", tmp_path)
     with pytest.raises(InputError, match="checkpoint.pt is not a readable checkpoint"):
-        publish(tmp_path, tmp_path / "other", weights=True)
+        publish([tmp_path], tmp_path / "other", weights=True)
 
 
 def test_a_finished_run_is_read_not_repeated(unbroken, small_benchmark):
@@ -145,6 +147,32 @@ def test_killed_run_resumes_exactly(unbroken, small_benchmark, tmp_path, kill_at
     assert record["metrics"] == expected["metrics"] and record["history"] == expected["history"]
     a, b = (torch.load(d / "checkpoint.pt", weights_only=True)["model"] for d in (run_dir, tmp_path))
     assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_two_processes_with_one_run(unbroken, small_benchmark, tmp_path):
+    """As after the kill of a batch whose runs live on: the second waits for the first, and there is one training."""
+    command = [sys.executable, "-m", "reidsa_utils.training", *pairs(small(small_benchmark, tmp_path))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    (out_a, err_a), (out_b, err_b) = (process.communicate(timeout=240) for process in both)
+    assert [process.returncode for process in both] == [0, 0] and out_a == out_b and "rank-1" in out_a
+    assert (err_a + err_b).count("another process works on") == 1
+    assert sum("training: 100%" in err for err in (err_a, err_b)) == 1  # the other read the record
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert record["metrics"] == unbroken[1]["metrics"] and record["history"] == unbroken[1]["history"]
+
+
+def test_knobs_of_the_renderer(tmp_path, monkeypatch):
+    """A turned knob gives other data under another name; unset, it is not part of a run's identity."""
+    monkeypatch.setattr("reidsa_utils.training.ROOT", tmp_path)
+    plain, wet = (configure({"profile": "smoke", "scale": 0.0055} | knob) for knob in ({}, {"occlusion": 1.0}))
+    assert "occlusion" not in run_settings(plain) and run_settings(wet)["occlusion"] == 1.0 and run_folder(plain) != run_folder(wet)
+    a, b = (open_benchmark(config, progress=False) for config in (plain, wet))
+    assert a.fingerprint() != b.fingerprint() and a.folder != b.folder and len(a.train) == len(b.train)
+    for bad, words in (({"occlusion": 1.5}, "occlusion is 1.5; expected between 0 and 1"),
+                       ({"view_overlap": 0.5, "data": "real"}, "view_overlap can be turned where the benchmark is rendered; data is real")):
+        with pytest.raises(InputError, match=words):
+            configure(bad)
 
 
 def test_load_run_gives_the_trained_model(small_benchmark, tmp_path):

@@ -1,0 +1,356 @@
+"""The batch behind Tables 1 to 3: which runs, checked before the first one starts; how far it is; publishing its records.
+
+The Snakefile runs it. Without Snakemake:
+
+    python batch.py plan table3 profile=laptop seeds=3      what would run, and for how long
+    python batch.py status table3 profile=laptop seeds=3    how far it is, from another terminal
+    python batch.py publish runs/MY_FOLDER                  copy finished records into results/
+"""
+
+import argparse
+import json
+import os
+import re
+import shlex
+import sys
+import threading
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import median
+
+from safetensors.torch import save
+
+from reidsa_utils import InputError, cores, known, results, run_command
+from reidsa_utils.attention import FORMS
+from reidsa_utils.benchmarks import LAYOUTS, PUBLISHED, find_folder
+from reidsa_utils.model import VARIANTS
+from reidsa_utils.results import read_record, read_records, record_paths
+from reidsa_utils.training import Config, configure, read_checkpoint, run_folder, write_atomic
+from reproduce import fail, minutes, state
+
+ROOT = Path(__file__).resolve().parent
+TARGETS = ("tables", "table1", "table2", "table3", "curves")
+OWN = ("seeds", "forms", "benchmarks", "gpus")                         # settings beside the parameters of a run
+CELL = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "occlusion", "view_overlap")  # fixed by the tables
+CURVES = {"occlusion": (0.0, None, 0.6), "view_overlap": (0.0, None, 0.6)}  # levels of the renderer's knobs; None: as frozen
+
+
+@dataclass(frozen=True)
+class Batch:
+    """runs: name -> papermill parameters of 05_train, each run once. targets: name -> names of its runs."""
+
+    runs: dict
+    targets: dict
+    title: str     # of the folder that the tables go to
+    threads: int   # of one run
+    gpus: int      # cards of this machine to choose from; 0: do not choose
+
+
+def _list(value, kind: str, names) -> list:
+    values = [v.strip() for v in value.split(",")] if isinstance(value, str) else list(value)
+    return [known(kind, v, names) for v in dict.fromkeys(values)]
+
+
+def make_batch(settings: dict, targets=("tables",)) -> Batch:
+    """The runs behind `targets`, for the settings that Snakemake's `--config` gives.
+
+    Own settings: seeds (how many, from 0), forms (of the cells with SA), benchmarks (of Tables 1 and 3), gpus; the others are
+    parameters of every run (profile, data, recipe, epochs, ...). Raises InputError for unknown targets, settings and values,
+    for what the tables fix themselves, and where a real benchmark is missing. No targets: all, unchecked (a cluster's job).
+    """
+    for key in settings:
+        if key in CELL:
+            raise InputError(f"{key} is fixed by the cells of the tables; for one run of your own: python -m reidsa_utils.training")
+        known("setting", key, [*OWN, *(f.name for f in fields(Config) if f.name not in CELL)])
+    numbers = {}
+    for key, low, default in (("seeds", 1, 3), ("gpus", 0, 0)):
+        try:
+            numbers[key] = int(str(settings.get(key, default)))
+            assert numbers[key] >= low
+        except (ValueError, AssertionError):
+            raise InputError(f"{key} is {settings[key]!r}; expected a whole number from {low} on") from None
+    forms = _list(settings.get("forms", "softmax"), "form of SA", [f for f in FORMS if f != "none"])
+    benchmarks = _list(settings.get("benchmarks", list(LAYOUTS)), "benchmark", LAYOUTS)
+    common = {"profile": "laptop", "threads": 1} | {k: v for k, v in settings.items() if k not in OWN}
+    common.setdefault("data", configure(common).data)
+
+    def cell(variant, benchmark="market1501", **rest):
+        for form in forms if {"sa1", "sa2"} & set(VARIANTS[variant]) else ["none"]:
+            for seed in range(numbers["seeds"]):
+                yield common | {"benchmark": benchmark, "variant": variant, "form": form, "seed": seed} | rest
+
+    pair = ("b_p_ds", "b_p_ds_sa2")
+    knobs = [{knob: level} if level is not None else {} for knob, levels in CURVES.items() for level in levels]
+    wanted = {"table1": [p for name in benchmarks for p in cell(pair[1], name, erasing=True)],
+              "table2": [p for v in VARIANTS for p in cell(v, erasing=False)],
+              "table3": [p for name in benchmarks for v in pair for p in cell(v, name, erasing=True)],
+              "curves": [p for k in knobs for v in pair for p in cell(v, erasing=True, **k)]}
+    wanted["tables"] = wanted["table3"] + wanted["table2"]  # and so Table 1
+    runs, names = {}, {}
+    for target in targets or TARGETS:
+        for p in wanted[known("target", target, TARGETS)]:
+            name = run_folder(configure(p)).name
+            runs[name] = p
+            names.setdefault(target, {})[name] = None
+    if common["data"] != "embedded" and targets:
+        find_data(common["data"], {p["benchmark"] for p in runs.values()})
+    one = configure(next(iter(runs.values())))
+    return Batch(runs, {t: list(n) for t, n in names.items()}, f"{Path(common['data']).name}-{one.profile}",
+                 one.threads or cores(), numbers["gpus"])
+
+
+def find_data(data: str, benchmarks) -> None:
+    """Raises InputError that names every real benchmark which is not there."""
+    root, missing = os.environ.get("REIDSA_DATA") if data == "real" else data, []
+    if not root:
+        raise InputError("data=real needs the environment variable REIDSA_DATA: set it to the folder that holds the benchmarks, "
+                         "or use data=embedded")
+    for name in sorted(benchmarks):
+        try:
+            find_folder(name, root if Path(root).is_dir() else ROOT / root)
+        except InputError as error:
+            missing.append(str(error))
+    if missing:
+        raise InputError(f"{'; '.join(missing)}. Nothing was started; Tables 1 and 3 can be narrowed down: benchmarks=market1501")
+
+
+def finished(name: str, folder: Path = ROOT / "runs") -> bool:
+    return (folder / name / "record.json").exists()
+
+
+def work(config: Config) -> float:
+    """Images that a run trains on, over its epochs."""
+    return LAYOUTS[config.benchmark].counts["train"]["images"] * (config.scale if config.data == "embedded" else 1) * config.epochs
+
+
+def seconds_per_image(config: Config) -> float | None:
+    """Median time of a trained image in the recorded runs of this size; None where there is no such record."""
+    rates = []
+    for path in [*(ROOT / "results").glob("*.json"), *(ROOT / "runs").glob("*/record.json")]:
+        try:
+            record = read_record(path)
+        except (InputError, OSError):
+            continue
+        c = record["config"]
+        if all(c[k] == getattr(config, k) for k in ("backbone", "height", "width", "threads")):
+            rates.append(record["seconds"]["training"] / c["epochs"] / record["counts"]["train"]["images"])
+    return median(rates) if rates else None
+
+
+def plan(batch: Batch, jobs: int, folder: Path) -> str:
+    """What there is and what would run, in one sentence, with the time that it takes with `jobs` runs at a time."""
+    waiting = [configure(batch.runs[name]) for name in batch.runs if not finished(name, folder)]
+    text = f"{len(batch.runs)} runs: {len(batch.runs) - len(waiting)} finished before, {len(waiting)} to run"
+    if not waiting:
+        return text
+    rate = seconds_per_image(waiting[0])
+    if rate is None:
+        return f"{text}; how long that takes is not known: no finished run of this size"
+    jobs = min(jobs, len(waiting))
+    seconds = 1.1 * rate * sum(work(c) for c in waiting) / jobs  # a tenth more: start, evaluation, re-ranking
+    return f"{text}, about {hours(seconds)} with {jobs} at a time on a machine like that of the recorded runs"
+
+
+def hours(seconds: float) -> str:
+    return f"{seconds / 3600:.1f} h" if seconds > 5400 else minutes(seconds)
+
+
+def status(batch: Batch, folder: Path, since: float) -> dict:
+    """Names of runs that are done, running, failed (after `since`) and waiting; the share of all images that is trained."""
+    out, total, trained = {"done": [], "running": [], "failed": [], "waiting": []}, 0.0, 0.0
+    for name, parameters in batch.runs.items():
+        progress, share, where = folder / name / "progress.json", 0.0, "waiting"
+        if finished(name, folder):
+            where, share = "done", 1.0
+        else:
+            done, images, _ = state(folder / name)
+            share = done / images if images else 0.0
+            if why_failed(folder / name, since):
+                where = "failed"
+            elif progress.exists() and time.time() - progress.stat().st_mtime < 120:
+                where = "running"
+        out[where].append(name)
+        size = work(configure(parameters))
+        total, trained = total + size, trained + share * size
+    return out | {"share": trained / total}
+
+
+def line(now: dict, before: dict, seconds: float, folder: Path) -> str:
+    """The status line: `before` is the status `seconds` ago."""
+    gained = now["share"] - before["share"]
+    left = f", about {hours((1 - now['share']) / gained * seconds)} left" if gained > 0.002 else ""
+    running = "; ".join(f"{name.rsplit('-', 1)[0]}: {state(folder / name)[2]}" for name in now["running"])
+    return (f"[{time.strftime('%H:%M')}] {len(now['done'])} done, {len(now['running'])} running, {len(now['waiting'])} waiting, "
+            f"{len(now['failed'])} failed{left}" + (f"   {running}" if running else ""))
+
+
+def watch(batch: Batch, folder: Path, every: float = 60.0) -> None:
+    """Print the status line now and then until this process ends; each failure once, when it happens."""
+    started, told = time.time(), set()
+    before = status(batch, folder, started)
+
+    def loop():
+        while True:
+            time.sleep(min(every, 5 + (time.time() - started) / 4))
+            now = status(batch, folder, started)
+            for name in set(now["failed"]) - told:
+                told.add(name)
+                fail(folder / name / "05_train.ipynb", folder / name / "papermill.log")
+            print(line(now, before, time.time() - started, folder), file=sys.stderr, flush=True)
+
+    threading.Thread(target=loop, daemon=True).start()
+
+
+def arguments(parameters: dict, run: Path) -> str:
+    """The parameters of a run as papermill's options."""
+    return shlex.join(word for name, value in (parameters | {"run_dir": run.resolve()}).items() for word in ("-p", name, str(value)))
+
+
+def tell(batch: Batch, folder: Path) -> None:
+    """The end of a batch: what failed and where to read it, or where the tables are."""
+    now = status(batch, folder, 0.0)
+    for name in now["failed"]:
+        fail(folder / name / "05_train.ipynb", folder / name / "papermill.log")
+    left = len(batch.runs) - len(now["done"])
+    if left:
+        print(f"{left} of {len(batch.runs)} runs are missing; the same command runs only these", file=sys.stderr)
+    for target in batch.targets:
+        place = folder / "tables" / batch.title / target
+        if (place / "tables.md").exists():
+            print(f"{target}: {place / 'tables.md'}, the notebook and the figures beside it", file=sys.stderr)
+        elif not left:
+            fail(place / "06_tables.ipynb", place / "papermill.log")
+
+
+def why_failed(run: Path, since: float = 0.0) -> bool:
+    """Whether the executed notebook of a run, written after `since`, ends in an error."""
+    path = run / "05_train.ipynb"
+    try:
+        return path.stat().st_mtime >= since and bool(json.loads(path.read_text())["metadata"]["papermill"].get("exception"))
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
+    """Copy the records under folders of runs into results/, named after their runs. Returns the new paths.
+
+    weights: also the networks' weights, in half precision, into results/weights; that needs torch and the checkpoints.
+    """
+    for folder in folders:
+        read_records(folder)  # all of them sound, before the first is copied
+    out = []
+    for path in sorted(path for folder in folders for path in record_paths(Path(folder))):
+        record = read_record(path)
+        c = record["config"]
+        name = "-".join([c["benchmark"], record["source"], c["profile"], c["variant"], c["form"], c["recipe"],
+                         "erasing" if c["erasing"] else "plain", *(f"{k}{c[k]:g}" for k in CURVES if c.get(k) is not None),
+                         f"e{c['epochs']}", f"s{c['seed']}"])
+        target = Path(into) / f"{name}.json"
+        if target.exists() and read_record(target)["identity"] != record["identity"]:
+            raise InputError(f"{target} holds another run of this name (other data or settings); delete or rename it first")
+        short = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", path.read_text())  # a list on one line
+        write_atomic(target, short.encode())
+        out.append(target)
+        if weights:
+            state = read_checkpoint(path.with_name("checkpoint.pt"))["model"]
+            out.append(Path(into) / "weights" / f"{name}.safetensors")
+            write_atomic(out[-1], save({k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}))
+    return out
+
+
+def readme(records: list) -> str:
+    """The README's tables of results: a row for each cell of Tables 3 and 2 at `laptop`, and for each cell on real data."""
+    cells, effects = results.aggregate(results.table(records)), results.effects(records)
+    cells, effects = (frame[frame.occlusion.isna() & frame.view_overlap.isna()] for frame in (cells, effects))
+    keys = ["source", "profile", "table", "benchmark", "variant", "form", "vector", "metric"]
+    change = {tuple(getattr(e, k) for k in keys): e for e in effects.itertuples()}
+    ours, lines = cells[(cells.source == "rendered") & (cells.profile == "laptop")], []
+    for table, vector, benchmarks in (("table3", "parts", list(LAYOUTS)), ("table2", "global", ["market1501"])):
+        erasing = table == "table3"
+        lines += ["", f"**Table {table[-1]}** (rendered, `laptop`, vector `{vector}`, {'with' if erasing else 'without'} erasing)", ""]
+        lines += _heading("benchmark | variant | SA as | seeds | rank-1 | mAP | Δ rank-1 | Δ mAP | paper's Δ | command of a run")
+        rows = ours[(ours.erasing == erasing) & (ours.vector == vector)]
+        rows = rows[rows.benchmark.isin(benchmarks)].sort_values("variant", key=lambda v: v.map(list(VARIANTS).index), kind="stable")
+        for r in rows.sort_values("benchmark", key=lambda v: v.map(benchmarks.index), kind="stable").itertuples():
+            at = ("rendered", "laptop", table, r.benchmark, r.variant, r.form, vector)
+            deltas = [change.get((*at, metric)) for metric in ("rank-1", "mAP")]
+            paper = ", ".join(f"{e.paper:+.1f}" for e in deltas if e)
+            run = {"profile": "laptop", "benchmark": r.benchmark, "variant": r.variant, "form": r.form, "erasing": erasing, "threads": 1}
+            command = " ".join(["python -m reidsa_utils.training", *(f"--set {k}={v}" for k, v in run.items()), "--set seed=0"])
+            lines.append(_row(LAYOUTS[r.benchmark].title, r.variant, r.form, r.seeds, _spread(r.rank1, r.rank1_sd),
+                              _spread(r.mAP, r.mAP_sd), *map(_delta, deltas), paper, f"`{command}`"))
+    lines += ["", "**Real data**, vector `parts`: the level, and the gap to the paper's Table 3 or 2", ""]
+    lines += _heading("benchmark | profile | variant | SA as | erasing | epochs | seeds | rank-1 | mAP | gap rank-1, mAP")
+    for r in cells[(cells.source == "real") & (cells.vector == "parts")].itertuples():
+        theirs = (PUBLISHED["table3"][r.benchmark] if r.erasing else PUBLISHED["table2"]).get(r.variant)
+        gap = f"{r.rank1 - theirs[0]:+.1f}, {r.mAP - theirs[1]:+.1f}" if theirs else ""
+        lines.append(_row(LAYOUTS[r.benchmark].title, r.profile, r.variant, r.form, "yes" if r.erasing else "no", r.epochs, r.seeds,
+                          _spread(r.rank1, r.rank1_sd), _spread(r.mAP, r.mAP_sd), gap))
+    return "\n".join(lines) + "\n\n"
+
+
+def _row(*values) -> str:
+    return "| " + " | ".join(map(str, values)) + " |"
+
+
+def _heading(text: str) -> list:
+    return [f"| {text} |", "|" + "---|" * (text.count("|") + 1)]
+
+
+def _spread(mean: float, sd: float) -> str:
+    return f"{mean:.1f} ± {sd:.1f}" if sd == sd else f"{mean:.1f}"
+
+
+def _delta(e) -> str:
+    if e is None:
+        return ""
+    interval = f" ({e.low:+.1f} to {e.high:+.1f})" if e.seeds > 1 and e.low == e.low else ""
+    return f"{e.Δ:+.1f}{f' ± {e.sd:.1f}' if e.seeds > 1 else ''}{interval}"
+
+
+def write_readme(path: Path = ROOT / "README.md") -> None:
+    """Put the tables made from results/ between the two marks of the README."""
+    before, mark, rest = path.read_text().partition("<!-- made by `python batch.py readme` -->\n")
+    _, end, after = rest.partition("<!-- end -->")
+    if not (mark and end):
+        raise InputError(f"{path} has lost the marks between which the tables of results stand; restore them")
+    write_atomic(path, (before + mark + readme(read_records(ROOT / "results")) + end + after).encode())
+
+
+def main(argv=None) -> int:
+    parser = argparse.ArgumentParser(prog="python batch.py", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, text in (("plan", "what would run, and for how long"), ("status", "how far the batch is")):
+        sub = commands.add_parser(name, help=text)
+        sub.add_argument("words", nargs="*", metavar="TARGET or KEY=VALUE", help=f"targets: {', '.join(TARGETS)}; else settings")
+        sub.add_argument("--jobs", type=int, default=cores(), help="runs at a time")
+        sub.add_argument("--runs", type=Path, default=ROOT / "runs", help="where the runs lie")
+    sub = commands.add_parser("publish", help="copy the records of finished runs into results/")
+    sub.add_argument("folders", nargs="+", type=Path)
+    sub.add_argument("--into", type=Path, default=ROOT / "results")
+    sub.add_argument("--weights", action="store_true", help="the trained networks too, 9 MB each, into results/weights")
+    commands.add_parser("readme", help="write the README's tables of results anew from results/")
+    arguments = parser.parse_args(argv)
+
+    def do():
+        if arguments.command == "readme":
+            return write_readme()
+        if arguments.command == "publish":
+            print(*(f"published {p}" for p in publish(arguments.folders, arguments.into, arguments.weights)), sep="\n")
+            return
+        settings = dict(word.split("=", 1) for word in arguments.words if "=" in word)
+        batch = make_batch(settings, [word for word in arguments.words if "=" not in word] or ["tables"])
+        if arguments.command == "plan":
+            for name in batch.runs:
+                print("finished" if finished(name, arguments.runs) else "to run  ", name)
+            print(plan(batch, arguments.jobs, arguments.runs))
+        else:
+            now = status(batch, arguments.runs, 0.0)
+            print(line(now, now, 0.0, arguments.runs))
+
+    return run_command(do)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
