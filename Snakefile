@@ -31,7 +31,8 @@ RUNS = Path("runs").resolve()
 if workflow.is_main_process:
     if {"-n", "--dry-run", "--dryrun"} & set(sys.argv):
         print(*(("finished  " if batch.finished(name, RUNS) else "would run ") + name for name in BATCH.runs), sep="\n")
-    print(batch.plan(BATCH, max(1, (workflow.cores or 1) // BATCH.threads), RUNS), file=sys.stderr)
+    at_a_time = workflow.resource_settings.nodes or max(1, (workflow.resource_settings.cores or 1) // BATCH.threads)
+    print(batch.plan(BATCH, at_a_time, RUNS), file=sys.stderr)
 PAPERMILL = f"{shlex.quote(sys.executable)} -m papermill --cwd {shlex.quote(str(ROOT / 'notebooks'))} -k python3 --no-progress-bar"
 FOLDER = f"runs/tables/{BATCH.title}"
 
