@@ -21,9 +21,9 @@ from statistics import median
 
 from safetensors.torch import save
 
-from reidsa_utils import InputError, cores, known, results, run_command
+from reidsa_utils import InputError, cores, known, run_command
 from reidsa_utils.attention import FORMS
-from reidsa_utils.benchmarks import LAYOUTS, PUBLISHED, find_folder
+from reidsa_utils.benchmarks import LAYOUTS, find_folder
 from reidsa_utils.model import VARIANTS
 from reidsa_utils.results import read_record, read_records, record_paths
 from reidsa_utils.training import Config, configure, read_checkpoint, run_folder, write_atomic
@@ -259,65 +259,6 @@ def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
     return out
 
 
-def readme(records: list) -> str:
-    """The README's tables of results: a row for each cell of Tables 3 and 2 at `laptop`, and for each cell on real data."""
-    cells, effects = results.aggregate(results.table(records)), results.effects(records)
-    cells, effects = (frame[frame.occlusion.isna() & frame.view_overlap.isna()] for frame in (cells, effects))
-    keys = ["source", "profile", "table", "benchmark", "variant", "form", "vector", "metric"]
-    change = {tuple(getattr(e, k) for k in keys): e for e in effects.itertuples()}
-    ours, lines = cells[(cells.source == "rendered") & (cells.profile == "laptop")], []
-    for table, vector, benchmarks in (("table3", "parts", list(LAYOUTS)), ("table2", "global", ["market1501"])):
-        erasing = table == "table3"
-        lines += ["", f"**Table {table[-1]}** (rendered, `laptop`, vector `{vector}`, {'with' if erasing else 'without'} erasing)", ""]
-        lines += _heading("benchmark | variant | SA as | seeds | rank-1 | mAP | Δ rank-1 | Δ mAP | paper's Δ | command of a run")
-        rows = ours[(ours.erasing == erasing) & (ours.vector == vector)]
-        rows = rows[rows.benchmark.isin(benchmarks)].sort_values("variant", key=lambda v: v.map(list(VARIANTS).index), kind="stable")
-        for r in rows.sort_values("benchmark", key=lambda v: v.map(benchmarks.index), kind="stable").itertuples():
-            at = ("rendered", "laptop", table, r.benchmark, r.variant, r.form, vector)
-            deltas = [change.get((*at, metric)) for metric in ("rank-1", "mAP")]
-            paper = ", ".join(f"{e.paper:+.1f}" for e in deltas if e)
-            run = {"profile": "laptop", "benchmark": r.benchmark, "variant": r.variant, "form": r.form, "erasing": erasing, "threads": 1}
-            command = " ".join(["python -m reidsa_utils.training", *(f"--set {k}={v}" for k, v in run.items()), "--set seed=0"])
-            lines.append(_row(LAYOUTS[r.benchmark].title, r.variant, r.form, r.seeds, _spread(r.rank1, r.rank1_sd),
-                              _spread(r.mAP, r.mAP_sd), *map(_delta, deltas), paper, f"`{command}`"))
-    lines += ["", "**Real data**, vector `parts`: the level, and the gap to the paper's Table 3 or 2", ""]
-    lines += _heading("benchmark | profile | variant | SA as | erasing | epochs | seeds | rank-1 | mAP | gap rank-1, mAP")
-    for r in cells[(cells.source == "real") & (cells.vector == "parts")].itertuples():
-        theirs = (PUBLISHED["table3"][r.benchmark] if r.erasing else PUBLISHED["table2"]).get(r.variant)
-        gap = f"{r.rank1 - theirs[0]:+.1f}, {r.mAP - theirs[1]:+.1f}" if theirs else ""
-        lines.append(_row(LAYOUTS[r.benchmark].title, r.profile, r.variant, r.form, "yes" if r.erasing else "no", r.epochs, r.seeds,
-                          _spread(r.rank1, r.rank1_sd), _spread(r.mAP, r.mAP_sd), gap))
-    return "\n".join(lines) + "\n\n"
-
-
-def _row(*values) -> str:
-    return "| " + " | ".join(map(str, values)) + " |"
-
-
-def _heading(text: str) -> list:
-    return [f"| {text} |", "|" + "---|" * (text.count("|") + 1)]
-
-
-def _spread(mean: float, sd: float) -> str:
-    return f"{mean:.1f} ± {sd:.1f}" if sd == sd else f"{mean:.1f}"
-
-
-def _delta(e) -> str:
-    if e is None:
-        return ""
-    interval = f" ({e.low:+.1f} to {e.high:+.1f})" if e.seeds > 1 and e.low == e.low else ""
-    return f"{e.Δ:+.1f}{f' ± {e.sd:.1f}' if e.seeds > 1 else ''}{interval}"
-
-
-def write_readme(path: Path = ROOT / "README.md") -> None:
-    """Put the tables made from results/ between the two marks of the README."""
-    before, mark, rest = path.read_text().partition("<!-- made by `python batch.py readme` -->\n")
-    _, end, after = rest.partition("<!-- end -->")
-    if not (mark and end):
-        raise InputError(f"{path} has lost the marks between which the tables of results stand; restore them")
-    write_atomic(path, (before + mark + readme(read_records(ROOT / "results")) + end + after).encode())
-
-
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python batch.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -335,6 +276,8 @@ def main(argv=None) -> int:
 
     def do():
         if arguments.command == "readme":
+            from report import write_readme  # draws, too: not needed by a batch
+
             return write_readme()
         if arguments.command == "publish":
             print(*(f"published {p}" for p in publish(arguments.folders, arguments.into, arguments.weights)), sep="\n")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from . import InputError
 from .benchmarks import PUBLISHED
@@ -59,21 +60,14 @@ def table(records: list) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def aggregate(runs: pd.DataFrame) -> pd.DataFrame:
-    """Mean, standard deviation and number of seeds of every cell of a table of runs."""
-    keys = ["source", "data", *SHOWN, "erasing", "variant", "form", "vector"]
-    out = runs.groupby(keys, sort=False, dropna=False).agg(rank1=("rank1", "mean"), rank1_sd=("rank1", "std"), mAP=("mAP", "mean"),
-                                             mAP_sd=("mAP", "std"), seeds=("seed", "nunique"))
-    return out.reset_index()
-
-
 def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
     """With SA minus without, everything else equal: one row for each setting, form, retrieval vector and metric, in points.
 
-    Runs of one seed are paired (they share initial weights, order and augmentation). sd is over the seeds; low and high are
-    the 95 % interval of bootstrap(), p its two-sided p for no difference, smallest the difference that would be seen in four
-    of five repetitions. Those are NaN where a record does not tell which queries were right. paper: the paper's difference.
-    Raises InputError for two records of one run.
+    Runs of one seed are paired (they share initial weights, order and augmentation); sd is over the seeds. low to high is the
+    wider of two 95 % intervals: bootstrap() over seeds and identities, and Student's t over the seeds, which knows how few they
+    are; p is the larger of their two-sided p. people: whether identities are in it (a record may not tell which queries were
+    right). smallest: the difference that four of five such studies would find at p < 0.05. One seed: bootstrap alone, no
+    smallest. paper: the paper's difference. Raises InputError for two records of one run.
     """
     ids = {r["identity"]["fingerprint"]: r["query_ids"] for r in records if "query_ids" in r}  # the same data, the same queries
     cells, rows = {}, []
@@ -95,23 +89,29 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
             for k, (metric, mean, queries) in enumerate(METRICS):
                 pairs = [(runs[s][vector], base[s][vector]) for s in seeds]
                 without, deltas = [100 * b[mean] for _, b in pairs], [100 * (a[mean] - b[mean]) for a, b in pairs]
-                row = {"table": "table3" if c["erasing"] else "table2", "source": source, **{key: c.get(key) for key in SHOWN},
-                       "variant": variant, "form": form, "vector": vector, "metric": metric, "seeds": len(seeds),
-                       "without": np.mean(without), "with": np.mean(without) + np.mean(deltas), "Δ": np.mean(deltas),
-                       "deltas": deltas, "sd": np.std(deltas, ddof=1) if len(seeds) > 1 else np.nan}
+                n, delta, sd = len(seeds), np.mean(deltas), np.std(deltas, ddof=1) if len(seeds) > 1 else np.nan
+                row = {"table": "table3" if c["erasing"] else "table2", "source": source, "data": data,
+                       **{key: c.get(key) for key in SHOWN}, "variant": variant, "form": form, "vector": vector, "metric": metric,
+                       "seeds": n, "people": False, "without": np.mean(without), "with": np.mean(without) + delta, "Δ": delta,
+                       "deltas": deltas, "sd": sd}
+                student, error = stats.t(n - 1), sd / np.sqrt(n)  # all NaN for one seed
+                low, high, p = delta - student.ppf(0.975) * error, delta + student.ppf(0.975) * error, np.nan
+                if n > 1:
+                    p = 2 * student.sf(abs(delta) / max(error, 1e-12))
                 if data in ids and all(queries in m for pair in pairs for m in pair):
                     a, b = np.array([[m[queries] for m in pair] for pair in pairs], float).swapaxes(0, 1)  # (seeds, queries)
                     told = ~np.isnan(a[0]) & (a[0] != 0)  # queries with a match
                     a, b = (a, b) if metric == "mAP" else (a == 1, b == 1.0)
                     drawn = 100 * bootstrap(np.subtract(a, b, dtype=float)[:, told], np.array(ids[data])[told], repeats)
-                    row["low"], row["high"] = np.quantile(drawn, (0.025, 0.975))
-                    row["p"] = min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + repeats))
-                    row["smallest"] = (1.96 + 0.84) * drawn.std()  # 5 % two-sided, power 80 %
+                    row["people"], (lower, upper) = True, np.quantile(drawn, (0.025, 0.975))
+                    low, high, error = np.fmin(low, lower), np.fmax(high, upper), np.fmax(error, drawn.std())
+                    p = np.fmax(p, min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + repeats)))
+                row |= {"low": low, "high": high, "p": p, "smallest": (student.ppf(0.975) + student.ppf(0.8)) * error}
                 if {variant, BASE[variant]} <= set(published) and "+" not in vector:
                     row["paper"] = published[variant][k] - published[BASE[variant]][k]
                 rows.append(row)
-    return pd.DataFrame(rows, columns=["table", "source", *SHOWN, "variant", "form", "vector", "metric", "seeds", "without", "with", "Δ",
-                                       "deltas", "sd", "low", "high", "p", "smallest", "paper"])
+    return pd.DataFrame(rows, columns=["table", "source", "data", *SHOWN, "variant", "form", "vector", "metric", "seeds", "people",
+                                       "without", "with", "Δ", "deltas", "sd", "low", "high", "p", "smallest", "paper"])
 
 
 def bootstrap(differences: np.ndarray, ids: np.ndarray, repeats: int = 5000, seed: int = 0) -> np.ndarray:

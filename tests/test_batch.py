@@ -15,6 +15,7 @@ from conftest import ROOT, assert_one_sentence
 from test_results import record
 
 import batch
+import report
 from reidsa_utils import InputError
 from reidsa_utils.benchmarks import LAYOUTS
 from reidsa_utils.model import VARIANTS
@@ -124,8 +125,8 @@ def test_publish(tmp_path):
 
 def test_committed_records_regenerate_the_readme():
     text = (ROOT / "README.md").read_text()
-    shown = text.split("<!-- made by `python batch.py readme` -->\n")[1].split("<!-- end -->")[0]
-    assert shown == batch.readme(read_records(ROOT / "results")) and shown.count("\n| ") > 10
+    shown = text.split(report.MARKS[0])[1].split(report.MARKS[1])[0]
+    assert shown == report.readme(read_records(ROOT / "results")) and shown.count("\n| ") > 10
 
 
 # ---- real batches: three papermill runs of 05_train at smoke size --------------------------------------------------------------

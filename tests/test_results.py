@@ -7,7 +7,8 @@ import pytest
 from conftest import assert_one_sentence
 
 from reidsa_utils import InputError
-from reidsa_utils.results import ROOT, aggregate, bootstrap, effects, holm, read_records, table
+from reidsa_utils.results import ROOT, bootstrap, effects, holm, read_records, table
+from report import aggregate
 
 
 def record(variant, form, seed, first_match, average_precision):
