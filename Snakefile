@@ -17,17 +17,19 @@ sys.path.insert(0, str(ROOT))
 import batch
 from reidsa_utils import InputError
 
-# not yet known to Snakemake while it reads this file; a cluster's job names none of them
-asked = [word for word in sys.argv[1:] if word in batch.TARGETS] or (["tables"] if workflow.is_main_process else [])
+RUNS = Path("runs").resolve()
+# not yet known to Snakemake while it reads this file
+asked = [word for word in sys.argv[1:] if word in batch.TARGETS] or ["tables"]
 try:
     BATCH = batch.make_batch(config, asked)
+    if workflow.is_main_process:
+        batch.check(BATCH, RUNS)
 except InputError as error:
     raise WorkflowError(str(error))
 if BATCH.gpus and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", BATCH.gpus)
 os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "536870912"}  # see Makefile
 
-RUNS = Path("runs").resolve()
 if workflow.is_main_process:
     if {"-n", "--dry-run", "--dryrun"} & set(sys.argv):
         print(*(("finished  " if batch.finished(name, RUNS) else "would run ") + name for name in BATCH.runs), sep="\n")
@@ -46,10 +48,14 @@ for target in batch.TARGETS:
     rule:
         name: target
         localrule: True
-        input: f"{FOLDER}/{target}/tables.md"
+        input: f"{FOLDER}/{target}/tables.md", [f"runs/{name}/record.json" for name in BATCH.targets[target]]
 
 
 onstart:
+    try:
+        LOCK = batch.only_one_batch(RUNS)
+    except InputError as error:
+        raise WorkflowError(str(error))
     batch.watch(BATCH, RUNS)
 
 
@@ -65,15 +71,17 @@ rule train:
     input: ancient(ROOT / "notebooks" / "05_train.ipynb")  # saving it runs nothing again: the numbers come from reidsa_utils
     output: "runs/{run}/record.json"  # all that Snakemake may delete; the checkpoint stays for the next start
     log: notebook="runs/{run}/05_train.ipynb", text="runs/{run}/papermill.log"
-    params: arguments=lambda wildcards: batch.arguments(BATCH.runs[wildcards.run], RUNS / wildcards.run)
+    params: arguments=lambda wildcards: batch.arguments(BATCH.every[wildcards.run], RUNS / wildcards.run)
     threads: BATCH.threads
     resources: gpu=1 if BATCH.gpus else 0
     shell:
-        "if [ -z \"${{SLURM_JOB_ID:-}}${{KUBERNETES_SERVICE_HOST:-}}\" ]; then"  # on one machine: a card of one's own; a cluster gives one by itself
+        "rm -f runs/{wildcards.run}/failed;"
+        " if [ -z \"${{SLURM_JOB_ID:-}}${{KUBERNETES_SERVICE_HOST:-}}\" ]; then"  # one machine: a card of one's own; a cluster gives one
         "  for g in $(seq 0 $(( {BATCH.gpus} - 1 ))); do"
         "    exec 9> runs/.gpu$g.lock; flock --nonblock 9 && export CUDA_VISIBLE_DEVICES=$g && break;"
         "  done; fi;"
         " REIDSA_FIGURES={RUNS:q}/{wildcards.run} {PAPERMILL} {input:q} {log.notebook} {params.arguments} > {log.text} 2>&1"
+        " || {{ touch runs/{wildcards.run}/failed; exit 1; }}"
 
 
 rule report:
@@ -83,7 +91,7 @@ rule report:
     params: folder=lambda wildcards, output: Path(output[0]).parent.resolve()
     localrule: True
     shell:
-        "rm -f {params.folder:q}/*.json;"  # of an earlier call with other settings
-        " {sys.executable:q} {ROOT:q}/batch.py publish $(dirname {input:q}) --into {params.folder:q} > {log.text} 2>&1 &&"
-        " REIDSA_FIGURES={params.folder:q} {PAPERMILL} {ROOT:q}/notebooks/06_tables.ipynb {log.notebook} -p records {params.folder:q}"
-        " >> {log.text} 2>&1"
+        "rm -f {params.folder:q}/*.json {params.folder:q}/failed;"  # of an earlier call with other settings
+        " {{ {sys.executable:q} {ROOT:q}/batch.py publish $(dirname {input}) --into {params.folder:q} &&"
+        " REIDSA_FIGURES={params.folder:q} {PAPERMILL} {ROOT:q}/notebooks/06_tables.ipynb {log.notebook:q} -p records {params.folder:q}; }}"
+        " > {log.text:q} 2>&1 || {{ touch {params.folder:q}/failed; exit 1; }}"

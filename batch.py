@@ -8,7 +8,7 @@ The Snakefile runs it. Without Snakemake:
 """
 
 import argparse
-import json
+import contextlib
 import os
 import re
 import shlex
@@ -19,6 +19,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from statistics import median
 
+from filelock import FileLock, Timeout
 from safetensors.torch import save
 
 from reidsa_utils import InputError, cores, known, run_command
@@ -26,54 +27,59 @@ from reidsa_utils.attention import FORMS
 from reidsa_utils.benchmarks import LAYOUTS, find_folder
 from reidsa_utils.model import VARIANTS
 from reidsa_utils.results import read_record, read_records, record_paths
-from reidsa_utils.training import Config, configure, read_checkpoint, run_folder, write_atomic
-from reproduce import fail, minutes, state
+from reidsa_utils.training import Config, configure, open_benchmark, read_checkpoint, run_folder, run_settings, write_atomic
+from reproduce import START_UP, fail, minutes, state
 
 ROOT = Path(__file__).resolve().parent
 TARGETS = ("tables", "table1", "table2", "table3", "curves")
 OWN = ("seeds", "forms", "benchmarks", "gpus")                         # settings beside the parameters of a run
-CELL = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "occlusion", "view_overlap")  # fixed by the tables
+CELL = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "occlusion", "view_overlap", "rerank")  # fixed by the tables
 CURVES = {"occlusion": (0.0, None, 0.6), "view_overlap": (0.0, None, 0.6)}  # levels of the renderer's knobs; None: as frozen
 
 
 @dataclass(frozen=True)
 class Batch:
-    """runs: name -> papermill parameters of 05_train, each run once. targets: name -> names of its runs."""
+    """The runs of a batch, each once: name -> papermill parameters of 05_train."""
 
-    runs: dict
-    targets: dict
+    runs: dict     # those asked for
+    every: dict    # of all targets
+    asked: list    # targets
+    targets: dict  # all targets -> names of their runs
     title: str     # of the folder that the tables go to
     threads: int   # of one run
     gpus: int      # cards of this machine to choose from; 0: do not choose
 
 
-def _list(value, kind: str, names) -> list:
-    values = [v.strip() for v in value.split(",")] if isinstance(value, str) else list(value)
-    return [known(kind, v, names) for v in dict.fromkeys(values)]
-
-
-def make_batch(settings: dict, targets=("tables",)) -> Batch:
-    """The runs behind `targets`, for the settings that Snakemake's `--config` gives.
+def make_batch(settings: dict, asked=("tables",)) -> Batch:
+    """The runs behind the targets `asked`, for the settings that Snakemake's `--config` gives.
 
     Own settings: seeds (how many, from 0), forms (of the cells with SA), benchmarks (of Tables 1 and 3), gpus; the others are
-    parameters of every run (profile, data, recipe, epochs, ...). Raises InputError for unknown targets, settings and values,
-    for what the tables fix themselves, and where a real benchmark is missing. No targets: all, unchecked (a cluster's job).
+    parameters of every run (profile, data, recipe, epochs, ...). Raises InputError for unknown targets, settings and values
+    and for what the tables fix themselves.
     """
-    for key in settings:
+    settings = {key: None if value is None else str(value) for key, value in settings.items()}  # YAML makes numbers of some
+    for key, value in settings.items():
         if key in CELL:
             raise InputError(f"{key} is fixed by the cells of the tables; for one run of your own: python -m reidsa_utils.training")
         known("setting", key, [*OWN, *(f.name for f in fields(Config) if f.name not in CELL)])
+        if not value:
+            raise InputError(f"{key} has no value; expected {key}=VALUE, or leave it out")
     numbers = {}
-    for key, low, default in (("seeds", 1, 3), ("gpus", 0, 0)):
+    for key, low, high, default in (("seeds", 1, 1000, 3), ("gpus", 0, 1000, 0)):
         try:
-            numbers[key] = int(str(settings.get(key, default)))
-            assert numbers[key] >= low
+            numbers[key] = int(settings.get(key, default))
+            assert low <= numbers[key] <= high
         except (ValueError, AssertionError):
-            raise InputError(f"{key} is {settings[key]!r}; expected a whole number from {low} on") from None
+            raise InputError(f"{key} is {settings[key]}; expected a whole number from {low} to {high}") from None
     forms = _list(settings.get("forms", "softmax"), "form of SA", [f for f in FORMS if f != "none"])
-    benchmarks = _list(settings.get("benchmarks", list(LAYOUTS)), "benchmark", LAYOUTS)
+    benchmarks = _list(settings.get("benchmarks", ",".join(LAYOUTS)), "benchmark", LAYOUTS)
     common = {"profile": "laptop", "threads": 1} | {k: v for k, v in settings.items() if k not in OWN}
-    common.setdefault("data", configure(common).data)
+    config = configure(common)
+    common["data"] = data = config.data
+    if data not in ("embedded", "real"):  # one name for one folder, also where a notebook's kernel runs
+        common["data"] = str((Path(data) if Path(data).is_dir() else ROOT / data).resolve())
+    if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
+        raise InputError(f"weights is {config.weights}, and there is no such file; expected none, imagenet or a state_dict")
 
     def cell(variant, benchmark="market1501", **rest):
         for form in forms if {"sa1", "sa2"} & set(VARIANTS[variant]) else ["none"]:
@@ -85,19 +91,44 @@ def make_batch(settings: dict, targets=("tables",)) -> Batch:
     wanted = {"table1": [p for name in benchmarks for p in cell(pair[1], name, erasing=True)],
               "table2": [p for v in VARIANTS for p in cell(v, erasing=False)],
               "table3": [p for name in benchmarks for v in pair for p in cell(v, name, erasing=True)],
-              "curves": [p for k in knobs for v in pair for p in cell(v, erasing=True, **k)]}
+              "curves": [p for k in knobs for v in pair for p in cell(v, erasing=True, **k)] if data == "embedded" else []}
     wanted["tables"] = wanted["table3"] + wanted["table2"]  # and so Table 1
-    runs, names = {}, {}
-    for target in targets or TARGETS:
-        for p in wanted[known("target", target, TARGETS)]:
+    if "curves" in asked and data != "embedded":
+        raise InputError(f"curves turns knobs of the renderer; data is {data}, expected embedded")
+    every, targets = {}, {target: {} for target in TARGETS}
+    for target, parameters in wanted.items():
+        for p in parameters:
             name = run_folder(configure(p)).name
-            runs[name] = p
-            names.setdefault(target, {})[name] = None
-    if common["data"] != "embedded" and targets:
-        find_data(common["data"], {p["benchmark"] for p in runs.values()})
-    one = configure(next(iter(runs.values())))
-    return Batch(runs, {t: list(n) for t, n in names.items()}, f"{Path(common['data']).name}-{one.profile}",
-                 one.threads or cores(), numbers["gpus"])
+            every[name] = targets[target][name] = p
+    runs = {name: p for target in asked for name, p in targets[known("target", target, TARGETS)].items()}
+    title = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(data).name or "data") + f"-{config.profile}"
+    return Batch(runs, every, list(asked), {target: list(names) for target, names in targets.items()}, title,
+                 config.threads or cores(), numbers["gpus"])
+
+
+def _list(value: str, kind: str, names) -> list:
+    return [known(kind, v.strip(), names) for v in dict.fromkeys(value.split(","))]
+
+
+def check(batch: Batch, folder: Path) -> None:
+    """Before the first run: the real benchmarks are there, and what is finished belongs to this batch. Raises InputError if not."""
+    prints, data = {}, next(iter(batch.runs.values()))["data"]
+    if data != "embedded":
+        find_data(data, {p["benchmark"] for p in batch.runs.values()})
+    for name, parameters in batch.runs.items():
+        config, path = configure(parameters), folder / name / "record.json"
+        images = work(config) / config.epochs
+        if config.batch > images:
+            raise InputError(f"batch is {config.batch}, and {config.benchmark} has {images:.0f} training images; choose a smaller batch")
+        if finished(name, folder):
+            there = read_record(path)["identity"]
+            wanted = run_settings(config) | {"fingerprint": there.get("fingerprint")}
+            if data != "embedded":
+                wanted["fingerprint"] = prints[config.benchmark] = prints.get(config.benchmark) or open_benchmark(config).fingerprint()
+            differ = sorted(k for k in set(there) | set(wanted) if there.get(k) != wanted.get(k))
+            if differ:
+                raise InputError(f"{path} is the record of another run ({', '.join(differ)}: found {there.get(differ[0])}, expected "
+                                 f"{wanted.get(differ[0])}); delete or move its folder")
 
 
 def find_data(data: str, benchmarks) -> None:
@@ -115,8 +146,25 @@ def find_data(data: str, benchmarks) -> None:
         raise InputError(f"{'; '.join(missing)}. Nothing was started; Tables 1 and 3 can be narrowed down: benchmarks=market1501")
 
 
-def finished(name: str, folder: Path = ROOT / "runs") -> bool:
+def finished(name: str, folder: Path) -> bool:
     return (folder / name / "record.json").exists()
+
+
+def failed(name: str, folder: Path) -> bool:
+    """Whether the last try of a run ended in an error (the Snakefile marks it)."""
+    return (folder / name / "failed").exists() and not finished(name, folder)
+
+
+def only_one_batch(folder: Path) -> FileLock:
+    """The lock of a batch on a folder of runs, held until this process ends. Raises InputError if another batch holds it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / "batch.lock", timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise InputError(f"another batch is at work in {folder}; wait for it, or see how far it is: python batch.py status") from None
+    os.utime(lock.lock_file)  # when it began
+    return lock
 
 
 def work(config: Config) -> float:
@@ -128,13 +176,11 @@ def seconds_per_image(config: Config) -> float | None:
     """Median time of a trained image in the recorded runs of this size; None where there is no such record."""
     rates = []
     for path in [*(ROOT / "results").glob("*.json"), *(ROOT / "runs").glob("*/record.json")]:
-        try:
+        with contextlib.suppress(InputError, OSError, KeyError, TypeError, ZeroDivisionError):
             record = read_record(path)
-        except (InputError, OSError):
-            continue
-        c = record["config"]
-        if all(c[k] == getattr(config, k) for k in ("backbone", "height", "width", "threads")):
-            rates.append(record["seconds"]["training"] / c["epochs"] / record["counts"]["train"]["images"])
+            c = record["config"]
+            if all(c[k] == getattr(config, k) for k in ("backbone", "height", "width", "threads")):
+                rates.append(record["seconds"]["training"] / c["epochs"] / record["counts"]["train"]["images"])
     return median(rates) if rates else None
 
 
@@ -147,8 +193,8 @@ def plan(batch: Batch, jobs: int, folder: Path) -> str:
     rate = seconds_per_image(waiting[0])
     if rate is None:
         return f"{text}; how long that takes is not known: no finished run of this size"
-    jobs = min(jobs, len(waiting))
-    seconds = 1.1 * rate * sum(work(c) for c in waiting) / jobs  # a tenth more: start, evaluation, re-ranking
+    jobs = max(1, min(jobs, len(waiting)))
+    seconds = sum(1.1 * rate * work(c) + START_UP for c in waiting) / jobs  # a tenth more: evaluation, re-ranking
     return f"{text}, about {hours(seconds)} with {jobs} at a time on a machine like that of the recorded runs"
 
 
@@ -156,20 +202,25 @@ def hours(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h" if seconds > 5400 else minutes(seconds)
 
 
-def status(batch: Batch, folder: Path, since: float) -> dict:
-    """Names of runs that are done, running, failed (after `since`) and waiting; the share of all images that is trained."""
+def status(batch: Batch, folder: Path) -> dict:
+    """Names of runs that are done, running, failed and waiting; the share of all images that is trained."""
+    try:
+        with FileLock(folder / "batch.lock", timeout=0, is_singleton=False):
+            since = float("inf")  # no batch is at work
+    except Timeout:
+        since = (folder / "batch.lock").stat().st_mtime
+    except OSError:
+        since = float("inf")
     out, total, trained = {"done": [], "running": [], "failed": [], "waiting": []}, 0.0, 0.0
     for name, parameters in batch.runs.items():
-        progress, share, where = folder / name / "progress.json", 0.0, "waiting"
+        log, share = folder / name / "papermill.log", 0.0
         if finished(name, folder):
             where, share = "done", 1.0
         else:
             done, images, _ = state(folder / name)
-            share = done / images if images else 0.0
-            if why_failed(folder / name, since):
-                where = "failed"
-            elif progress.exists() and time.time() - progress.stat().st_mtime < 120:
-                where = "running"
+            share = min(0.95, done / images) if images else 0.0  # the rest is the evaluation
+            started = log.exists() and log.stat().st_mtime >= since
+            where = "failed" if failed(name, folder) else "running" if started else "waiting"
         out[where].append(name)
         size = work(configure(parameters))
         total, trained = total + size, trained + share * size
@@ -179,7 +230,7 @@ def status(batch: Batch, folder: Path, since: float) -> dict:
 def line(now: dict, before: dict, seconds: float, folder: Path) -> str:
     """The status line: `before` is the status `seconds` ago."""
     gained = now["share"] - before["share"]
-    left = f", about {hours((1 - now['share']) / gained * seconds)} left" if gained > 0.002 else ""
+    left = f", about {hours((1 - now['share']) / gained * seconds)} left" if gained > 0.002 and now["share"] < 1 else ""
     running = "; ".join(f"{name.rsplit('-', 1)[0]}: {state(folder / name)[2]}" for name in now["running"])
     return (f"[{time.strftime('%H:%M')}] {len(now['done'])} done, {len(now['running'])} running, {len(now['waiting'])} waiting, "
             f"{len(now['failed'])} failed{left}" + (f"   {running}" if running else ""))
@@ -187,13 +238,12 @@ def line(now: dict, before: dict, seconds: float, folder: Path) -> str:
 
 def watch(batch: Batch, folder: Path, every: float = 60.0) -> None:
     """Print the status line now and then until this process ends; each failure once, when it happens."""
-    started, told = time.time(), set()
-    before = status(batch, folder, started)
+    started, told, before = time.time(), set(), status(batch, folder)
 
     def loop():
         while True:
             time.sleep(min(every, 5 + (time.time() - started) / 4))
-            now = status(batch, folder, started)
+            now = status(batch, folder)
             for name in set(now["failed"]) - told:
                 told.add(name)
                 fail(folder / name / "05_train.ipynb", folder / name / "papermill.log")
@@ -208,38 +258,30 @@ def arguments(parameters: dict, run: Path) -> str:
 
 
 def tell(batch: Batch, folder: Path) -> None:
-    """The end of a batch: what failed and where to read it, or where the tables are."""
-    now = status(batch, folder, 0.0)
+    """The end of a batch: what failed and where to read it, and where the tables are."""
+    now = status(batch, folder)
     for name in now["failed"]:
         fail(folder / name / "05_train.ipynb", folder / name / "papermill.log")
     left = len(batch.runs) - len(now["done"])
     if left:
         print(f"{left} of {len(batch.runs)} runs are missing; the same command runs only these", file=sys.stderr)
-    for target in batch.targets:
+    for target in batch.asked:
         place = folder / "tables" / batch.title / target
-        if (place / "tables.md").exists():
-            print(f"{target}: {place / 'tables.md'}, the notebook and the figures beside it", file=sys.stderr)
-        elif not left:
+        if (place / "failed").exists():
             fail(place / "06_tables.ipynb", place / "papermill.log")
-
-
-def why_failed(run: Path, since: float = 0.0) -> bool:
-    """Whether the executed notebook of a run, written after `since`, ends in an error."""
-    path = run / "05_train.ipynb"
-    try:
-        return path.stat().st_mtime >= since and bool(json.loads(path.read_text())["metadata"]["papermill"].get("exception"))
-    except (OSError, ValueError, KeyError):
-        return False
+        elif (place / "tables.md").exists() and not left:
+            print(f"{target}: {place / 'tables.md'}, the notebook and the figures beside it", file=sys.stderr)
 
 
 def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
     """Copy the records under folders of runs into results/, named after their runs. Returns the new paths.
 
     weights: also the networks' weights, in half precision, into results/weights; that needs torch and the checkpoints.
+    Raises InputError, before anything is written, for a broken record, two runs of one name, or no checkpoint.
     """
     for folder in folders:
-        read_records(folder)  # all of them sound, before the first is copied
-    out = []
+        read_records(folder)
+    files = {}
     for path in sorted(path for folder in folders for path in record_paths(Path(folder))):
         record = read_record(path)
         c = record["config"]
@@ -247,16 +289,19 @@ def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
                          "erasing" if c["erasing"] else "plain", *(f"{k}{c[k]:g}" for k in CURVES if c.get(k) is not None),
                          f"e{c['epochs']}", f"s{c['seed']}"])
         target = Path(into) / f"{name}.json"
+        short = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", path.read_text())  # a list on one line
+        if files.get(target, short) != short:
+            raise InputError(f"{path} and another record are both of the run {name}; publish one of them")
         if target.exists() and read_record(target)["identity"] != record["identity"]:
             raise InputError(f"{target} holds another run of this name (other data or settings); delete or rename it first")
-        short = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", path.read_text())  # a list on one line
-        write_atomic(target, short.encode())
-        out.append(target)
+        files[target] = short
         if weights:
             state = read_checkpoint(path.with_name("checkpoint.pt"))["model"]
-            out.append(Path(into) / "weights" / f"{name}.safetensors")
-            write_atomic(out[-1], save({k: (v.half() if v.is_floating_point() else v).contiguous() for k, v in state.items()}))
-    return out
+            files[Path(into) / "weights" / f"{name}.safetensors"] = save({k: (v.half() if v.is_floating_point() else v).contiguous()
+                                                                          for k, v in state.items()})
+    for target, content in files.items():
+        write_atomic(target, content.encode() if isinstance(content, str) else content)
+    return list(files)
 
 
 def main(argv=None) -> int:
@@ -272,7 +317,11 @@ def main(argv=None) -> int:
     sub.add_argument("--into", type=Path, default=ROOT / "results")
     sub.add_argument("--weights", action="store_true", help="the trained networks too, 9 MB each, into results/weights")
     commands.add_parser("readme", help="write the README's tables of results anew from results/")
-    arguments = parser.parse_args(argv)
+    arguments, more = parser.parse_known_args(argv)  # words after an option, too
+    if any(word.startswith("-") for word in more) or more and "words" not in arguments:
+        parser.error(f"unrecognized: {' '.join(more)}")
+    if "jobs" in arguments and arguments.jobs < 1:
+        parser.error(f"--jobs is {arguments.jobs}; expected 1 or more")
 
     def do():
         if arguments.command == "readme":
@@ -282,14 +331,16 @@ def main(argv=None) -> int:
         if arguments.command == "publish":
             print(*(f"published {p}" for p in publish(arguments.folders, arguments.into, arguments.weights)), sep="\n")
             return
-        settings = dict(word.split("=", 1) for word in arguments.words if "=" in word)
-        batch = make_batch(settings, [word for word in arguments.words if "=" not in word] or ["tables"])
+        words = arguments.words + more
+        settings = dict(word.split("=", 1) for word in words if "=" in word)
+        batch = make_batch(settings, [word for word in words if "=" not in word] or ["tables"])
         if arguments.command == "plan":
+            check(batch, arguments.runs)
             for name in batch.runs:
                 print("finished" if finished(name, arguments.runs) else "to run  ", name)
             print(plan(batch, arguments.jobs, arguments.runs))
         else:
-            now = status(batch, arguments.runs, 0.0)
+            now = status(batch, arguments.runs)
             print(line(now, now, 0.0, arguments.runs))
 
     return run_command(do)

@@ -36,9 +36,10 @@ def state(run_dir: Path) -> tuple:
     """(work done, all work, what to show) of a run, from the progress file that it writes."""
     try:
         p = json.loads((run_dir / "progress.json").read_text())
-    except (OSError, ValueError):
+        total = p["totals"]["training"] + EVALUATION * p["totals"]["evaluating"]
+        p["done"], p["stage"]
+    except (OSError, ValueError, KeyError, TypeError):  # not there yet, or broken
         return 0.0, None, "starting"
-    total = p["totals"]["training"] + EVALUATION * p["totals"]["evaluating"]
     if p["stage"] == "training":
         return p["done"], total, f"epoch {p.get('epoch', 1)}, loss {p.get('loss', float('nan')):.2f}"
     return p["totals"]["training"] + EVALUATION * p["done"], total, "evaluating"
@@ -50,7 +51,8 @@ def minutes(seconds: float) -> str:
 
 def fail(output: Path, log: Path) -> None:
     """Say why a notebook failed in one sentence, and where it can be read."""
-    lines = [line for line in log.read_text().splitlines() if line.strip()]
+    text = log.read_text(errors="replace") if log.exists() else ""
+    lines = [line for line in text.splitlines() if line.strip()]
     reason = next((line for line in reversed(lines) if "Error" in line), lines[-1] if lines else "no output")
     print(f"\nerror: {reason.strip()}\nThe executed notebook, with the error: {output}\nThe log: {log}", file=sys.stderr)
 

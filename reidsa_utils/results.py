@@ -14,6 +14,7 @@ from .benchmarks import PUBLISHED
 ROOT = Path(__file__).resolve().parents[1]
 NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions", "identity")
 
+CELL = ("benchmark", "variant", "form", "recipe", "profile", "seed", "epochs", "erasing")
 BASE = {"b_sa1": "b", "b_ds_sa2": "b_ds", "b_ds_sa12": "b_ds", "b_p_ds_sa2": "b_p_ds", "b_p_ds_sa12": "b_p_ds"}  # without its SA
 METRICS = (("rank-1", "rank1", "first_match"), ("mAP", "mean_ap", "average_precision"))  # name, in a record, of each query
 SHOWN = ("benchmark", "profile", "recipe", "epochs", "occlusion", "view_overlap")
@@ -25,7 +26,8 @@ def read_record(path) -> dict:
         record = json.loads(Path(path).read_text())
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}); delete it and run that run again") from error
-    missing = [key for key in NEEDED if key not in record]
+    record = record if isinstance(record, dict) else {}
+    missing = [key for key in NEEDED if key not in record] + [key for key in CELL if key not in record.get("config", CELL)]
     if missing:
         raise InputError(f"{path} is no complete run record: {', '.join(missing)} missing; delete it and run that run again")
     return record
@@ -53,10 +55,9 @@ def table(records: list) -> pd.DataFrame:
     for record in records:
         config = record["config"]
         for name, m in record["metrics"].items():
-            rows.append({key: config[key] for key in ("benchmark", "profile", "variant", "form", "recipe", "erasing", "epochs", "seed")}
-                        | {knob: config.get(knob) for knob in ("occlusion", "view_overlap")}
-                        | {"source": record["source"], "data": record["identity"]["fingerprint"], "vector": name,
-                           "rank1": 100 * m["rank1"], "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
+            rows.append({key: config[key] for key in CELL} | {knob: config.get(knob) for knob in ("occlusion", "view_overlap")}
+                        | {"source": record["source"], "data": record["identity"]["fingerprint"], "vector": name, "rank1": 100 * m["rank1"],
+                           "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
     return pd.DataFrame(rows)
 
 

@@ -116,7 +116,7 @@ def configure(parameters: dict) -> Config:
     if not {"sa1", "sa2"} & set(VARIANTS[config.variant]):
         config = replace(config, form="none")
     bounds = {"height": (32, 4096), "width": (16, 4096), "epochs": (1, 10**5), "batch": (2, 10**5), "lr": (0, 100), "threads": (0, 4096),
-              "dropout": (0, 0.99), "decay_at": (0, 1), "warmup": (0, 10**7), "seed": (0, 2**31), "scale": (0, 4), "momentum": (0, 1),
+              "dropout": (0, 0.99), "decay_at": (0, 1), "warmup": (0, 10**7), "seed": (0, 2**31), "scale": (1e-3, 4), "momentum": (0, 1),
               "weight_decay": (0, 1), "data_seed": (0, 2**31), "occlusion": (0, 1), "view_overlap": (0, 1)}
     for name, (low, high) in bounds.items():
         if (value := getattr(config, name)) is not None and not low <= value <= high:
@@ -277,9 +277,8 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
 def train(config: Config, progress: bool = True) -> dict:
     """Train and evaluate one run; returns its record (also in run_dir/record.json).
 
-    A run that is finished is read, one that was broken off goes on from its last checkpoint, one that another process is at
-    is waited for. Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss that is no
-    longer finite.
+    A finished run is read, a broken one goes on from its last checkpoint, one that another process is at is waited for.
+    Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss that is no longer finite.
     """
     with only_one(run_folder(config) / "run.lock"):
         return _train(config, progress)

@@ -20,7 +20,7 @@ from reidsa_utils import InputError
 from reidsa_utils.benchmarks import LAYOUTS
 from reidsa_utils.model import VARIANTS
 from reidsa_utils.results import read_records
-from reidsa_utils.training import configure
+from reidsa_utils.training import configure, run_settings
 
 SMALL = {"profile": "smoke", "seeds": 1, "benchmarks": "market1501"}
 
@@ -32,7 +32,7 @@ def names(targets, **settings):
 def test_sixteen_cells():
     """Table 2: 8 variants; Table 3: 4 benchmarks, with and without SA; Table 1 is four of those; nothing twice."""
     b = names(["table1", "table2", "table3", "tables"], seeds=1)
-    assert {t: len(n) for t, n in b.targets.items()} == {"table1": 4, "table2": 8, "table3": 8, "tables": 16}
+    assert {t: len(n) for t, n in b.targets.items()} == {"table1": 4, "table2": 8, "table3": 8, "tables": 16, "curves": 10}
     assert len(b.runs) == 16 and set(b.targets["table1"]) < set(b.targets["table3"])
     cells = {(p["benchmark"], p["variant"], p["form"], p["erasing"]) for p in b.runs.values()}
     table2 = {("market1501", v, "softmax" if "sa" in v else "none", False) for v in VARIANTS}
@@ -58,8 +58,15 @@ def test_a_changed_setting_touches_what_it_changes():
     ({"profile": "laptopp"}, "unknown profile 'laptopp'; known: smoke, demo"),
     ({"forms": "softmax,none"}, "unknown form of SA 'none'; known: softmax, l1"),
     ({"benchmarks": "market"}, "unknown benchmark 'market'; known: market1501"),
-    ({"seeds": 0}, "seeds is 0; expected a whole number from 1 on"),
-    ({"seeds": "many"}, "seeds is 'many'"),
+    ({"seeds": 0}, "seeds is 0; expected a whole number from 1 to 1000"),
+    ({"seeds": "many"}, "seeds is many"),
+    ({"seeds": 10**9}, "seeds is 1000000000"),
+    ({"forms": None}, "forms has no value"),
+    ({"forms": 1}, "unknown form of SA '1'"),
+    ({"data": ""}, "data has no value"),
+    ({"rerank": False}, "rerank is fixed by the cells"),
+    ({"weights": "/nowhere.pt"}, "weights is /nowhere.pt, and there is no such file"),
+    ({"scale": 0}, "scale is 0.0; expected between 0.001"),
     ({"variant": "b"}, "variant is fixed by the cells of the tables"),
     ({"epochs": 0}, "epochs is 0; expected between 1"),
     ({"recipe": "realeased"}, "unknown recipe 'realeased'"),
@@ -70,15 +77,52 @@ def test_refused_before_anything_runs(settings, words):
         names("tables", **settings)
 
 
-def test_a_missing_data_root_is_found_first(small_benchmark, monkeypatch):
+def test_a_missing_data_root_is_found_first(small_benchmark, monkeypatch, tmp_path):
     monkeypatch.delenv("REIDSA_DATA", raising=False)
     with pytest.raises(InputError, match="data=real needs the environment variable REIDSA_DATA"):
-        names("table2", data="real")
+        batch.check(names("table2", data="real"), tmp_path)
     monkeypatch.setenv("REIDSA_DATA", str(small_benchmark.parent))
-    assert len(names("table2", data="real", seeds=1).runs) == 8  # Table 2 wants Market-1501 only, and that is there
+    batch.check(names("table2", data="real", seeds=1), tmp_path)  # Table 2 wants Market-1501 only, and that is there
     with pytest.raises(InputError, match="CUHK03-NP detected: no benchmark in .*CUHK03-NP labeled.*DukeMTMC-reID.*benchmarks=market1501"):
-        names("tables", data="real")
-    assert len(names("tables", data="real", seeds=1, benchmarks="market1501").runs) == 10
+        batch.check(names("tables", data="real"), tmp_path)
+    b = names("tables", data="real", seeds=1, benchmarks="market1501")
+    assert len(b.runs) == 10
+    batch.check(b, tmp_path)
+    with pytest.raises(InputError, match="batch is 9999, and market1501 has 207 training images"):
+        batch.check(names("table3", seeds=1, batch=9999, profile="smoke"), tmp_path)
+    with pytest.raises(InputError, match="curves turns knobs of the renderer; data is real"):
+        names("curves", data="real")
+    # a folder has one name however it is written, and the tables' folder no odd characters
+    monkeypatch.chdir(small_benchmark.parent)
+    a, c = names("table2", data=small_benchmark.name), names("table2", data=f"{small_benchmark}/")
+    assert list(a.runs) == list(c.runs) and re.fullmatch(r"[A-Za-z0-9_-]+", a.title)
+
+
+def test_a_record_of_another_run_is_no_finished_run(tmp_path):
+    b = names("table3", **SMALL)
+    first, second = b.runs
+    folder = tmp_path / second
+    folder.mkdir()
+    mine = record("b_p_ds_sa2", "softmax", 0, [1], [1.0])
+    mine["identity"] = run_settings(configure(b.runs[second])) | {"fingerprint": "f"}
+    (folder / "record.json").write_text(json.dumps(mine))
+    batch.check(b, tmp_path)
+    mine["identity"]["lr"] = 9
+    (folder / "record.json").write_text(json.dumps(mine))
+    with pytest.raises(InputError, match="is the record of another run .lr: found 9, expected 0.02.; delete or move its folder"):
+        batch.check(b, tmp_path)
+    (folder / "record.json").write_text("null")
+    with pytest.raises(InputError, match="no complete run record"):
+        batch.check(b, tmp_path)
+
+
+def test_one_batch_at_a_time_in_a_folder(tmp_path):
+    lock = batch.only_one_batch(tmp_path)
+    code = f"import batch, pathlib; batch.only_one_batch(pathlib.Path({str(tmp_path)!r}))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1 and "another batch is at work in" in done.stderr
+    lock.release()
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT).returncode == 0
 
 
 def test_plan_and_status_by_hand(tmp_path):
@@ -87,22 +131,33 @@ def test_plan_and_status_by_hand(tmp_path):
     laptop = names("table3", seeds=1, benchmarks="market1501")
     rate = batch.seconds_per_image(configure(next(iter(laptop.runs.values()))))
     assert 0.005 < rate < 0.2  # of the records in results/
-    expected = 1.1 * 2 * rate * 12936 * 0.2 * 10
+    expected = 1.1 * 2 * rate * 12936 * 0.2 * 10 + 2 * batch.START_UP
     assert f"about {batch.hours(expected / 2)} with 2 at a time" in batch.plan(laptop, 2, tmp_path)
     assert f"about {batch.hours(expected)} with 1 at a time" in batch.plan(laptop, 1, tmp_path)
     assert "not known" in batch.plan(names("table2", seeds=1, height=288), 2, tmp_path)
     first, second = b.runs
-    for name, done in ((first, 50), (second, 0)):
+    for name in (first, second):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "progress.json").write_text(json.dumps(
-            {"stage": "training", "done": done, "totals": {"training": 100, "evaluating": 0}, "epoch": 2, "loss": 3.0}))
-    os.utime(tmp_path / second / "progress.json", (0, 0))  # of a run that was killed long ago
-    now = batch.status(b, tmp_path, 0.0)
+        (tmp_path / name / "papermill.log").write_text("")
+        progress = {"stage": "training", "done": 50 if name == first else 0, "totals": {"training": 100, "evaluating": 0}}
+        (tmp_path / name / "progress.json").write_text(json.dumps(progress | {"epoch": 2, "loss": 3.0}))
+    assert batch.status(b, tmp_path)["running"] == []  # no batch is at work: what is there was left behind
+    lock = batch.only_one_batch(tmp_path)
+    os.utime(tmp_path / first / "papermill.log", (time.time() + 5, time.time() + 5))
+    os.utime(tmp_path / second / "papermill.log", (0, 0))  # of a batch that was killed long ago
+    now = batch.status(b, tmp_path)
     assert (now["done"], now["running"], now["waiting"], now["failed"]) == ([], [first], [second], []) and now["share"] == 0.25
     text = batch.line(now, now | {"share": 0.0}, 60.0, tmp_path)
     assert "1 running, 1 waiting" in text and "about 3 min left" in text and "epoch 2, loss 3.00" in text
+    (tmp_path / second / "failed").touch()
+    assert batch.status(b, tmp_path)["failed"] == [second]
     (tmp_path / second / "record.json").write_text("{}")
-    assert batch.status(b, tmp_path, 0.0)["share"] == 0.75
+    now = batch.status(b, tmp_path)
+    assert now["share"] == 0.75 and now["done"] == [second] and not now["failed"]
+    for broken in ("null", "[]", "{}", '{"stage": 1'):
+        (tmp_path / first / "progress.json").write_text(broken)
+        assert batch.status(b, tmp_path)["share"] == 0.5
+    lock.release()
 
 
 def test_publish(tmp_path):
@@ -117,10 +172,18 @@ def test_publish(tmp_path):
     assert found[0] == "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0.json"
     assert "market1501-rendered-laptop-b_p_ds_sa2-l1-paper-erasing-occlusion0.6-e10-s0.json" in found and len(set(found)) == 4
     assert sorted(json.dumps(r) for r in read_records(into)) == sorted(json.dumps(r) for r in runs)  # shorter text, same content
-    runs[0]["identity"] = {"fingerprint": "other data"}
-    (tmp_path / "runs" / "0" / "record.json").write_text(json.dumps(runs[0]))
+    before = {p: p.stat().st_mtime_ns for p in into.iterdir()}
+    runs[1]["identity"] = {"fingerprint": "other data"}
+    (tmp_path / "runs" / "1" / "record.json").write_text(json.dumps(runs[1]))
     with pytest.raises(InputError, match="holds another run of this name"):
         batch.publish([tmp_path / "runs"], into)
+    (tmp_path / "runs" / "1" / "record.json").write_text(json.dumps(runs[0] | {"seconds": 1}))
+    with pytest.raises(InputError, match="another record are both of the run market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0"):
+        batch.publish([tmp_path / "runs"], into)
+    (tmp_path / "runs" / "1" / "record.json").write_text(json.dumps(runs[1] | {"config": {}}))
+    with pytest.raises(InputError, match="no complete run record: benchmark, variant"):
+        batch.publish([tmp_path / "runs"], into)
+    assert {p: p.stat().st_mtime_ns for p in into.iterdir()} == before  # all or nothing
 
 
 def test_committed_records_regenerate_the_readme():
@@ -190,6 +253,11 @@ def test_the_second_start_runs_only_what_is_missing(broken):
     finally:
         os.utime(notebook, ns=(times.st_atime_ns, times.st_mtime_ns))
     assert again.returncode == 0 and "Nothing to be done" in again.stderr + again.stdout
+    path = next(iter(before))
+    path.rename(path.with_suffix(".away"))
+    dry = snakemake(folder, "--dry-run")
+    path.with_suffix(".away").rename(path)
+    assert "1 to run" in dry.stderr and "Nothing to be done" not in dry.stderr + dry.stdout  # though its tables are there
 
 
 def test_killed_in_the_middle_gives_the_same_tables(broken, tmp_path):
@@ -217,6 +285,11 @@ def test_one_sentence_on_the_command_line(command, tmp_path):
     assert_one_sentence(command("batch.py", "plan", "tables", "profile=laptopp"), "unknown profile 'laptopp'")
     assert_one_sentence(command("batch.py", "plan", "table9"), "unknown target 'table9'; known: tables, table1")
     assert_one_sentence(command("batch.py", "publish", tmp_path / "nothing"), "no folder")
+    done = command("batch.py", "plan", "--jobs", "1", "table3", "profile=smoke", "seeds=1", "benchmarks=market1501")
+    assert done.returncode == 0 and "2 runs" in done.stdout and done.stdout.count("smoke-b_p_ds") == 2
+    done = command("batch.py", "status", "table3", "--runs", tmp_path, "profile=smoke", "seeds=1")
+    assert done.returncode == 0 and "0 done, 0 running, 8 waiting" in done.stdout
+    assert command("batch.py", "plan", "--jobs", "0").returncode == command("batch.py", "plan", "--job").returncode == 2
     done = subprocess.run([*COMMAND[:5], "--config", "seeeds=3", "--directory", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "unknown setting 'seeeds'; known: seeds" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr and not (tmp_path / "runs").exists()
