@@ -163,7 +163,7 @@ def only_one_batch(folder: Path) -> FileLock:
         lock.acquire()
     except Timeout:
         raise InputError(f"another batch is at work in {folder}; wait for it, or see how far it is: python batch.py status") from None
-    os.utime(lock.lock_file)  # when it began
+    (folder / "batch.started").touch()  # not the lock's own time: every look at a lock renews that
     return lock
 
 
@@ -208,7 +208,7 @@ def status(batch: Batch, folder: Path) -> dict:
         with FileLock(folder / "batch.lock", timeout=0, is_singleton=False):
             since = float("inf")  # no batch is at work
     except Timeout:
-        since = (folder / "batch.lock").stat().st_mtime
+        since = (folder / "batch.started").stat().st_mtime
     except OSError:
         since = float("inf")
     out, total, trained = {"done": [], "running": [], "failed": [], "waiting": []}, 0.0, 0.0

@@ -143,9 +143,12 @@ def test_plan_and_status_by_hand(tmp_path):
         (tmp_path / name / "progress.json").write_text(json.dumps(progress | {"epoch": 2, "loss": 3.0}))
     assert batch.status(b, tmp_path)["running"] == []  # no batch is at work: what is there was left behind
     lock = batch.only_one_batch(tmp_path)
-    os.utime(tmp_path / first / "papermill.log", (time.time() + 5, time.time() + 5))
+    time.sleep(0.05)
+    (tmp_path / first / "papermill.log").touch()
     os.utime(tmp_path / second / "papermill.log", (0, 0))  # of a batch that was killed long ago
-    now = batch.status(b, tmp_path)
+    batch.status(b, tmp_path)
+    time.sleep(0.05)
+    now = batch.status(b, tmp_path)  # a second look sees the same
     assert (now["done"], now["running"], now["waiting"], now["failed"]) == ([], [first], [second], []) and now["share"] == 0.25
     text = batch.line(now, now | {"share": 0.0}, 60.0, tmp_path)
     assert "1 running, 1 waiting" in text and "about 3 min left" in text and "epoch 2, loss 3.00" in text
