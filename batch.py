@@ -31,10 +31,17 @@ from reidsa_utils.training import Config, configure, open_benchmark, read_checkp
 from reproduce import START_UP, fail, minutes, state
 
 ROOT = Path(__file__).resolve().parent
-TARGETS = ("tables", "table1", "table2", "table3", "curves")
+TARGETS = ("tables", "table1", "table2", "table3", "curves", "controls")
 OWN = ("seeds", "forms", "benchmarks", "gpus")                         # settings beside the parameters of a run
 CELL = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "occlusion", "view_overlap", "rerank")  # fixed by the tables
 CURVES = {"occlusion": (0.0, None, 0.6), "view_overlap": (0.0, None, 0.6)}  # levels of the renderer's knobs; None: as frozen
+# Notebook 08, one thing changed at a time, on CUHK03-NP labeled: it has the fewest training images. (recipe, variant, form, erasing)
+CONTROLS = [("paper", "b_p_ds", "none", True), *(("paper", "b_p_ds_sa2", form, True) for form in FORMS if form != "none"),
+            ("released", "b_p_ds", "none", True), ("released", "b_p_ds_sa2", "l1", True),
+            *((recipe, "b_p_ds_sa2", "l1", True) for recipe in ("mean_after_sa", "equal_loss", "total_10", "ds_reduced", "no_nesterov")),
+            ("paper", "b", "none", False), ("paper", "b", "none", True), ("lambda_0", "b_p_ds", "none", False),
+            ("paper", "b_p_ds", "none", False), ("lambda_05", "b_p_ds", "none", False), ("lambda_decays", "b_p_ds", "none", False),
+            ("paper", "b_p_ds_sa12", "l1", True), ("sa1_on_parts", "b_p_ds_sa12", "l1", True)]
 
 
 @dataclass(frozen=True)
@@ -93,6 +100,10 @@ def make_batch(settings: dict, asked=("tables",)) -> Batch:
               "table3": [p for name in benchmarks for v in pair for p in cell(v, name, erasing=True)],
               "curves": [p for k in knobs for v in pair for p in cell(v, erasing=True, **k)] if data == "embedded" else []}
     wanted["tables"] = wanted["table3"] + wanted["table2"]  # and so Table 1
+    wanted["controls"] = [common | dict(zip(("recipe", "variant", "form", "erasing"), control, strict=True), seed=seed,
+                                        benchmark="cuhk03_np_labeled") for control in CONTROLS for seed in range(numbers["seeds"])]
+    if "controls" in asked and {"recipe", "forms", "benchmarks"} & set(settings):
+        raise InputError("recipe, forms and benchmarks are fixed in controls; leave them out, or ask for tables")
     if "curves" in asked and data != "embedded":
         raise InputError(f"curves turns knobs of the renderer; data is {data}, expected embedded")
     every, targets = {}, {target: {} for target in TARGETS}

@@ -1,7 +1,9 @@
 """How notebook 06 shows its results: tables for people, dot plots, curves, Markdown; and the README's tables."""
 
+import os
 from pathlib import Path
 
+import cv2
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -18,6 +20,24 @@ SETTING = ["source", "profile", "recipe", "epochs"]  # what runs must share to s
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
 KNOBS = {"occlusion": "share of images with an occluder", "view_overlap": "view overlap (0: a camera sees one side; 1: all)"}
 MARKS = "<!-- made by `python batch.py readme` -->\n", "<!-- end -->"
+
+
+def save_figure(figure, name: str, source: str = "rendered") -> None:
+    """Write a figure under its fixed name into figures/, or the folder named in REIDSA_FIGURES.
+
+    source: what it shows. Pictures of real people go to runs/figures, which git ignores.
+    """
+    folder = Path(os.environ.get("REIDSA_FIGURES", ROOT / "figures")) if source == "rendered" else ROOT / "runs" / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
+
+
+def overlay(image: np.ndarray, cam: np.ndarray, strength: float = 0.55) -> np.ndarray:
+    """A map over its image: (H, W, 3) uint8 and (h, w) -> (H, W, 3) uint8. Negative values show as zero, the peak as red."""
+    heat = np.clip(cam, 0, None)
+    heat = cv2.resize((heat / max(heat.max(), 1e-12)).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
+    return (image * (1 - strength) + color * strength).astype(np.uint8)
 
 
 def title(benchmark: str) -> str:
@@ -104,7 +124,7 @@ def dots(rows: pd.DataFrame, name: str, heading: str, what: str) -> None:
         axes[0, 0].plot([], [], marker, label=text, markerfacecolor=None if filled else "none")
     fig.suptitle(heading)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, frameon=False, fontsize=9)
-    results.save_figure(fig, name)
+    save_figure(fig, name)
 
 
 def curves(rows: pd.DataFrame, name: str, heading: str) -> None:
@@ -123,7 +143,7 @@ def curves(rows: pd.DataFrame, name: str, heading: str) -> None:
             ax.set(title=f"SA as {form} (n = {g.seeds.min()})", ylabel=f"Δ {metric} (points)")
         column[-1].set_xlabel(text)
     fig.suptitle(heading)
-    results.save_figure(fig, name)
+    save_figure(fig, name)
 
 
 def markdown(rows: pd.DataFrame, heading: str) -> list:

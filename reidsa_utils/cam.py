@@ -1,7 +1,5 @@
 """Class activation maps (eq. 3, 5, 7) of every stage that has a classifier."""
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,9 +30,7 @@ def class_activation_maps(model: ReIDNet, images: Tensor, classes: Tensor, stage
         pooled = model.pool_stage(f).requires_grad_()                       # (B, C)  G
         weights = _gradient(model.stages[stage - 1](pooled)[rows, classes], pooled)[:, :, None, None]
         share = attention_weights(f, model.sa2_form)[:, None]               # (B, 1, h, w)  p, 1/hw without SA
-        if model.recipe.mean_after_sa and model.sa2_form != "none":
-            share = share / (h * w)
-        return (weights * f * share).sum(dim=1)
+        return (weights * f * share).sum(dim=1) * model.pool_scale(model.sa2_form, h * w)
     with torch.no_grad():
         attended = model.attend(f)
     pooled = model.pool_parts(attended).requires_grad_()                    # (B, C, m, 1)
@@ -45,11 +41,3 @@ def class_activation_maps(model: ReIDNet, images: Tensor, classes: Tensor, stage
 
 def _gradient(scores: Tensor, pooled: Tensor) -> Tensor:
     return torch.autograd.grad(scores.sum(), pooled)[0].detach()
-
-
-def overlay(image: np.ndarray, cam: np.ndarray, strength: float = 0.55) -> np.ndarray:
-    """A map over its image: (H, W, 3) uint8 and (h, w) -> (H, W, 3) uint8. Negative values show as zero, the peak as red."""
-    heat = np.clip(cam, 0, None)
-    heat = cv2.resize((heat / max(heat.max(), 1e-12)).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
-    return (image * (1 - strength) + color * strength).astype(np.uint8)

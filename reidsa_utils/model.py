@@ -1,5 +1,6 @@
 """The network of Fig. 3: a ResNet, six part classifiers (P), three deeply supervised branches (DS), two places for SA."""
 
+import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,11 +9,10 @@ import torchvision
 from torch import Tensor, nn
 
 from . import InputError, known
-from .attention import FORMS, SpatialAttention, attended_pool
+from .attention import FORMS, SpatialAttention, attended_pool, attention_weights
 
 PARTS = 6            # m of section 3.1
 REDUCED = 256        # channels after the shared 1x1 convolution
-LAMBDA = 0.2         # the weight of the auxiliary losses
 
 # The eight rows of Table 2. `sa1`: attention on the stage-4 map; `sa2`: attention in the DS branches.
 VARIANTS = {
@@ -24,15 +24,21 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Where the paper's text and its released code differ."""
+    """Where the paper's text and its released code differ, or the text leaves a choice."""
 
-    mean_after_sa: bool      # released: a mean over HW on top of weights that already sum to 1
-    ds_reduced: bool         # released: a 1x1 convolution to 256 channels in front of every DS classifier
-    equal_loss: bool         # released: all ten losses with weight 1; paper: 0.8 / 0.2
-    erase_area: tuple        # random erasing: smallest and largest share of the image
+    mean_after_sa: bool = False   # released: a mean over HW on top of weights that already sum to 1
+    literal_sum: bool = False     # GAP without SA as the plain sum that section 3.3 writes, in the DS branches
+    ds_reduced: bool = False      # released: a 1x1 convolution to 256 channels in front of every DS classifier
+    sa1_on_parts: bool = False    # Fig. 3: SA1 weighs the six pooled parts; else the cells of the map before that
+    equal_loss: bool = False      # released: all ten losses with weight 1
+    lam: float = 0.2              # lambda of section 3.1, the weight of the auxiliary losses
+    lam_decays: bool = False      # falls linearly to zero over the run; section 2: the strategy of reference [10]
+    total: float = 0.0            # all weights scaled to this sum; 0: as they are
+    nesterov: bool = True         # released; the paper says "momentum"
+    erase_area: tuple = (0.02, 0.4)  # random erasing: smallest and largest share of the image
 
 
-RECIPES = {"paper": Recipe(False, False, False, (0.02, 0.4)), "released": Recipe(True, True, True, (0.02, 0.2))}
+RECIPES = {name: Recipe(**fields) for name, fields in tomllib.loads(Path(__file__).with_name("recipes.toml").read_text()).items()}
 
 # name -> (torchvision constructor, channels of stages 1-4)
 BACKBONES = {
@@ -108,6 +114,9 @@ class ReIDNet(nn.Module):
         """
         if self.sa1.form == "none":
             return stage4
+        if self.recipe.sa1_on_parts:
+            p = attention_weights(self.pool_parts(stage4), self.sa1.form)               # (B, m, 1)
+            return stage4 * (p * self.parts).repeat_interleave(stage4.shape[2] // self.parts, dim=1)[:, None]
         cells = 1 if self.recipe.mean_after_sa else stage4.shape[2] * stage4.shape[3]
         return self.sa1(stage4) * cells
 
@@ -119,10 +128,13 @@ class ReIDNet(nn.Module):
     def pool_stage(self, f: Tensor, form: str | None = None) -> Tensor:
         """(B, C, H, W) -> (B, C): SA2 and the average pooling of a DS branch; `form` instead of the model's own to compare."""
         form = form or self.sa2_form
-        G = attended_pool(f, form)
-        if self.recipe.mean_after_sa and form != "none":
-            G = G / (f.shape[2] * f.shape[3])
-        return G
+        return attended_pool(f, form) * self.pool_scale(form, f.shape[2] * f.shape[3])
+
+    def pool_scale(self, form: str, cells: int) -> float:
+        """What a recipe multiplies the weighted mean of a DS branch with."""
+        if form == "none":
+            return cells if self.recipe.literal_sum else 1
+        return 1 / cells if self.recipe.mean_after_sa else 1
 
     # -- heads
 
@@ -207,24 +219,25 @@ def _load_backbone(net: nn.Module, backbone: str, weights: str) -> bool:
     return True
 
 
-def loss_weights(names, recipe="paper", lam: float = LAMBDA) -> dict:
+def loss_weights(names, recipe="paper", lam: float | None = None) -> dict:
     """Weight of every loss: (1 - lam) sum l_p + lam sum l_s + lam l_F; without P, l_F takes the place of the parts.
 
-    names: the names of the logits. Backbone alone: l_F with weight 1. Recipe released: every loss with weight 1.
+    names: the names of the logits; lam: None for the recipe's. Backbone alone: l_F with weight 1.
     """
     recipe = recipe if isinstance(recipe, Recipe) else RECIPES[known("recipe", recipe, RECIPES)]
-    names = list(names)
-    if recipe.equal_loss or names == ["final"]:
-        return dict.fromkeys(names, 1.0)
-    parts = any(name.startswith("part") for name in names)
-    main = "part" if parts else "final"
-    return {name: 1 - lam if name.startswith(main) else lam for name in names}
+    names, lam = list(names), recipe.lam if lam is None else lam
+    if names == ["final"]:
+        return {"final": 1.0}
+    main = "part" if any(name.startswith("part") for name in names) else "final"
+    weights = {name: 1.0 if recipe.equal_loss else 1 - lam if name.startswith(main) else lam for name in names}
+    scale = recipe.total / sum(weights.values()) if recipe.total else 1.0
+    return {name: weight * scale for name, weight in weights.items()}
 
 
-def reid_loss(logits: dict, target: Tensor, recipe="paper") -> Tensor:
+def reid_loss(logits: dict, target: Tensor, recipe="paper", lam: float | None = None) -> Tensor:
     """L_total of section 3.1: weighted sum of one cross-entropy per head.
 
-    logits: {name: (B, num_classes)}; target: (B,) class numbers; recipe: "paper" or "released". Returns a scalar.
+    logits: {name: (B, num_classes)}; target: (B,) class numbers; recipe, lam: as in loss_weights. Returns a scalar.
     """
-    weights = loss_weights(logits, recipe)
+    weights = loss_weights(logits, recipe, lam)
     return sum(weights[name] * nn.functional.cross_entropy(value, target) for name, value in logits.items())

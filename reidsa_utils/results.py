@@ -1,7 +1,6 @@
 """Run records: read, check, gather into tables beside the paper's numbers."""
 
 import json
-import os
 from pathlib import Path
 
 import numpy as np
@@ -139,13 +138,3 @@ def holm(p) -> np.ndarray:
     out = np.full(len(p), np.nan)
     out[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(order), 0, -1)))
     return out
-
-
-def save_figure(figure, name: str, source: str = "rendered") -> None:
-    """Write a figure under its fixed name into figures/, or the folder named in REIDSA_FIGURES.
-
-    source: what it shows. Pictures of real people go to runs/figures, which git ignores.
-    """
-    folder = Path(os.environ.get("REIDSA_FIGURES", ROOT / "figures")) if source == "rendered" else ROOT / "runs" / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / name, dpi=110, bbox_inches="tight", metadata={"Software": None})

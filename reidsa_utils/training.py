@@ -68,7 +68,7 @@ class Config:
     lr: float | None = None
     warmup: int | None = None       # steps from lr / 100 to lr
     decay_at: float | None = None   # share of the epochs after which lr is divided by ten
-    momentum: float = 0.9           # nesterov, as in the released code
+    momentum: float = 0.9
     weight_decay: float = 5e-4
     dropout: float | None = None    # section 4: 0.47 on Market-1501, 0.5 elsewhere
     flip: bool = True
@@ -304,7 +304,8 @@ def _train(config: Config, progress: bool) -> dict:
     torch.manual_seed(config.seed)
     model = ReIDNet(len(classes), config.variant, config.form, config.recipe, config.backbone, config.dropout, config.weights)
     model.to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameter_groups(1.0), momentum=config.momentum, nesterov=True, weight_decay=config.weight_decay)
+    optimizer = torch.optim.SGD(model.parameter_groups(1.0), momentum=config.momentum, weight_decay=config.weight_decay,
+                                nesterov=model.recipe.nesterov and config.momentum > 0)
     for group in optimizer.param_groups:
         group["factor"] = group["lr"]  # 0.1 for layers with loaded weights
     first, history, seconds = 0, [], 0.0
@@ -351,6 +352,7 @@ def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarra
     rng = np.random.default_rng([config.seed, 7, epoch])    # order, flips, erasing
     torch.manual_seed(config.seed * 1_000_003 + epoch)      # dropout
     order, total, correct, losses, norms = rng.permutation(len(targets)), 0.0, 0, [], []
+    lam = model.recipe.lam * (1 - epoch / config.epochs if model.recipe.lam_decays else 1)
     steps = len(targets) // config.batch                    # the last, smaller batch is dropped, as in the released code
     model.train()
     for step in range(steps):
@@ -362,7 +364,7 @@ def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarra
         target = targets[chosen].to(device)
         maps = model.feature_maps(x)
         logits = model.heads(maps)
-        loss = reid_loss(logits, target, config.recipe)
+        loss = reid_loss(logits, target, config.recipe, lam)
         value = loss.item()
         if not math.isfinite(value):
             kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""

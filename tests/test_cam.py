@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+import report
 from reidsa_utils import InputError
 from reidsa_utils.attention import effective_cells
-from reidsa_utils.cam import class_activation_maps, overlay
+from reidsa_utils.cam import class_activation_maps
 from reidsa_utils.model import ReIDNet
 
 
@@ -29,6 +30,12 @@ def trained_like(variant, form, recipe):
 @pytest.mark.parametrize("recipe", ["paper", "released"])
 @pytest.mark.parametrize("variant, form", [("b_p_ds", "none"), ("b_p_ds_sa2", "softmax"), ("b_p_ds_sa12", "l1"),
                                            ("b_ds_sa12", "softmax_mean")])
+def test_maps_of_both_recipes(variant, form, recipe):
+    test_a_map_sums_to_its_logit(variant, form, recipe)
+
+
+@pytest.mark.parametrize("variant, form, recipe", [("b_p_ds_sa12", "l1", "sa1_on_parts"), ("b_p_ds", "none", "literal_sum"),
+                                                   ("b_p_ds_sa2", "sigmoid", "mean_after_sa"), ("b_ds_sa2", "l1", "ds_reduced")])
 def test_a_map_sums_to_its_logit(variant, form, recipe):
     net = trained_like(variant, form, recipe)
     images, classes = torch.randn(4, 3, 96, 32), torch.tensor([0, 3, 8, 3])
@@ -37,7 +44,7 @@ def test_a_map_sums_to_its_logit(variant, form, recipe):
         logits = net(images)
     for stage in (1, 2, 3):
         head = net.stages[stage - 1]
-        bias = (head[-1] if recipe == "released" else head).bias[classes]
+        bias = (head[-1] if net.recipe.ds_reduced else head).bias[classes]
         maps = class_activation_maps(net, images, classes, stage)
         torch.testing.assert_close(maps.sum((1, 2)), logits[f"stage{stage}"][rows, classes] - bias, rtol=1e-3, atol=1e-4)
     # stage 4: less the classifier's bias and the batch-norm offsets of the units that are active at this image
@@ -74,6 +81,6 @@ def test_overlay_keeps_size_and_marks_the_peak():
 
     image, cam = np.full((96, 32, 3), 100, np.uint8), np.zeros((6, 2))
     cam[4, 1] = 1
-    out = overlay(image, cam)
+    out = report.overlay(image, cam)
     assert out.shape == image.shape and out[72, 24, 0] > out[72, 24, 2]  # red at the peak
     assert out[8, 8, 2] > out[8, 8, 0]                                   # blue elsewhere

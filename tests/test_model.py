@@ -1,13 +1,14 @@
 """Fig. 3: shapes, what SA adds (nothing), equal starts, one SA1 for training and retrieval, the losses."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from reidsa_utils import InputError
 from reidsa_utils.benchmarks import LAYOUTS, load_benchmark, load_images
-from reidsa_utils.model import BACKBONES, VARIANTS, ReIDNet, loss_weights, reid_loss
+from reidsa_utils.model import BACKBONES, RECIPES, VARIANTS, ReIDNet, loss_weights, reid_loss
 from reidsa_utils.training import to_input
 
 
@@ -110,11 +111,42 @@ def test_loss_of_section_3_1():
     assert w["part4"] == 0.8 and w["stage2"] == 0.2 and w["final"] == 0.2 and sum(w.values()) == pytest.approx(5.6)
     assert loss_weights(["final"]) == {"final": 1.0}
     assert loss_weights(["final", "stage1", "stage2", "stage3"]) == {"final": 0.8, "stage1": 0.2, "stage2": 0.2, "stage3": 0.2}
-    assert set(loss_weights(ten, "released").values()) == {1.0}
+    assert set(loss_weights(ten, "released").values()) == set(loss_weights(ten, "equal_loss").values()) == {1.0}
+    w = loss_weights(ten, "total_10")
+    assert sum(w.values()) == pytest.approx(10) and w["part1"] == pytest.approx(4 * w["stage3"]) == pytest.approx(4 * w["final"])
+    assert loss_weights(ten, "lambda_0") == {name: float(name.startswith("part")) for name in ten}
+    assert set(loss_weights(ten, "lambda_05").values()) == {0.5} and loss_weights(ten, lam=0.1)["part1"] == 0.9
     target = torch.tensor([0, 2])
     logits = {"final": torch.zeros(2, 4), "stage1": torch.tensor([[0.0, 0, 0, 0], [0, 0, 5, 0]])}
     by_hand = 0.8 * torch.log(torch.tensor(4.0)) + 0.2 * (torch.log(torch.tensor(4.0)) + torch.log(3 + torch.tensor(5.0).exp()) - 5) / 2
     torch.testing.assert_close(reid_loss(logits, target), by_hand)
+
+
+def test_every_control_changes_one_thing():
+    paper = asdict(RECIPES["paper"])
+    changed = {name: [k for k, v in asdict(recipe).items() if v != paper[k]] for name, recipe in RECIPES.items()}
+    assert changed.pop("paper") == [] and changed.pop("released") == ["mean_after_sa", "ds_reduced", "equal_loss", "erase_area"]
+    assert all(len(fields) == 1 for fields in changed.values()) and len({f for [f] in changed.values()}) == len(changed) - 1  # lam twice
+
+
+def test_sa1_on_the_pooled_parts_by_hand():
+    """Stripes of one value: the weights of the parts are those of these six values, and each part is scaled by its own."""
+    rows = torch.tensor([0.0, 1, 2, 3, 4, 10])
+    f = rows.repeat_interleave(2).view(1, 1, 12, 1).expand(2, 2048, 12, 3).contiguous()
+    net = make(7, "b_p_ds_sa12", "l1", "sa1_on_parts")
+    pooled = net.pool_parts(net.attend(f))
+    torch.testing.assert_close(pooled[0, 5, :, 0], rows * (6 * rows / 20))
+    noisy = torch.rand(2, 2048, 12, 3)  # any map: attention after the pooling is the same as before it with the parts' weights
+    parts = net.pool_parts(noisy)
+    p = parts.sum(1, keepdim=True) / parts.sum((1, 2), keepdim=True)
+    torch.testing.assert_close(net.pool_parts(net.attend(noisy)), parts * p * 6)
+
+
+def test_literal_sum():
+    f = torch.rand(2, 256, 6, 2)
+    torch.testing.assert_close(make(7, "b_p_ds", "none", "literal_sum").pool_stage(f), f.sum((2, 3)))
+    l1 = make(7, "b_p_ds_sa2", "l1", "literal_sum").pool_stage(f)  # weights of SA sum to 1 already
+    torch.testing.assert_close(l1, make(7, "b_p_ds_sa2", "l1").pool_stage(f))
 
 
 def test_last_stride_and_learning_rates(tmp_path):

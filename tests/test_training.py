@@ -286,8 +286,9 @@ def test_settings_reach_the_training(small_benchmark, tmp_path):
         return train(configure(small(small_benchmark, tmp_path / name, epochs=1, **more)), progress=False)["history"][0]["loss"]
 
     losses = [loss("plain", flip=False, erasing=False), loss("flip", erasing=False), loss("erasing", flip=False),
-              loss("area", flip=False, recipe="released"), loss("no area", flip=False, erasing=False, recipe="released")]
-    assert len(set(losses)) == 5
+              loss("area", flip=False, recipe="released"), loss("no area", flip=False, erasing=False, recipe="released"),
+              *(loss(recipe, recipe=recipe) for recipe in ("no_nesterov", "total_10", "lambda_05"))]
+    assert len(set(losses)) == 8
     path = tmp_path / "backbone.pt"
     torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)
     loss("loaded", weights=str(path))
@@ -298,6 +299,16 @@ def test_settings_reach_the_training(small_benchmark, tmp_path):
     torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)  # the same name, other weights
     with pytest.raises(InputError, match="belongs to another configuration: weights=backbone.pt"):
         loss("loaded", weights=str(path))
+
+
+def test_a_decaying_lambda(small_benchmark, tmp_path):
+    """Epoch 1 with the full lambda, the last of two with half of it: the history's losses, weighted, give its loss."""
+    both = [train(configure(small(small_benchmark, tmp_path / recipe, epochs=2, recipe=recipe)), progress=False)["history"]
+            for recipe in ("paper", "lambda_decays")]
+    assert both[0][0] == both[1][0] and both[0][1]["loss"] != both[1][1]["loss"]
+    for line, lam in zip(both[1], (0.2, 0.1), strict=True):
+        weights = loss_weights(line["losses"], lam=lam)
+        assert sum(weights[k] * v for k, v in line["losses"].items()) == pytest.approx(line["loss"], rel=1e-4)
 
 
 @pytest.mark.parametrize("name", ["dukemtmc_reid", "cuhk03_np_detected"])
