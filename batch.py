@@ -37,7 +37,7 @@ CELL = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "occlusion
 CURVES = {"occlusion": (0.0, None, 0.6), "view_overlap": (0.0, None, 0.6)}  # levels of the renderer's knobs; None: as frozen
 # Notebook 08, one thing changed at a time, on CUHK03-NP labeled: it has the fewest training images. (recipe, variant, form, erasing)
 CONTROLS = [("paper", "b_p_ds", "none", True), *(("paper", "b_p_ds_sa2", form, True) for form in FORMS if form != "none"),
-            ("released", "b_p_ds", "none", True), ("released", "b_p_ds_sa2", "l1", True),
+            ("literal_sum", "b_p_ds", "none", True), ("released", "b_p_ds", "none", True), ("released", "b_p_ds_sa2", "l1", True),
             *((recipe, "b_p_ds_sa2", "l1", True) for recipe in ("mean_after_sa", "equal_loss", "total_10", "ds_reduced", "no_nesterov")),
             ("paper", "b", "none", False), ("paper", "b", "none", True), ("lambda_0", "b_p_ds", "none", False),
             ("paper", "b_p_ds", "none", False), ("lambda_05", "b_p_ds", "none", False), ("lambda_decays", "b_p_ds", "none", False),
@@ -284,6 +284,14 @@ def tell(batch: Batch, folder: Path) -> None:
             print(f"{target}: {place / 'tables.md'}, the notebook and the figures beside it", file=sys.stderr)
 
 
+def published_name(record: dict) -> str:
+    """The name of a run's record in results/."""
+    c = record["config"]
+    return "-".join([c["benchmark"], record["source"], c["profile"], c["variant"], c["form"], c["recipe"],
+                     "erasing" if c["erasing"] else "plain", *(f"{k}{c[k]:g}" for k in CURVES if c.get(k) is not None),
+                     f"e{c['epochs']}", f"s{c['seed']}"])
+
+
 def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
     """Copy the records under folders of runs into results/, named after their runs. Returns the new paths.
 
@@ -295,10 +303,7 @@ def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
     files = {}
     for path in sorted(path for folder in folders for path in record_paths(Path(folder))):
         record = read_record(path)
-        c = record["config"]
-        name = "-".join([c["benchmark"], record["source"], c["profile"], c["variant"], c["form"], c["recipe"],
-                         "erasing" if c["erasing"] else "plain", *(f"{k}{c[k]:g}" for k in CURVES if c.get(k) is not None),
-                         f"e{c['epochs']}", f"s{c['seed']}"])
+        name = published_name(record)
         target = Path(into) / f"{name}.json"
         short = re.sub(r"\[\s+([^][{}]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", path.read_text())  # a list on one line
         if files.get(target, short) != short:

@@ -88,30 +88,37 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
         for vector in (v for v in runs[seeds[0]] if v in base[seeds[0]]):
             for k, (metric, mean, queries) in enumerate(METRICS):
                 pairs = [(runs[s][vector], base[s][vector]) for s in seeds]
-                without, deltas = [100 * b[mean] for _, b in pairs], [100 * (a[mean] - b[mean]) for a, b in pairs]
-                n, delta, sd = len(seeds), np.mean(deltas), np.std(deltas, ddof=1) if len(seeds) > 1 else np.nan
                 row = {"table": "table3" if c["erasing"] else "table2", "source": source, "data": data,
                        **{key: c.get(key) for key in SHOWN}, "variant": variant, "form": form, "vector": vector, "metric": metric,
-                       "seeds": n, "people": False, "without": np.mean(without), "with": np.mean(without) + delta, "Δ": delta,
-                       "deltas": deltas, "sd": sd}
-                student, error = stats.t(n - 1), sd / np.sqrt(n)  # all NaN for one seed
-                low, high, p = delta - student.ppf(0.975) * error, delta + student.ppf(0.975) * error, np.nan
-                if n > 1:
-                    p = 2 * student.sf(abs(delta) / max(error, 1e-12))
-                if data in ids and all(queries in m for pair in pairs for m in pair):
-                    a, b = np.array([[m[queries] for m in pair] for pair in pairs], float).swapaxes(0, 1)  # (seeds, queries)
-                    told = ~np.isnan(a[0]) & (a[0] != 0)  # queries with a match
-                    a, b = (a, b) if metric == "mAP" else (a == 1, b == 1.0)
-                    drawn = 100 * bootstrap(np.subtract(a, b, dtype=float)[:, told], np.array(ids[data])[told], repeats)
-                    row["people"], (lower, upper) = True, np.quantile(drawn, (0.025, 0.975))
-                    low, high, error = np.fmin(low, lower), np.fmax(high, upper), np.fmax(error, drawn.std())
-                    p = np.fmax(p, min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + repeats)))
-                row |= {"low": low, "high": high, "p": p, "smallest": (student.ppf(0.975) + student.ppf(0.8)) * error}
+                       **difference(pairs, mean, queries, ids.get(data), repeats)}
                 if {variant, BASE[variant]} <= set(published) and "+" not in vector:
                     row["paper"] = published[variant][k] - published[BASE[variant]][k]
                 rows.append(row)
     return pd.DataFrame(rows, columns=["table", "source", "data", *SHOWN, "variant", "form", "vector", "metric", "seeds", "people",
                                        "without", "with", "Δ", "deltas", "sd", "low", "high", "p", "smallest", "paper"])
+
+
+def difference(pairs: list, mean: str, queries: str, ids=None, repeats: int = 5000) -> dict:
+    """One metric of runs (a, b), paired by seed: the row of effects() about a - b, in points.
+
+    pairs: metrics of one retrieval vector of the two runs, a pair a seed; mean, queries: a line of METRICS; ids: of the queries.
+    """
+    without, deltas = [100 * b[mean] for _, b in pairs], [100 * (a[mean] - b[mean]) for a, b in pairs]
+    n, delta, sd = len(pairs), np.mean(deltas), np.std(deltas, ddof=1) if len(pairs) > 1 else np.nan
+    student, error = stats.t(n - 1), sd / np.sqrt(n)  # all NaN for one seed
+    low, high = delta - student.ppf(0.975) * error, delta + student.ppf(0.975) * error
+    p = 2 * student.sf(abs(delta) / max(error, 1e-12)) if n > 1 else np.nan
+    people = ids is not None and all(queries in m for pair in pairs for m in pair)
+    if people:
+        a, b = np.array([[m[queries] for m in pair] for pair in pairs], float).swapaxes(0, 1)  # (seeds, queries)
+        told = ~np.isnan(a[0]) & (a[0] != 0)  # queries with a match
+        a, b = (a, b) if mean == "mean_ap" else (a == 1, b == 1.0)
+        drawn = 100 * bootstrap(np.subtract(a, b, dtype=float)[:, told], np.array(ids)[told], repeats)
+        lower, upper = np.quantile(drawn, (0.025, 0.975))
+        low, high, error = np.fmin(low, lower), np.fmax(high, upper), np.fmax(error, drawn.std())
+        p = np.fmax(p, min(1.0, 2 * (1 + min((drawn <= 0).sum(), (drawn >= 0).sum())) / (1 + repeats)))
+    return {"seeds": n, "people": people, "without": np.mean(without), "with": np.mean(without) + delta, "Δ": delta, "deltas": deltas,
+            "sd": sd, "low": low, "high": high, "p": p, "smallest": (student.ppf(0.975) + student.ppf(0.8)) * error}
 
 
 def bootstrap(differences: np.ndarray, ids: np.ndarray, repeats: int = 5000, seed: int = 0) -> np.ndarray:

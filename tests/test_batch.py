@@ -32,7 +32,7 @@ def names(targets, **settings):
 def test_sixteen_cells():
     """Table 2: 8 variants; Table 3: 4 benchmarks, with and without SA; Table 1 is four of those; nothing twice."""
     b = names(["table1", "table2", "table3", "tables"], seeds=1)
-    assert {t: len(n) for t, n in b.targets.items()} == {"table1": 4, "table2": 8, "table3": 8, "tables": 16, "curves": 10, "controls": 20}
+    assert {t: len(n) for t, n in b.targets.items()} == {"table1": 4, "table2": 8, "table3": 8, "tables": 16, "curves": 10, "controls": 21}
     assert len(b.runs) == 16 and set(b.targets["table1"]) < set(b.targets["table3"])
     cells = {(p["benchmark"], p["variant"], p["form"], p["erasing"]) for p in b.runs.values()}
     table2 = {("market1501", v, "softmax" if "sa" in v else "none", False) for v in VARIANTS}
@@ -41,8 +41,8 @@ def test_sixteen_cells():
     assert len(names("tables", seeds=3, forms="softmax,l1").runs) == 3 * (3 + 5 * 2 + 4 * 3)
     assert len(names("curves", seeds=1, forms="l1").runs) == 2 * 5  # the frozen level of both knobs is one setting
     controls = names("controls", seeds=1).runs
-    assert len(controls) == 20 and len({(p["recipe"], p["variant"], p["form"], p["erasing"]) for p in controls.values()}) == 20
-    assert {p["recipe"] for p in controls.values()} == set(RECIPES) - {"literal_sum"}  # that one does not train
+    assert len(controls) == 21 and len({(p["recipe"], p["variant"], p["form"], p["erasing"]) for p in controls.values()}) == 21
+    assert {p["recipe"] for p in controls.values()} == set(RECIPES)
     assert len(set(controls) & set(names("table3", seeds=1, forms="softmax,l1,softmax_mean,sigmoid").runs)) == 5  # the same runs
     with pytest.raises(InputError, match="recipe, forms and benchmarks are fixed in controls"):
         names("controls", recipe="released")
