@@ -2,7 +2,7 @@
 #
 #     snakemake --cores 2 table3 --config data=embedded profile=laptop seeds=3
 #
-# targets: tables (default: Tables 1, 2, 3), table1, table2, table3, curves. Settings: see batch.py. The name of a run's folder
+# targets: tables (default: Tables 1, 2, 3), table1, table2, table3, curves, controls (notebook 08). Settings: see batch.py. The name of a run's folder
 # ends in a hash of all its settings: a changed setting makes a new run, and what is there with these settings is kept.
 # Options that a batch wants (profiles/default) are read by Snakemake itself.
 import os
@@ -41,6 +41,7 @@ FOLDER = f"runs/tables/{BATCH.title}"
 
 wildcard_constraints:
     run="[^/]+",
+    product="tables|controls",
 
 
 for target in batch.TARGETS:
@@ -48,7 +49,7 @@ for target in batch.TARGETS:
     rule:
         name: target
         localrule: True
-        input: f"{FOLDER}/{target}/tables.md", [f"runs/{name}/record.json" for name in BATCH.targets[target]]
+        input: f"{FOLDER}/{target}/{batch.PRODUCT.get(target, 'tables')}.md", [f"runs/{name}/record.json" for name in BATCH.targets[target]]
 
 
 onstart:
@@ -86,12 +87,14 @@ rule train:
 
 rule report:
     input: lambda wildcards: [f"runs/{name}/record.json" for name in BATCH.targets[wildcards.target]]
-    output: "runs/tables/{title}/{target}/tables.md"
-    log: notebook="runs/tables/{title}/{target}/06_tables.ipynb", text="runs/tables/{title}/{target}/papermill.log"
-    params: folder=lambda wildcards, output: Path(output[0]).parent.resolve()
+    output: "runs/tables/{title}/{target}/{product}.md"
+    log: text="runs/tables/{title}/{target}/{product}.log"
+    params:
+        folder=lambda wildcards, output: Path(output[0]).parent.resolve(),
+        notebook=lambda wildcards: batch.NOTEBOOK[wildcards.product],
     localrule: True
     shell:
         "rm -f {params.folder:q}/*.json {params.folder:q}/failed;"  # of an earlier call with other settings
         " {{ {sys.executable:q} {ROOT:q}/batch.py publish $(dirname {input}) --into {params.folder:q} &&"
-        " REIDSA_FIGURES={params.folder:q} {PAPERMILL} {ROOT:q}/notebooks/06_tables.ipynb {log.notebook:q} -p records {params.folder:q}; }}"
+        " REIDSA_FIGURES={params.folder:q} {PAPERMILL} {ROOT:q}/notebooks/{params.notebook} {params.folder:q}/{params.notebook} -p records {params.folder:q}; }}"
         " > {log.text:q} 2>&1 || {{ touch {params.folder:q}/failed; exit 1; }}"

@@ -32,6 +32,8 @@ from reproduce import START_UP, fail, minutes, state
 
 ROOT = Path(__file__).resolve().parent
 TARGETS = ("tables", "table1", "table2", "table3", "curves", "controls")
+PRODUCT = {"controls": "controls"}                                     # target -> name of its Markdown file; else tables
+NOTEBOOK = {"tables": "06_tables.ipynb", "controls": "08_paper_vs_code.ipynb"}  # and who writes it
 OWN = ("seeds", "forms", "benchmarks", "gpus")                         # settings beside the parameters of a run
 CELL = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "occlusion", "view_overlap", "rerank")  # fixed by the tables
 CURVES = {"occlusion": (0.0, None, 0.6), "view_overlap": (0.0, None, 0.6)}  # levels of the renderer's knobs; None: as frozen
@@ -277,11 +279,11 @@ def tell(batch: Batch, folder: Path) -> None:
     if left:
         print(f"{left} of {len(batch.runs)} runs are missing; the same command runs only these", file=sys.stderr)
     for target in batch.asked:
-        place = folder / "tables" / batch.title / target
+        place, product = folder / "tables" / batch.title / target, PRODUCT.get(target, "tables")
         if (place / "failed").exists():
-            fail(place / "06_tables.ipynb", place / "papermill.log")
-        elif (place / "tables.md").exists() and not left:
-            print(f"{target}: {place / 'tables.md'}, the notebook and the figures beside it", file=sys.stderr)
+            fail(place / NOTEBOOK[product], place / f"{product}.log")
+        elif (place / f"{product}.md").exists() and not left:
+            print(f"{target}: {place / product}.md, the notebook and the figures beside it", file=sys.stderr)
 
 
 def published_name(record: dict) -> str:

@@ -54,14 +54,14 @@ def look(model, paths, height: int, width: int) -> dict:
     return {"filters": {"correlation": list(correlation), "effective": list(effective)}, "weights": weights}
 
 
-def examine(run_dir: Path) -> dict:
-    """Everything about one finished run. Raises InputError for a run without record or checkpoint."""
+def examine(run_dir: Path, data: str = "embedded") -> dict:
+    """Everything about one finished run; data: as in training.Config. Raises InputError for a run without record or checkpoint."""
     path = Path(run_dir) / "record.json"
     if not path.exists():
         raise InputError(f"no record.json in {run_dir}; name folders of finished runs")
     record = read_record(path)
     torch.set_num_threads(1)
-    model, config, benchmark = load_run(Path(run_dir).resolve(), record["config"].get("data") or "embedded")
+    model, config, benchmark = load_run(Path(run_dir).resolve(), data)
     gallery = benchmark.gallery.paths
     chosen = [gallery[k] for k in np.linspace(0, len(gallery) - 1, min(IMAGES, len(gallery))).astype(int)]
     out = {"run": published_name(record), "identity": record["identity"], "images": len(chosen)}
@@ -77,15 +77,28 @@ def examine(run_dir: Path) -> dict:
     return out
 
 
+def read(folder) -> list:
+    """All that was written about runs into a folder, in a fixed order. Raises InputError for a broken file."""
+    out = []
+    for path in sorted(Path(folder).glob("*.json")):
+        try:
+            out.append(json.loads(path.read_text()))
+            assert {"run", "identity", "filters", "weights", "rerank"} <= set(out[-1])
+        except (ValueError, AssertionError, TypeError):
+            raise InputError(f"{path} was not written by examine.py; delete it and examine that run again") from None
+    return out
+
+
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python examine.py", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
     parser.add_argument("--into", type=Path, default=ROOT / "results" / "examined")
+    parser.add_argument("--data", default="embedded", help="what they were trained on: embedded (the default), real, or a folder")
     arguments = parser.parse_args(argv)
 
     def work():
         for run in arguments.runs:
-            found = examine(run)
+            found = examine(run, arguments.data)
             target = arguments.into / f"{found['run']}.json"
             rounded = json.loads(json.dumps(found), parse_float=lambda v: float(f"{float(v):.6g}"))
             write_atomic(target, (json.dumps(rounded, indent=1) + "\n").encode())

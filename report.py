@@ -1,5 +1,6 @@
 """How notebook 06 shows its results: tables for people, dot plots, curves, Markdown; and the README's tables."""
 
+import json
 import os
 from pathlib import Path
 
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parent
 SETTING = ["source", "profile", "recipe", "epochs"]  # what runs must share to stand in one table
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
 KNOBS = {"occlusion": "share of images with an occluder", "view_overlap": "view overlap (0: a camera sees one side; 1: all)"}
+VERDICTS = ("confirmed", "mixed", "contradicted", "not shown", "not testable here")
 MARKS = "<!-- made by `python batch.py readme` -->\n", "<!-- end -->"
 
 
@@ -157,6 +159,43 @@ def markdown(rows: pd.DataFrame, heading: str) -> list:
                           f"{r.without:.1f}", f"{r.without + r.Δ:.1f}", change(r), interval(r),
                           f"{r.holm:.3f}" if r.holm == r.holm else "", signed(r.paper)))
     return [*lines, ""]
+
+
+def verdicts(claims: list) -> dict:
+    """How many claims of each verdict."""
+    return {v: sum(c["verdict"] == v for c in claims) for v in VERDICTS}
+
+
+def ledger(claims: list) -> pd.DataFrame:
+    """The claims (results.CLAIMS) as a table for people."""
+    return pd.DataFrame([{"": k, "place": c["place"], "the paper says": c["claim"], "tested by": c["test"], "verdict": c["verdict"],
+                          "on": c["on"], "found": c["found"], "evidence": ", ".join(c["evidence"])} for k, c in enumerate(claims, start=1)])
+
+
+def problems(claims: list) -> list:
+    """What is wrong with a ledger: a sentence for each unknown verdict, missing word, and piece of evidence that does not exist."""
+    out = []
+    for c in claims:
+        lacking = [k for k in ("id", "place", "claim", "test", "verdict", "found") if not c.get(k)]
+        out += [f"{c.get('id', c)}: {k} is empty" for k in lacking]
+        if c["verdict"] not in VERDICTS:
+            out.append(f"{c['id']}: verdict {c['verdict']!r}; expected one of {', '.join(VERDICTS)}")
+        if c["verdict"] != "not testable here" and not (c["evidence"] and c["on"]):
+            out.append(f"{c['id']}: a verdict without evidence, or without the data it is on")
+        out += [f"{c['id']}: no such evidence: {e}" for e in c["evidence"] if not _exists(e)]
+    return out
+
+
+def _exists(evidence: str) -> bool:
+    """NOTEBOOK#HEADING, a glob in the repository, or FILE::TEST."""
+    if "#" in evidence:
+        name, heading = evidence.split("#", 1)
+        path = ROOT / "notebooks" / f"{name}.ipynb"
+        cells = json.loads(path.read_text())["cells"] if path.exists() else []
+        lines = [line.strip() for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).splitlines()]
+        return any(line.startswith("#") and line.lstrip("#").strip() == heading for line in lines)
+    name, _, test = evidence.partition("::")
+    return any(not test or f"def {test}(" in path.read_text() for path in ROOT.glob(name))
 
 
 def gap(rank1: float, mean_ap: float, benchmark: str, variant: str, erasing: bool) -> tuple:

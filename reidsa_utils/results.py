@@ -1,6 +1,7 @@
 """Run records: read, check, gather into tables beside the paper's numbers."""
 
 import json
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from . import InputError
 from .benchmarks import PUBLISHED
 
 ROOT = Path(__file__).resolve().parents[1]
+CLAIMS = tomllib.loads(Path(__file__).with_name("claims.toml").read_text())["claims"]  # of the paper, each with a verdict
 NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions", "identity")
-
 CELL = ("benchmark", "variant", "form", "recipe", "profile", "seed", "epochs", "erasing")
 BASE = {"b_sa1": "b", "b_ds_sa2": "b_ds", "b_ds_sa12": "b_ds", "b_p_ds_sa2": "b_p_ds", "b_p_ds_sa12": "b_p_ds"}  # without its SA
 METRICS = (("rank-1", "rank1", "first_match"), ("mAP", "mean_ap", "average_precision"))  # name, in a record, of each query

@@ -12,7 +12,7 @@ from conftest import ROOT
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ANSWERS = sorted((ROOT / "notebooks" / "answers").glob("*.ipynb"))
 STRICT = [["01_gap_vs_sa"], ["02_gradient_check"], ["03_benchmarks_and_metrics"], ["04_model"], ["06_tables"],
-          [f"answers/{p.stem}" for p in ANSWERS]]
+          ["08_paper_vs_code"], [f"answers/{p.stem}" for p in ANSWERS]]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS + ANSWERS, ids=lambda p: f"{p.parent.name}-{p.stem}")

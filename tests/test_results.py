@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from conftest import assert_one_sentence
 
+import report
 from reidsa_utils import InputError
-from reidsa_utils.results import ROOT, bootstrap, effects, holm, read_records, table
+from reidsa_utils.results import CLAIMS, METRICS, ROOT, bootstrap, difference, effects, holm, read_records, table
 from report import aggregate
 
 
@@ -113,3 +114,38 @@ def test_committed_records_are_complete_and_private():
         assert r["history"] and r["identity"]["fingerprint"] and r["code"]["sources"]
         assert all(0 <= m["rank1"] <= 1 and 0 <= m["mean_ap"] <= 1 for m in r["metrics"].values())
         assert "/" not in json.dumps({k: v for k, v in r.items() if k != "title"}), "a path?"
+
+
+def test_every_claim_has_a_verdict_and_evidence_that_exists():
+    assert len(CLAIMS) >= 30 and len({c["id"] for c in CLAIMS}) == len(CLAIMS)
+    assert report.problems(CLAIMS) == []
+    assert {"abstract", "1", "2", "3", "4", "5", "6"} <= {place.strip()[0] if place.strip()[0].isdigit() else place.strip()
+                                                           for c in CLAIMS for place in c["place"].split(",")}
+    assert sum(report.verdicts(CLAIMS).values()) == len(CLAIMS) == len(report.ledger(CLAIMS))
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"verdict": "confirmd"}, "verdict 'confirmd'; expected one of confirmed"), ({"evidence": []}, "a verdict without evidence"),
+    ({"evidence": ["06_tables#No such heading"]}, "no such evidence: 06_tables#No such heading"), ({"found": ""}, "found is empty"),
+    ({"evidence": ["09_nothing#One"]}, "no such evidence"), ({"evidence": ["results/market1501-rendered-huge-*.json"]}, "no such evidence"),
+    ({"evidence": ["tests/test_attention.py::test_nothing"]}, "no such evidence"), ({"on": ""}, "the data it is on")])
+def test_a_claim_without_evidence_is_refused(change, words):
+    good = next(c for c in CLAIMS if c["id"] == "eq-8-12")
+    assert report.problems([good]) == []
+    [problem] = report.problems([good | change])
+    assert problem.startswith("eq-8-12: ") and words in problem
+    untold = good | {"verdict": "not testable here", "evidence": [], "on": ""}
+    assert report.problems([untold]) == []  # its reason stands in `found`
+
+
+def test_a_difference_of_any_two_cells():
+    """Not only SA against none: the same statistics as effects(), from pairs of runs."""
+    runs = [record("b_p_ds", "none", s, [1, 2, 0, 1], [0.5, 0.3 + 0.1 * s, None, 0.4]) for s in (0, 1)]
+    others = [record("b_p_ds_sa2", "l1", s, [1, 1, 0, 2], [0.6, 0.5, None, 0.1 + 0.1 * s]) for s in (0, 1)]
+    e = effects(runs + others).set_index("metric")
+    pairs = [(a["metrics"]["parts"], b["metrics"]["parts"]) for a, b in zip(others, runs, strict=True)]
+    for metric, mean, queries in METRICS:
+        d = difference(pairs, mean, queries, runs[0]["query_ids"])
+        assert all(d[k] == pytest.approx(e.loc[metric, k], nan_ok=True) for k in ("Δ", "low", "high", "p", "sd", "smallest"))
+    back = difference([(b, a) for a, b in pairs], *METRICS[1][1:], runs[0]["query_ids"])
+    assert back["Δ"] == pytest.approx(-d["Δ"]) and back["low"] == pytest.approx(-d["high"], abs=0.5)

@@ -1,0 +1,51 @@
+"""examine.py: redundancy of filters by hand, and what it writes about a real run."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from conftest import assert_one_sentence
+
+import examine
+from reidsa_utils import InputError
+from reidsa_utils.training import configure, train
+
+
+def test_filter_redundancy_by_hand():
+    x, y = torch.tensor([[1.0, -1, 1, -1], [1, 1, -1, -1]])
+    unrelated = torch.stack([x, y]).view(1, 2, 2, 2)
+    assert examine.filter_redundancy(unrelated) == pytest.approx((0, 1))
+    assert examine.filter_redundancy(torch.stack([x, -3 * x + 2]).view(1, 2, 2, 2)) == pytest.approx((1, 1 / 2))
+    dead = torch.stack([x, y, torch.full_like(x, 5.0)]).view(1, 3, 2, 2)
+    assert examine.filter_redundancy(dead) == pytest.approx((0, 1))  # a filter that never changes is left out
+    # any map: against numpy
+    f = torch.randn(5, 4, 3, 2, generator=torch.Generator().manual_seed(0))
+    r = np.corrcoef(f.transpose(0, 1).flatten(1).double().numpy())
+    values = np.linalg.eigvalsh(r) / 4
+    expected = np.abs(r[~np.eye(4, dtype=bool)]).mean(), np.exp(-(values * np.log(values)).sum()) / 4
+    assert examine.filter_redundancy(f) == pytest.approx(expected)
+
+
+def test_a_finished_run(small_benchmark, tmp_path, capfd):
+    run = tmp_path / "run"
+    config = configure({"profile": "smoke", "threads": 1, "epochs": 1, "form": "l1", "data": str(small_benchmark), "run_dir": str(run)})
+    record = train(config, progress=False)
+    code = examine.main([str(run), "--data", str(small_benchmark), "--into", str(tmp_path / "out")])
+    assert code == 0, capfd.readouterr().err
+    [found] = examine.read(tmp_path / "out")
+    assert found["run"] in capfd.readouterr().out and found["identity"] == record["identity"]
+    for vector in ("global", "parts"):  # the right re-ranking is the record's own
+        for key in ("rank1", "mean_ap"):
+            assert found["rerank"][vector]["two thirds"][key] == pytest.approx(record["metrics"][f"{vector}+rerank"][key], abs=1e-5)
+    assert set(found["weights"]) == {"softmax", "l1", "softmax_mean", "sigmoid", "none"}
+    assert all(len(v) == 4 and all(0 < x <= 1 for x in v) for w in found["weights"].values() for v in w.values())
+    assert found["weights"]["none"]["cells"] == pytest.approx([1] * 4)
+    assert str(tmp_path) not in json.dumps(found)
+
+
+def test_bad_input(tmp_path, command):
+    assert_one_sentence(command("examine.py", tmp_path), "no record.json in", "name folders of finished runs")
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(InputError, match="x.json was not written by examine.py; delete it"):
+        examine.read(tmp_path)
