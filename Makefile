@@ -18,6 +18,8 @@ JOBS ?= 2
 BATCH = $(VENV)/bin/snakemake --cores $(JOBS) --config profile=$(PROFILE) seeds=$(SEEDS) forms=$(FORMS) $(CONFIG)
 tables table1 table2 table3 curves: $(VENV)/installed
 	$(BATCH) -- $@
+controls: $(VENV)/installed  # notebook 08
+	$(VENV)/bin/snakemake --cores $(JOBS) --config profile=$(PROFILE) seeds=$(SEEDS) $(CONFIG) -- $@
 plan: $(VENV)/installed
 	$(PY) batch.py plan tables --jobs $(JOBS) profile=$(PROFILE) seeds=$(SEEDS) forms=$(FORMS) $(CONFIG)
 
@@ -36,4 +38,4 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@touch $@
 
-.PHONY: reproduce tables table1 table2 table3 curves plan test speed lab
+.PHONY: reproduce tables table1 table2 table3 curves controls plan test speed lab

@@ -21,7 +21,7 @@ SETTING = ["source", "profile", "recipe", "epochs"]  # what runs must share to s
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
 KNOBS = {"occlusion": "share of images with an occluder", "view_overlap": "view overlap (0: a camera sees one side; 1: all)"}
 VERDICTS = ("confirmed", "mixed", "contradicted", "not shown", "not testable here")
-MARKS = "<!-- made by `python batch.py readme` -->\n", "<!-- end -->"
+MARKS = "<!-- {}: made by `python batch.py readme` -->\n", "<!-- end -->"
 
 
 def save_figure(figure, name: str, source: str = "rendered") -> None:
@@ -246,10 +246,26 @@ def _heading(text: str) -> list:
     return [f"| {text} |", "|" + "---|" * (text.count("|") + 1)]
 
 
+def readme_claims(claims: list) -> str:
+    """The README's summary of the ledger: how many of each verdict, and all of them in a fold."""
+    lines = ["", *_heading("verdict | claims | such as")]
+    for verdict, n in verdicts(claims).items():
+        some = [f"{c['claim']} ({c['place']})" for c in claims if c["verdict"] == verdict and c.get("shown")]
+        lines.append(_row(f"**{verdict}**", n, "; ".join(some)))
+    lines += ["", f"<details><summary>All {len(claims)}</summary>", "", *_heading("place | the paper says | verdict | on | found")]
+    lines += [_row(c["place"], c["claim"], c["verdict"], c["on"], c["found"]) for c in claims]
+    return "\n".join([*lines, "", "</details>"]) + "\n\n"
+
+
 def write_readme(path: Path = ROOT / "README.md") -> None:
-    """Put the tables made from results/ between the two marks of the README."""
-    before, start, rest = path.read_text().partition(MARKS[0])
-    _, end, after = rest.partition(MARKS[1])
-    if not (start and end):
-        raise InputError(f"{path} has lost the marks between which its tables stand; restore {MARKS[0].strip()} and {MARKS[1]}")
-    write_atomic(path, (before + start + readme(results.read_records(ROOT / "results")) + end + after).encode())
+    """Put the tables made from results/ and the summary of the claims between their marks in the README."""
+    text = path.read_text()
+    made = {"claims": readme_claims(results.CLAIMS), "tables": readme(results.read_records(ROOT / "results"))}
+    for name, block in made.items():
+        before, start, rest = text.partition(MARKS[0].format(name))
+        _, end, after = rest.partition(MARKS[1])
+        if not (start and end):
+            marks = f"{MARKS[0].format(name).strip()} and {MARKS[1]}"
+            raise InputError(f"{path} has lost the marks between which its {name} stand; restore {marks}")
+        text = before + start + block + end + after
+    write_atomic(path, text.encode())

@@ -19,7 +19,7 @@ import report
 from reidsa_utils import InputError
 from reidsa_utils.benchmarks import LAYOUTS
 from reidsa_utils.model import RECIPES, VARIANTS
-from reidsa_utils.results import read_records
+from reidsa_utils.results import CLAIMS, read_records
 from reidsa_utils.training import configure, run_settings
 
 SMALL = {"profile": "smoke", "seeds": 1, "benchmarks": "market1501"}
@@ -197,8 +197,18 @@ def test_publish(tmp_path):
 
 def test_committed_records_regenerate_the_readme():
     text = (ROOT / "README.md").read_text()
-    shown = text.split(report.MARKS[0])[1].split(report.MARKS[1])[0]
+    shown = text.split(report.MARKS[0].format("tables"))[1].split(report.MARKS[1])[0]
     assert shown == report.readme(read_records(ROOT / "results")) and shown.count("\n| ") > 10
+    shown = text.split(report.MARKS[0].format("claims"))[1].split(report.MARKS[1])[0]
+    assert shown == report.readme_claims(CLAIMS) and shown.count("\n| ") > len(CLAIMS)
+
+
+def test_a_readme_without_marks_is_left_alone(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("# mine\n")
+    with pytest.raises(InputError, match="has lost the marks between which its claims stand; restore <!-- claims: made by"):
+        report.write_readme(path)
+    assert path.read_text() == "# mine\n"
 
 
 # ---- real batches: three papermill runs of 05_train at smoke size --------------------------------------------------------------
