@@ -54,10 +54,9 @@ for target in batch.TARGETS:
 
 onstart:
     try:
-        LOCK = batch.only_one_batch(RUNS)
+        batch.watch(BATCH, RUNS, batch.only_one_batch(RUNS))
     except InputError as error:
         raise WorkflowError(str(error))
-    batch.watch(BATCH, RUNS)
 
 
 onerror:

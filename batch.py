@@ -249,12 +249,15 @@ def line(now: dict, before: dict, seconds: float, folder: Path) -> str:
             f"{len(now['failed'])} failed{left}" + (f"   {running}" if running else ""))
 
 
-def watch(batch: Batch, folder: Path, every: float = 60.0) -> None:
-    """Print the status line now and then until this process ends; each failure once, when it happens."""
+def watch(batch: Batch, folder: Path, lock: FileLock, every: float = 60.0) -> None:
+    """Print the status line now and then until this process ends; each failure once, when it happens.
+
+    lock: of only_one_batch. A lock that nobody refers to is let go, and Snakemake forgets what its onstart made; the thread does not.
+    """
     started, told, before = time.time(), set(), status(batch, folder)
 
     def loop():
-        while True:
+        while lock.is_locked:
             time.sleep(min(every, 5 + (time.time() - started) / 4))
             now = status(batch, folder)
             for name in set(now["failed"]) - told:

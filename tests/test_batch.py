@@ -290,8 +290,13 @@ def test_killed_in_the_middle_gives_the_same_tables(broken, tmp_path):
     while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
         assert time.time() < deadline and process.poll() is None
         time.sleep(0.05)
+    now = batch.status(names("table3", **SMALL, forms="softmax,l1"), tmp_path / "runs")  # from another process
+    second = snakemake(tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    assert now["running"] and len(now["running"]) <= 2
+    assert second.returncode == 1 and "is at work in" in second.stdout + second.stderr + "".join(
+        log.read_text() for log in tmp_path.glob(".snakemake/log/*.log"))
     assert len(numbers(tmp_path)) < 3
     done = snakemake(tmp_path)
     assert done.returncode == 0, done.stderr

@@ -66,6 +66,15 @@ FAULTS = {
     "SA1 on another scale than GAP": (
         "model", "cells = 1 if self.recipe.mean_after_sa else stage4.shape[2] * stage4.shape[3]", "cells = 1",
         [("test_model", "test_weighted_means_keep_the_scale", {})], {}),
+    "the code's second mean forgotten": (
+        "model", "return 1 / cells if self.recipe.mean_after_sa else 1", "return 1",
+        [("test_model", "test_weighted_means_keep_the_scale", {})], {}),
+    "SA1 on the pooled parts on another scale": (
+        "model", "return stage4 * (p * self.parts)", "return stage4 * p",
+        [("test_model", "test_sa1_on_the_pooled_parts_by_hand", {})], {}),
+    "a total weight that is not reached": (
+        "model", "return {name: weight * scale for name, weight in weights.items()}", "return weights",
+        [("test_model", LOSS, {})], {}),
     "SA forgotten in the branches": (
         "model", 'self.sa2_form = form if "sa2" in blocks else "none"', 'self.sa2_form = "none"',
         [("test_model", "test_sa_adds_no_parameter_and_starts_equal",
