@@ -171,7 +171,7 @@ def failed(name: str, folder: Path) -> bool:
 def only_one_batch(folder: Path) -> FileLock:
     """The lock of a batch on a folder of runs, held until this process ends. Raises InputError if another batch holds it."""
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / "batch.lock", timeout=0)
+    lock = FileLock(folder / "batch.lock", timeout=0, thread_local=False)  # watch() holds it in a thread
     try:
         lock.acquire()
     except Timeout:
