@@ -105,7 +105,8 @@ def make_batch(settings: dict, asked=("tables",)) -> Batch:
     wanted["controls"] = [common | dict(zip(("recipe", "variant", "form", "erasing"), control, strict=True), seed=seed,
                                         benchmark="cuhk03_np_labeled") for control in CONTROLS for seed in range(numbers["seeds"])]
     if "controls" in asked and {"recipe", "forms", "benchmarks"} & set(settings):
-        raise InputError("recipe, forms and benchmarks are fixed in controls; leave them out, or ask for tables")
+        told = ", ".join(sorted({"recipe", "forms", "benchmarks"} & set(settings)))
+        raise InputError(f"found {told} among the settings; recipe, forms and benchmarks are fixed in controls: leave them out")
     if "curves" in asked and data != "embedded":
         raise InputError(f"curves turns knobs of the renderer; data is {data}, expected embedded")
     every, targets = {}, {target: {} for target in TARGETS}
@@ -337,7 +338,7 @@ def main(argv=None) -> int:
     sub.add_argument("folders", nargs="+", type=Path)
     sub.add_argument("--into", type=Path, default=ROOT / "results")
     sub.add_argument("--weights", action="store_true", help="the trained networks too, 9 MB each, into results/weights")
-    commands.add_parser("readme", help="write the README's tables of results anew from results/")
+    commands.add_parser("readme", help="write the README's tables of results and its summary of the claims anew")
     arguments, more = parser.parse_known_args(argv)  # words after an option, too
     if any(word.startswith("-") for word in more) or more and "words" not in arguments:
         parser.error(f"unrecognized: {' '.join(more)}")

@@ -20,7 +20,7 @@ from reidsa_utils.benchmarks import load_images
 from reidsa_utils.metrics import evaluate_ranking
 from reidsa_utils.reranking import rerank
 from reidsa_utils.results import read_record
-from reidsa_utils.training import extract, load_run, to_input, write_atomic
+from reidsa_utils.training import extract, load_run, read_checkpoint, to_input, write_atomic
 
 ROOT = Path(__file__).resolve().parent
 IMAGES = 256  # of the gallery, evenly spaced: what filters and weights are looked at on
@@ -29,15 +29,17 @@ IMAGES = 256  # of the gallery, evenly spaced: what filters and weights are look
 def filter_redundancy(f: Tensor) -> tuple:
     """How alike the filters of a layer answer: (mean absolute correlation of two filters, effective share of the filters).
 
-    f: (B, C, H, W); filters that never answer are left out. The effective number of filters is exp of the entropy of the
-    eigenvalues of their correlation matrix: C for unrelated filters, 1 if all answer alike; at most B * H * W.
+    f: (B, C, H, W). Filters whose answer never changes have no correlation and count as none. The effective number of filters is
+    exp of the entropy of the eigenvalues of the correlation matrix: C for unrelated filters, 1 if all answer alike; at most B * H * W.
     """
     x = f.double().transpose(0, 1).flatten(1)                   # (C, BHW)
     x = x[x.std(dim=1) > 1e-9]
-    r = torch.corrcoef(x)                                       # (C, C)
+    if len(x) < 2:
+        return float("nan"), len(x) / f.shape[1]
+    r = torch.corrcoef(x)                                       # (C, C) without the dead
     between = r[~torch.eye(len(r), dtype=torch.bool)].abs().mean()
     share = torch.linalg.eigvalsh(r).clamp(min=0) / len(r)
-    return between.item(), torch.exp(torch.special.entr(share).sum()).item() / len(r)
+    return between.item(), torch.exp(torch.special.entr(share).sum()).item() / f.shape[1]
 
 
 def look(model, paths, height: int, width: int) -> dict:
@@ -60,6 +62,10 @@ def examine(run_dir: Path, data: str = "embedded") -> dict:
     if not path.exists():
         raise InputError(f"no record.json in {run_dir}; name folders of finished runs")
     record = read_record(path)
+    if record["source"] == "real" and data == "embedded":
+        raise InputError(f"{run_dir} was trained on real data; name it: --data real, or --data FOLDER")
+    if read_checkpoint(path.with_name("checkpoint.pt"))["identity"] != record["identity"]:
+        raise InputError(f"record.json and checkpoint.pt in {run_dir} are not of one run; name folders as the training left them")
     torch.set_num_threads(1)
     model, config, benchmark = load_run(Path(run_dir).resolve(), data)
     gallery = benchmark.gallery.paths
@@ -97,6 +103,16 @@ def main(argv=None) -> int:
     arguments = parser.parse_args(argv)
 
     def work():
+        try:
+            arguments.into.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"--into {arguments.into} cannot be made ({error.strerror}); name another folder") from error
+        there = {e["run"]: e["identity"] for e in read(arguments.into)}
+        for run in arguments.runs:
+            if (run / "record.json").exists():
+                record = read_record(run / "record.json")
+                if there.setdefault(published_name(record), record["identity"]) != record["identity"]:
+                    raise InputError(f"{run} and another run are both called {published_name(record)}; examine one of them, or use --into")
         for run in arguments.runs:
             found = examine(run, arguments.data)
             target = arguments.into / f"{found['run']}.json"

@@ -1,7 +1,8 @@
-"""How notebook 06 shows its results: tables for people, dot plots, curves, Markdown; and the README's tables."""
+"""How the notebooks show their results: figures, tables for people, Markdown, the ledger of claims; and the README's tables."""
 
 import json
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -20,8 +21,9 @@ ROOT = Path(__file__).resolve().parent
 SETTING = ["source", "profile", "recipe", "epochs"]  # what runs must share to stand in one table
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
 KNOBS = {"occlusion": "share of images with an occluder", "view_overlap": "view overlap (0: a camera sees one side; 1: all)"}
+DATA = ("exact", "published", "rendered", "real")
 VERDICTS = ("confirmed", "mixed", "contradicted", "not shown", "not testable here")
-MARKS = "<!-- {}: made by `python batch.py readme` -->\n", "<!-- end -->"
+MARKS = "<!-- {}: made by `python batch.py readme` -->\n", "<!-- end of {} -->"
 
 
 def save_figure(figure, name: str, source: str = "rendered") -> None:
@@ -173,29 +175,31 @@ def ledger(claims: list) -> pd.DataFrame:
 
 
 def problems(claims: list) -> list:
-    """What is wrong with a ledger: a sentence for each unknown verdict, missing word, and piece of evidence that does not exist."""
+    """What is wrong with a ledger: a sentence for each missing word, unknown verdict, and piece of evidence that does not exist."""
     out = []
     for c in claims:
-        lacking = [k for k in ("id", "place", "claim", "test", "verdict", "found") if not c.get(k)]
-        out += [f"{c.get('id', c)}: {k} is empty" for k in lacking]
-        if c["verdict"] not in VERDICTS:
-            out.append(f"{c['id']}: verdict {c['verdict']!r}; expected one of {', '.join(VERDICTS)}")
-        if c["verdict"] != "not testable here" and not (c["evidence"] and c["on"]):
-            out.append(f"{c['id']}: a verdict without evidence, or without the data it is on")
-        out += [f"{c['id']}: no such evidence: {e}" for e in c["evidence"] if not _exists(e)]
+        name, verdict, evidence = c.get("id", str(c)), c.get("verdict"), c.get("evidence", [])
+        out += [f"{name}: {k} is empty" for k in ("id", "place", "claim", "test", "verdict", "found") if not c.get(k)]
+        if verdict not in VERDICTS:
+            out.append(f"{name}: verdict {verdict!r}; expected one of {', '.join(VERDICTS)}")
+        if verdict != "not testable here" and not (evidence and c.get("on") in DATA):
+            out.append(f"{name}: a verdict without evidence, or without the data it is on ({', '.join(DATA)})")
+        out += [f"{name}: no such evidence: {e}" for e in evidence if not _exists(e)]
     return out
 
 
 def _exists(evidence: str) -> bool:
-    """NOTEBOOK#HEADING, a glob in the repository, or FILE::TEST."""
-    if "#" in evidence:
-        name, heading = evidence.split("#", 1)
-        path = ROOT / "notebooks" / f"{name}.ipynb"
-        cells = json.loads(path.read_text())["cells"] if path.exists() else []
-        lines = [line.strip() for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).splitlines()]
-        return any(line.startswith("#") and line.lstrip("#").strip() == heading for line in lines)
-    name, _, test = evidence.partition("::")
-    return any(not test or f"def {test}(" in path.read_text() for path in ROOT.glob(name))
+    """NOTEBOOK#HEADING, a glob of records in results/, tests/FILE or tests/FILE::TEST."""
+    if re.fullmatch(r"results/[\w*-]+(/[\w*-]+)?\.json", evidence):
+        return any(ROOT.glob(evidence))
+    if match := re.fullmatch(r"(tests/\w+\.py)(?:::(\w+))?", evidence):
+        path, test = ROOT / match[1], match[2]
+        return path.exists() and (test is None or f"def {test}(" in path.read_text())
+    name, _, heading = evidence.partition("#")
+    path = ROOT / "notebooks" / f"{name}.ipynb"
+    cells = json.loads(path.read_text())["cells"] if name and path.exists() else []
+    lines = [line.strip() for c in cells if c["cell_type"] == "markdown" for line in "".join(c["source"]).splitlines()]
+    return any(line.startswith("#") and line.lstrip("#").strip() == heading for line in lines)
 
 
 def gap(rank1: float, mean_ap: float, benchmark: str, variant: str, erasing: bool) -> tuple:
@@ -263,9 +267,9 @@ def write_readme(path: Path = ROOT / "README.md") -> None:
     made = {"claims": readme_claims(results.CLAIMS), "tables": readme(results.read_records(ROOT / "results"))}
     for name, block in made.items():
         before, start, rest = text.partition(MARKS[0].format(name))
-        _, end, after = rest.partition(MARKS[1])
+        _, end, after = rest.partition(MARKS[1].format(name))
         if not (start and end):
-            marks = f"{MARKS[0].format(name).strip()} and {MARKS[1]}"
+            marks = f"{MARKS[0].format(name).strip()} and {MARKS[1].format(name)}"
             raise InputError(f"{path} has lost the marks between which its {name} stand; restore {marks}")
         text = before + start + block + end + after
     write_atomic(path, text.encode())

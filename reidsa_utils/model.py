@@ -32,8 +32,8 @@ class Recipe:
     sa1_on_parts: bool = False    # Fig. 3: SA1 weighs the six pooled parts; else the cells of the map before that
     equal_loss: bool = False      # released: all ten losses with weight 1
     lam: float = 0.2              # lambda of section 3.1, the weight of the auxiliary losses
-    lam_decays: bool = False      # falls linearly to zero over the run; section 2: the strategy of reference [10]
-    total: float = 0.0            # all weights scaled to this sum; 0: as they are
+    lam_decays: bool = False      # lambda falls linearly, in the last of E epochs to 1 / E of it; section 2: as in reference [10]
+    total: float = 0.0            # the weights of several losses scaled to this sum; 0: as they are
     nesterov: bool = True         # released; the paper says "momentum"
     erase_area: tuple = (0.02, 0.4)  # random erasing: smallest and largest share of the image
 
@@ -44,8 +44,7 @@ RECIPES = {name: Recipe(**fields) for name, fields in tomllib.loads(Path(__file_
 BACKBONES = {
     "resnet50": (lambda: torchvision.models.resnet50(), (256, 512, 1024, 2048)),
     "resnet18": (lambda: torchvision.models.resnet18(), (64, 128, 256, 512)),
-    # one bottleneck a stage, a quarter of the inner width, the paper's channel numbers: 4.6 M parameters with the
-    # heads for 150 identities
+    # one bottleneck a stage, a quarter of the inner width, the paper's channel numbers: 4.6 M parameters with 150 identities' heads
     "thin": (lambda: torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16),
              (256, 512, 1024, 2048))}
 

@@ -27,7 +27,7 @@ def read_record(path) -> dict:
     except ValueError as error:
         raise InputError(f"{path} is not valid JSON ({error}); delete it and run that run again") from error
     record = record if isinstance(record, dict) else {}
-    missing = [key for key in NEEDED if key not in record] + [key for key in CELL if key not in record.get("config", CELL)]
+    missing = [key for key in NEEDED if key not in record] + [key for key in CELL if key not in (record.get("config", CELL) or ())]
     if missing:
         raise InputError(f"{path} is no complete run record: {', '.join(missing)} missing; delete it and run that run again")
     return record

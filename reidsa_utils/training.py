@@ -36,10 +36,9 @@ from .benchmarks import LAYOUTS, Benchmark, load_benchmark, load_images
 from .metrics import euclidean, evaluate_ranking
 from .model import BACKBONES, RECIPES, VARIANTS, ReIDNet, reid_loss
 from .reranking import rerank
-from .results import read_record
+from .results import ROOT, read_record
 from .synthetic import RENDERER, Settings, render_benchmark
 
-ROOT = Path(__file__).resolve().parents[1]
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
 PROFILES = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text())
 
@@ -115,6 +114,8 @@ def configure(parameters: dict) -> Config:
         raise InputError("device is cuda, and torch sees no CUDA device on this machine; use device=auto or device=cpu")
     if not {"sa1", "sa2"} & set(VARIANTS[config.variant]):
         config = replace(config, form="none")
+    if config.recipe == "sa1_on_parts" and not {"parts", "sa1"} <= set(VARIANTS[config.variant]):
+        raise InputError(f"recipe sa1_on_parts weighs the parts by SA1; {config.variant} has not both, b_p_ds_sa12 has")
     bounds = {"height": (32, 4096), "width": (16, 4096), "epochs": (1, 10**5), "batch": (2, 10**5), "lr": (0, 100), "threads": (0, 4096),
               "dropout": (0, 0.99), "decay_at": (0, 1), "warmup": (0, 10**7), "seed": (0, 2**31), "scale": (1e-3, 4), "momentum": (0, 1),
               "weight_decay": (0, 1), "data_seed": (0, 2**31), "occlusion": (0, 1), "view_overlap": (0, 1)}
@@ -143,8 +144,8 @@ def run_folder(config: Config) -> Path:
     if config.run_dir:
         return ROOT / config.run_dir
     digest = hashlib.sha256(json.dumps(run_settings(config) | {"data": config.data}, sort_keys=True).encode()).hexdigest()[:6]
-    name = "-".join([config.benchmark, config.profile, config.variant, config.form, config.recipe, f"s{config.seed}", digest])
-    return ROOT / "runs" / name
+    named = (config.benchmark, config.profile, config.variant, config.form, config.recipe, f"s{config.seed}", digest)
+    return ROOT / "runs" / "-".join(named)
 
 
 def run_settings(config: Config) -> dict:
@@ -430,14 +431,14 @@ def load_run(run_dir, data: str = "embedded") -> tuple:
 
     Raises InputError for a run without checkpoint, or data that is not what the run was trained on.
     """
-    path = ROOT / run_dir / "checkpoint.pt"
-    if not path.exists():
+    if not (path := ROOT / run_dir / "checkpoint.pt").exists():
         raise InputError(f"no checkpoint in {run_dir}; train that run first (make reproduce, or python -m reidsa_utils.training)")
     state = read_checkpoint(path)
     settings = {k: v for k, v in state["identity"].items() if k not in ("fingerprint", "weights")}
     config = configure(settings | {"data": data, "run_dir": str(run_dir), "weights": "none"})  # the checkpoint holds all weights
     benchmark = open_benchmark(config)
-    _same_run(state["identity"], state["identity"] | {"fingerprint": benchmark.fingerprint()}, path)
+    if state["identity"]["fingerprint"] != benchmark.fingerprint():
+        raise InputError(f"{path} was not trained on the data at {benchmark.folder}; name its own data")
     model = ReIDNet(len(set(benchmark.train.ids.tolist())), config.variant, config.form, config.recipe, config.backbone)
     model.load_state_dict(state["model"])
     return model.eval(), config, benchmark
@@ -487,10 +488,10 @@ def code_version() -> dict:
         except OSError:
             return None
 
-    sources = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")) + [ROOT / "pedestrians.py"])
-    changed = bool(git("status", "--porcelain", "--", "reidsa_utils", "pedestrians.py"))
-    return {"version": __version__, "commit": git("rev-parse", "HEAD"), "changed": changed,
-            "sources": hashlib.sha256(sources).hexdigest()[:16]}
+    files = [*sorted(ROOT.glob("reidsa_utils/*.py")), ROOT / "reidsa_utils/recipes.toml", ROOT / "pedestrians.py"]
+    sources = b"".join(path.read_bytes() for path in files)
+    return {"version": __version__, "commit": git("rev-parse", "HEAD"), "sources": hashlib.sha256(sources).hexdigest()[:16],
+            "changed": bool(git("status", "--porcelain", "--", "reidsa_utils", "pedestrians.py"))}
 
 
 CODE = code_version()  # of what is running, whatever happens to the files meanwhile

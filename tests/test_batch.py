@@ -44,7 +44,7 @@ def test_sixteen_cells():
     assert len(controls) == 21 and len({(p["recipe"], p["variant"], p["form"], p["erasing"]) for p in controls.values()}) == 21
     assert {p["recipe"] for p in controls.values()} == set(RECIPES)
     assert len(set(controls) & set(names("table3", seeds=1, forms="softmax,l1,softmax_mean,sigmoid").runs)) == 5  # the same runs
-    with pytest.raises(InputError, match="recipe, forms and benchmarks are fixed in controls"):
+    with pytest.raises(InputError, match="found recipe among the settings; recipe, forms and benchmarks are fixed"):
         names("controls", recipe="released")
     assert all(configure(p).rerank for p in b.runs.values())  # Table 1 wants it
 
@@ -197,9 +197,9 @@ def test_publish(tmp_path):
 
 def test_committed_records_regenerate_the_readme():
     text = (ROOT / "README.md").read_text()
-    shown = text.split(report.MARKS[0].format("tables"))[1].split(report.MARKS[1])[0]
+    shown = text.split(report.MARKS[0].format("tables"))[1].split(report.MARKS[1].format("tables"))[0]
     assert shown == report.readme(read_records(ROOT / "results")) and shown.count("\n| ") > 10
-    shown = text.split(report.MARKS[0].format("claims"))[1].split(report.MARKS[1])[0]
+    shown = text.split(report.MARKS[0].format("claims"))[1].split(report.MARKS[1].format("claims"))[0]
     assert shown == report.readme_claims(CLAIMS) and shown.count("\n| ") > len(CLAIMS)
 
 

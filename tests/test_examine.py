@@ -1,6 +1,7 @@
 """examine.py: redundancy of filters by hand, and what it writes about a real run."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,10 @@ from conftest import assert_one_sentence
 
 import examine
 from reidsa_utils import InputError
-from reidsa_utils.training import configure, train
+from reidsa_utils.benchmarks import load_images
+from reidsa_utils.metrics import evaluate_ranking
+from reidsa_utils.reranking import rerank
+from reidsa_utils.training import configure, extract, load_run, train
 
 
 def test_filter_redundancy_by_hand():
@@ -18,7 +22,8 @@ def test_filter_redundancy_by_hand():
     assert examine.filter_redundancy(unrelated) == pytest.approx((0, 1))
     assert examine.filter_redundancy(torch.stack([x, -3 * x + 2]).view(1, 2, 2, 2)) == pytest.approx((1, 1 / 2))
     dead = torch.stack([x, y, torch.full_like(x, 5.0)]).view(1, 3, 2, 2)
-    assert examine.filter_redundancy(dead) == pytest.approx((0, 1))  # a filter that never changes is left out
+    assert examine.filter_redundancy(dead) == pytest.approx((0, 2 / 3))  # a filter that never changes counts as none
+    assert examine.filter_redundancy(torch.ones(1, 3, 2, 2)) == pytest.approx((float("nan"), 0), nan_ok=True)
     # any map: against numpy
     f = torch.randn(5, 4, 3, 2, generator=torch.Generator().manual_seed(0))
     r = np.corrcoef(f.transpose(0, 1).flatten(1).double().numpy())
@@ -38,6 +43,13 @@ def test_a_finished_run(small_benchmark, tmp_path, capfd):
     for vector in ("global", "parts"):  # the right re-ranking is the record's own
         for key in ("rank1", "mean_ap"):
             assert found["rerank"][vector]["two thirds"][key] == pytest.approx(record["metrics"][f"{vector}+rerank"][key], abs=1e-5)
+        model, config, benchmark = load_run(run, str(small_benchmark))
+        query, gallery = (extract(model, load_images(s.paths, config.height, config.width)) for s in (benchmark.query, benchmark.gallery))
+        r = evaluate_ranking(rerank(query[vector], gallery[vector], integer_division=True), benchmark.query.ids, benchmark.gallery.ids,
+                             benchmark.query.cameras, benchmark.gallery.cameras)
+        assert found["rerank"][vector]["zero"]["mean_ap"] == pytest.approx(r.mean_ap, abs=1e-5)
+    assert all(0 < x < 1 for what in ("correlation", "effective") for x in found["filters"][what]) and found["images"] == 255
+    assert max(found["filters"]["effective"]) < 0.2 < max(found["filters"]["correlation"])  # an untrained net's filters are much alike
     assert set(found["weights"]) == {"softmax", "l1", "softmax_mean", "sigmoid", "none"}
     assert all(len(v) == 4 and all(0 < x <= 1 for x in v) for w in found["weights"].values() for v in w.values())
     assert found["weights"]["none"]["cells"] == pytest.approx([1] * 4)
@@ -49,3 +61,17 @@ def test_bad_input(tmp_path, command):
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(InputError, match="x.json was not written by examine.py; delete it"):
         examine.read(tmp_path)
+
+
+def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
+    """A checkpoint of another run, two runs of one name, a folder that cannot be made: refused before anything is written."""
+    for name, lr in (("a", 0.02), ("b", 0.01)):
+        train(configure({"profile": "smoke", "threads": 1, "epochs": 1, "rerank": False, "lr": lr, "data": str(small_benchmark),
+                         "run_dir": str(tmp_path / name)}), progress=False)
+    out = tmp_path / "out"
+    done = command("examine.py", tmp_path / "a", tmp_path / "b", "--data", small_benchmark, "--into", out)
+    assert_one_sentence(done, "are both called market1501-rendered-smoke-b_p_ds_sa2-softmax-paper-erasing-e1-s0")
+    shutil.copy(tmp_path / "b" / "checkpoint.pt", tmp_path / "a" / "checkpoint.pt")
+    assert_one_sentence(command("examine.py", tmp_path / "a", "--data", small_benchmark, "--into", out), "are not of one run")
+    assert_one_sentence(command("examine.py", tmp_path / "b", "--into", tmp_path / "a" / "record.json"), "--into", "name another folder")
+    assert list(out.iterdir()) == []

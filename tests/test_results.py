@@ -128,7 +128,8 @@ def test_every_claim_has_a_verdict_and_evidence_that_exists():
     ({"verdict": "confirmd"}, "verdict 'confirmd'; expected one of confirmed"), ({"evidence": []}, "a verdict without evidence"),
     ({"evidence": ["06_tables#No such heading"]}, "no such evidence: 06_tables#No such heading"), ({"found": ""}, "found is empty"),
     ({"evidence": ["09_nothing#One"]}, "no such evidence"), ({"evidence": ["results/market1501-rendered-huge-*.json"]}, "no such evidence"),
-    ({"evidence": ["tests/test_attention.py::test_nothing"]}, "no such evidence"), ({"on": ""}, "the data it is on")])
+    ({"evidence": ["tests/test_attention.py::test_nothing"]}, "no such evidence"), ({"on": "rendred"}, "the data it is on"),
+    ({"evidence": [""]}, "no such evidence"), ({"evidence": ["/etc/*"]}, "no such evidence"), ({"evidence": ["*"]}, "no such evidence")])
 def test_a_claim_without_evidence_is_refused(change, words):
     good = next(c for c in CLAIMS if c["id"] == "eq-8-12")
     assert report.problems([good]) == []

@@ -258,6 +258,7 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(small_benchmark, tmp_path
     (["variant=b_sa2"], ["unknown variant 'b_sa2'", "b_ds_sa2"]),
     (["form=max"], ["unknown attention form 'max'", "softmax"]),
     (["recipe=theirs"], ["unknown recipe 'theirs'", "released"]),
+    (["recipe=sa1_on_parts", "variant=b_sa1"], ["weighs the parts by SA1", "b_p_ds_sa12"]),
     (["profile=huge"], ["unknown profile 'huge'", "laptop"]),
     (["benchmark=mars"], ["unknown benchmark 'mars'", "market1501"]),
     (["epochs=many"], ["epochs is 'many'; expected int"]),
@@ -287,8 +288,8 @@ def test_settings_reach_the_training(small_benchmark, tmp_path):
 
     losses = [loss("plain", flip=False, erasing=False), loss("flip", erasing=False), loss("erasing", flip=False),
               loss("area", flip=False, recipe="released"), loss("no area", flip=False, erasing=False, recipe="released"),
-              *(loss(recipe, recipe=recipe) for recipe in ("no_nesterov", "total_10", "lambda_05"))]
-    assert len(set(losses)) == 8
+              *(loss(recipe, recipe=recipe) for recipe in ("paper", "no_nesterov", "total_10", "lambda_05"))]
+    assert len(set(losses)) == 9
     path = tmp_path / "backbone.pt"
     torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)
     loss("loaded", weights=str(path))
