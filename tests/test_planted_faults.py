@@ -50,11 +50,11 @@ FAULTS = {
         "attention", "torch.exp(torch.special.entr(p).sum(dim=1))", "torch.exp(-torch.special.entr(p).sum(dim=1))",
         [("test_cam", "test_effective_cells_by_hand", {})], {}),
     "a wrong loss weight": (
-        "model", "return {name: 1 - lam if name.startswith(main) else lam for name in names}",
-        "return {name: lam if name.startswith(main) else 1 - lam for name in names}",
+        "model", "else 1 - lam if name.startswith(main) else lam for name in names}",
+        "else lam if name.startswith(main) else 1 - lam for name in names}",
         [("test_model", LOSS, {})], {"04_model": 27}),
     "the main head weighted like a part": (
-        "model", 'main = "part" if parts else "final"', 'main = ("part", "final") if parts else "final"',
+        "model", 'main = "part" if any(name', 'main = ("part", "final") if any(name',
         [("test_model", LOSS, {})], {}),
     "parts taken along the width": (
         "model", "return attended.reshape(B, C, self.parts, H // self.parts * W)",
