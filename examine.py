@@ -1,8 +1,10 @@
-"""What a run's record does not hold: its filters, its attention after training, and the slip in re-ranking. For notebook 08.
+"""What a run's record does not hold, from finished runs with their checkpoints; numbers only.
 
-    python examine.py runs/MY_RUN ...      # finished runs with their checkpoints -> results/examined/NAME.json, numbers only
+    python examine.py runs/MY_RUN ...          # filters, attention, the slip in re-ranking -> results/examined/NAME.json, for 08
+    python examine.py --maps runs/MY_RUN ...   # class activation maps, missing parts -> results/maps/NAME.json, for 07
 
-Half a minute a run at `laptop`, on one core.
+Half a minute and two minutes a run at `laptop`, on one core. --maps also compares the maps of each run with those of the runs without
+SA that are named beside it.
 """
 
 import argparse
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor
 
 from batch import published_name
+from examine_maps import examine_maps, overlaps
 from reidsa_utils import InputError, run_command
 from reidsa_utils.attention import FORMS, attention_weights, effective_cells
 from reidsa_utils.benchmarks import load_images
@@ -56,8 +59,11 @@ def look(model, paths, height: int, width: int) -> dict:
     return {"filters": {"correlation": list(correlation), "effective": list(effective)}, "weights": weights}
 
 
-def examine(run_dir: Path, data: str = "embedded") -> dict:
-    """Everything about one finished run; data: as in training.Config. Raises InputError for a run without record or checkpoint."""
+def open_run(run_dir: Path, data: str = "embedded") -> tuple:
+    """(record, model, Config, Benchmark) of a finished run; data: as in training.Config.
+
+    Raises InputError for a run without record or checkpoint, or with those of two runs.
+    """
     path = Path(run_dir) / "record.json"
     if not path.exists():
         raise InputError(f"no record.json in {run_dir}; name folders of finished runs")
@@ -67,7 +73,12 @@ def examine(run_dir: Path, data: str = "embedded") -> dict:
     if read_checkpoint(path.with_name("checkpoint.pt"))["identity"] != record["identity"]:
         raise InputError(f"record.json and checkpoint.pt in {run_dir} are not of one run; name folders as the training left them")
     torch.set_num_threads(1)
-    model, config, benchmark = load_run(Path(run_dir).resolve(), data)
+    return record, *load_run(Path(run_dir).resolve(), data)
+
+
+def examine(run_dir: Path, data: str = "embedded") -> dict:
+    """Everything that 08 needs of one run. Arguments and errors: as open_run."""
+    record, model, config, benchmark = open_run(run_dir, data)
     gallery = benchmark.gallery.paths
     chosen = [gallery[k] for k in np.linspace(0, len(gallery) - 1, min(IMAGES, len(gallery))).astype(int)]
     out = {"run": published_name(record), "identity": record["identity"], "images": len(chosen)}
@@ -83,41 +94,60 @@ def examine(run_dir: Path, data: str = "embedded") -> dict:
     return out
 
 
-def read(folder) -> list:
+def read(folder, needed=("filters", "weights", "rerank")) -> list:
     """All that was written about runs into a folder, in a fixed order. Raises InputError for a broken file."""
     out = []
     for path in sorted(Path(folder).glob("*.json")):
         try:
             out.append(json.loads(path.read_text()))
-            assert {"run", "identity", "filters", "weights", "rerank"} <= set(out[-1])
+            assert {"run", "identity", *needed} <= set(out[-1])
         except (ValueError, AssertionError, TypeError):
             raise InputError(f"{path} was not written by examine.py; delete it and examine that run again") from None
     return out
 
 
+def examine_all(runs: list, data: str, with_maps: bool):
+    """What is to be written about each of some runs, one after the other; those without SA first, to compare their maps with."""
+    if not with_maps:
+        yield from (examine(run, data) for run in runs)
+        return
+    plain = {}
+    for run in sorted(runs, key=lambda run: read_record(run / "record.json")["config"]["form"] != "none"):
+        record, model, config, benchmark = open_run(run, data)
+        found, own = examine_maps(model, config, benchmark)
+        name, same = published_name(record), (record["identity"]["fingerprint"], config.height, config.width)
+        found |= {"run": name, "identity": record["identity"], "overlap": overlaps(own, plain.setdefault(same, {}))}
+        if config.form == "none":
+            plain[same][name] = own
+        yield found
+
+
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python examine.py", description=__doc__.splitlines()[0])
     parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
-    parser.add_argument("--into", type=Path, default=ROOT / "results" / "examined")
+    parser.add_argument("--maps", action="store_true", help="class activation maps and missing parts, for notebook 07")
+    parser.add_argument("--into", type=Path, help="a folder; default: results/examined, with --maps results/maps")
     parser.add_argument("--data", default="embedded", help="what they were trained on: embedded (the default), real, or a folder")
     arguments = parser.parse_args(argv)
+    into = arguments.into or ROOT / "results" / ("maps" if arguments.maps else "examined")
 
     def work():
         try:
-            arguments.into.mkdir(parents=True, exist_ok=True)
+            into.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InputError(f"--into {arguments.into} cannot be made ({error.strerror}); name another folder") from error
-        there = {e["run"]: e["identity"] for e in read(arguments.into)}
+            raise InputError(f"--into {into} cannot be made ({error.strerror}); name another folder") from error
+        there = {e["run"]: e["identity"] for e in read(into, ("overlap", "missing") if arguments.maps else ("filters", "rerank"))}
         for run in arguments.runs:
-            if (run / "record.json").exists():
-                record = read_record(run / "record.json")
-                if there.setdefault(published_name(record), record["identity"]) != record["identity"]:
-                    raise InputError(f"{run} and another run are both called {published_name(record)}; examine one of them, or use --into")
-        for run in arguments.runs:
-            found = examine(run, arguments.data)
-            target = arguments.into / f"{found['run']}.json"
+            if not (run / "record.json").exists():
+                raise InputError(f"no record.json in {run}; name folders of finished runs")
+            record = read_record(run / "record.json")
+            if there.setdefault(published_name(record), record["identity"]) != record["identity"]:
+                raise InputError(f"{run} and another run are both called {published_name(record)}; examine one of them, or use --into")
+        for found in examine_all(arguments.runs, arguments.data, arguments.maps):
+            target = into / f"{found['run']}.json"
             rounded = json.loads(json.dumps(found), parse_float=lambda v: float(f"{float(v):.6g}"))
-            write_atomic(target, (json.dumps(rounded, indent=1) + "\n").encode())
+            text = json.dumps(rounded) if arguments.maps else json.dumps(rounded, indent=1)  # a number for every query: no line each
+            write_atomic(target, (text + "\n").encode())
             print(target)
 
     return run_command(work)

@@ -36,12 +36,20 @@ def save_figure(figure, name: str, source: str = "rendered") -> None:
     figure.savefig(folder / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
 
 
-def overlay(image: np.ndarray, cam: np.ndarray, strength: float = 0.55) -> np.ndarray:
-    """A map over its image: (H, W, 3) uint8 and (h, w) -> (H, W, 3) uint8. Negative values show as zero, the peak as red."""
-    heat = np.clip(cam, 0, None)
-    heat = cv2.resize((heat / max(heat.max(), 1e-12)).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    color = cv2.applyColorMap((heat * 255).astype(np.uint8), cv2.COLORMAP_JET)[..., ::-1]
-    return (image * (1 - strength) + color * strength).astype(np.uint8)
+HEAT = "magma"  # perceptually even, and lighter wherever it is hotter: readable in grey
+
+
+def overlay(image: np.ndarray, cam: np.ndarray, top: float | None = None, strength: float = 0.7) -> np.ndarray:
+    """A map over its image in grey: (H, W, 3) uint8 and (h, w) -> (H, W, 3) uint8, colours as HEAT.
+
+    Negative values show as zero. top: the value from which on the last colour stands, the same in pictures that are compared;
+    None: the map's own peak.
+    """
+    heat = np.clip(cam, 0, None) / max(np.max(cam) if top is None else top, 1e-12)
+    heat = cv2.resize(np.clip(heat, 0, 1).astype(np.float32), image.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    color = (plt.get_cmap(HEAT)(heat)[..., :3] * 255).astype(np.uint8)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return (grey * (1 - strength) + color * strength).astype(np.uint8)
 
 
 def title(benchmark: str) -> str:

@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from conftest import assert_one_sentence
 
+from check_benchmark import check
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import LAYOUTS, check, load_benchmark, load_images, read_image, read_split
+from reidsa_utils.benchmarks import LAYOUTS, load_benchmark, load_images, read_image, read_split
 
 
 @pytest.fixture

@@ -1,13 +1,19 @@
 """Class activation maps: each is the logit, spread out."""
 
+import numpy as np
 import pytest
 import torch
+from pytorch_grad_cam import GradCAM
+from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
+from pytorch_grad_cam.utils.image import scale_cam_image
+from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
 
 import report
-from reidsa_utils import InputError
-from reidsa_utils.attention import effective_cells
+from reidsa_utils import InputError, cam
+from reidsa_utils.attention import SpatialAttention, effective_cells
 from reidsa_utils.cam import class_activation_maps
 from reidsa_utils.model import ReIDNet
+from reidsa_utils.synthetic import LABEL, PARTS
 
 
 def trained_like(variant, form, recipe):
@@ -48,16 +54,21 @@ def test_a_map_sums_to_its_logit(variant, form, recipe):
         maps = class_activation_maps(net, images, classes, stage)
         torch.testing.assert_close(maps.sum((1, 2)), logits[f"stage{stage}"][rows, classes] - bias, rtol=1e-3, atol=1e-4)
     # stage 4: less the classifier's bias and the batch-norm offsets of the units that are active at this image
-    maps = class_activation_maps(net, images, classes, 4)
     with torch.no_grad():
-        pooled = net.pool_parts(net.attend(net.feature_maps(images)[3]))
-        active = (net.reduce(pooled) > 0).double()                                          # (B, 256, m, 1)
+        maps = net.feature_maps(images)
+        pooled = net.pool_parts(net.attend(maps[3]))
+        active = (net.reduce(pooled) > 0).double()[..., 0]                                  # (B, 256, m)
         bn = net.reduce[1]
         offset = (bn.bias - bn.running_mean * bn.weight / (bn.running_var + bn.eps).sqrt()).double()
-        w = net.final.weight[classes].double()                                              # (B, 256)
-        offsets = torch.einsum("bd,d,bdm->b", w, offset, active[..., 0]) / net.parts
-    expected = logits["final"][rows, classes] - net.final.bias[classes] - offsets
-    torch.testing.assert_close(maps.sum((1, 2)), expected.float(), rtol=1e-3, atol=1e-4)
+    for head, linear in {"final": net.final, **{f"part{k + 1}": head for k, head in enumerate(net.part)}}.items():
+        M = class_activation_maps(net, None, classes, 4, head, maps)                        # from maps that are there already
+        units = active.mean(2) if head == "final" else active[..., int(head[4:]) - 1]
+        offsets = (linear.weight[classes].double() * offset * units).sum(1)
+        expected = logits[head][rows, classes] - linear.bias[classes] - offsets
+        torch.testing.assert_close(M.sum((1, 2)), expected.float(), rtol=1e-3, atol=1e-4)
+        if head != "final":                                                                 # a part's map stays in its stripe
+            stripe = torch.arange(M.shape[1]) // (M.shape[1] // 6) == int(head[4:]) - 1
+            assert not M[:, ~stripe].any() and M[:, stripe].any()
 
 
 def test_refusals():
@@ -65,6 +76,8 @@ def test_refusals():
     x, c = torch.randn(1, 3, 96, 32), torch.tensor([0])
     with pytest.raises(InputError, match="stage 2 has no classifier; .* 4 only"):
         class_activation_maps(net, x, c, 2)
+    with pytest.raises(InputError, match="unknown head of stage 4 'part1'; known: final"):
+        class_activation_maps(net, x, c, 4, "part1")
     with pytest.raises(InputError, match="eval mode"):
         class_activation_maps(net.train(), x, c, 4)
 
@@ -76,11 +89,129 @@ def test_effective_cells_by_hand():
     assert got[3].isnan()
 
 
-def test_overlay_keeps_size_and_marks_the_peak():
-    import numpy as np
+def test_part_shares_against_a_finer_grid():
+    labels = np.random.default_rng(0).integers(0, len(PARTS), (2, 10, 7)).astype(np.uint8)
+    h, w = 4, 3                                                            # neither divides 10 x 7
+    got = cam.part_shares(list(labels), h, w)
+    for mask, shares in zip(labels, got, strict=True):
+        fine = np.kron(mask, np.ones((h, w), int)).reshape(h, 10, w, 7)    # every pixel h x w times: now the cells are whole
+        for k in range(len(PARTS)):
+            np.testing.assert_allclose(shares[..., k], (fine == k).mean((1, 3)), atol=1e-12)
 
-    image, cam = np.full((96, 32, 3), 100, np.uint8), np.zeros((6, 2))
-    cam[4, 1] = 1
-    out = report.overlay(image, cam)
-    assert out.shape == image.shape and out[72, 24, 0] > out[72, 24, 2]  # red at the peak
-    assert out[8, 8, 2] > out[8, 8, 0]                                   # blue elsewhere
+
+def test_measures_by_hand():
+    """Two columns of background, head over torso over legs on the right half of the third to fourth; energy where we want it."""
+    mask = np.zeros((4, 4), np.uint8)
+    mask[:2, 2:], mask[2, 2:], mask[3, 2:] = LABEL["head"], LABEL["torso"], LABEL["legs"]
+    mask[3, 3] = LABEL["occluder"]
+    shares = cam.part_shares([mask] * 4, 4, 4)
+    maps = torch.zeros(4, 4, 4)
+    maps[0] = 1                        # even: everything has its share
+    maps[1, 0, 2], maps[1, 3, 0] = 3, 1  # three quarters on the head, one on the street
+    maps[1, 1, 1] = -4
+    maps[2, 2] = 1                     # a row: half of it on the torso
+    maps[3] = -1                       # nothing speaks for the class
+    got = {name: v.tolist() for name, v in cam.measures(maps, shares).items()}
+    nan = pytest.approx([float("nan")], nan_ok=True)
+    assert got["person"] == pytest.approx([7 / 16] * 4)
+    assert got["inside"][:3] == pytest.approx([7 / 16, 3 / 4, 1 / 2]) and [got["inside"][3]] == nan
+    assert got["parts"][:3] == pytest.approx([1, 1 / 3, 1 / 3]) and [got["parts"][3]] == nan
+    assert got["negative"] == pytest.approx([0, 1 / 2, 0, 1])
+    assert got["cells"][:3] == pytest.approx([1, np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25))) / 16, 1 / 4])
+    even = np.sqrt(15 / 12)            # standard deviation of 0, 1, 2, 3
+    assert got["vertical"][:3] == pytest.approx([1, 3 * np.sqrt(0.75 * 0.25) / even, 0], abs=1e-6)
+    assert got["horizontal"][:3] == pytest.approx([1, 2 * np.sqrt(0.75 * 0.25) / even, 1])
+
+
+def test_overlap():
+    a = torch.tensor([[[1.0, 3], [0, 0]], [[1, 1], [-5, 2]], [[-1, -1], [-1, -1]]])
+    b = torch.tensor([[[2.0, 2], [0, 0]], [[0, 0], [7, 0]], [[1, 1], [1, 1]]])
+    torch.testing.assert_close(cam.overlap(a, b)[:2], torch.tensor([0.75, 0.0], dtype=torch.float64))
+    assert cam.overlap(a, b)[2].isnan()
+    torch.testing.assert_close(cam.overlap(a, 5 * a)[:2], torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(cam.overlap(a, b), cam.overlap(b, a), equal_nan=True)
+
+
+class Head(torch.nn.Module):
+    """One classifier of a network as a plain chain, with F as the output of a module of its own, for the grad-cam package."""
+
+    def __init__(self, net, stage):
+        super().__init__()
+        self.net, self.stage, self.sa = net, stage, SpatialAttention(net.sa1.form if stage == 4 else net.sa2_form)
+
+    def forward(self, images):
+        F = self.sa(self.net.feature_maps(images)[self.stage - 1])
+        if self.stage < 4:
+            return self.net.stages[self.stage - 1](F.sum((2, 3)))
+        return self.net.main_logits(F.sum((2, 3))[..., None, None])["final"]
+
+
+@pytest.mark.parametrize("form", ["none", "softmax", "l1"])
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+def test_agrees_with_the_grad_cam_package(stage, form):
+    """Where both define the same map (a weighted sum at F, then layers that are linear here): after ReLU, each to its own peak."""
+    net = trained_like("b_ds_sa12", form, "paper")
+    images, classes = torch.randn(6, 3, 96, 32), torch.tensor([0, 3, 8, 1, 2, 4])
+    head = Head(net, stage).eval()
+    with GradCAM(head, [head.sa]) as package:
+        theirs = package(images, [ClassifierOutputTarget(int(c)) for c in classes])              # (B, 96, 32)
+    ours = class_activation_maps(net, images, classes, stage).numpy()
+    expected = scale_cam_image(scale_cam_image(ours.clip(0), (32, 96)))  # the package does: each layer, then their mean
+    np.testing.assert_allclose(theirs, expected, atol=1e-3)
+    assert theirs.max() == pytest.approx(1, abs=1e-3)
+
+
+def test_drop_and_increase_are_those_of_the_grad_cam_package():
+    net = trained_like("b_p_ds_sa2", "l1", "paper")
+    images, classes = torch.randn(6, 3, 96, 32), torch.tensor([0, 3, 8, 1, 2, 4])
+    for stage, name in ((2, "stage2"), (4, "final")):
+        maps = class_activation_maps(net, images, classes, stage)
+        drop, increase = cam.drop_and_increase(net, images, classes, stage, maps)
+        heat = torch.nn.functional.interpolate(maps.clamp(min=0)[:, None], (96, 32), mode="bilinear")[:, 0]
+        heat = (heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)).numpy()
+
+        class Logits(torch.nn.Module):
+            def forward(self, x, name=name):
+                return net(x)[name]
+
+        targets = [ClassifierOutputSoftmaxTarget(int(c)) for c in classes]
+        before = cam.confidence(net, images, classes, stage)
+        np.testing.assert_allclose((drop * before).numpy(), DropInConfidence()(images, heat, targets, Logits()), atol=1e-6)
+        np.testing.assert_array_equal(increase.numpy(), IncreaseInConfidence()(images, heat, targets, Logits()))
+        assert 0 < increase.sum() < 6
+
+
+def test_deletion_and_insertion_against_a_loop():
+    net = trained_like("b_ds_sa2", "none", "paper")
+    images, classes = torch.randn(2, 3, 96, 32), torch.tensor([5, 1])
+    maps = class_activation_maps(net, images, classes, 3)                    # 6 x 2 cells of 16 x 16 pixels
+    deletion, insertion = cam.deletion_and_insertion(net, images, classes, 3, maps, steps=4)
+    axis = torch.arange(-8, 9)
+    kernel = torch.exp(-axis ** 2 / (2 * 4.0 ** 2))
+    kernel = (kernel / kernel.sum())[None, None, :, None].repeat(3, 1, 1, 1)
+    for b in range(2):
+        padded = torch.nn.functional.pad(images[b:b + 1], (8, 8, 8, 8), mode="reflect")
+        blurred = torch.nn.functional.conv2d(torch.nn.functional.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
+        gone, kept, curves = images[b:b + 1].clone(), blurred.clone(), [[], []]
+        order = sorted(((maps[b, i, j].item(), i, j) for i in range(6) for j in range(2)), reverse=True)
+        for k in range(13):
+            if k % 3 == 0:
+                for curve, x in zip(curves, (gone, kept), strict=True):
+                    curve.append(cam.confidence(net, x, classes[b:b + 1], 3).item())
+            if k < 12:
+                _, i, j = order[k]
+                here = (0, slice(None), slice(16 * i, 16 * i + 16), slice(16 * j, 16 * j + 16))
+                gone[here], kept[here] = 0, images[b][here[1:]]
+        for got, curve in zip((deletion, insertion), curves, strict=True):
+            assert got[b].item() == pytest.approx(np.trapezoid(curve) / 4, rel=1e-4)
+
+
+def test_overlay_keeps_size_and_is_brighter_where_the_map_is_larger():
+    image, heat = np.full((96, 32, 3), 100, np.uint8), np.zeros((6, 2))
+    heat[4, 1], heat[1, 0], heat[0, 0] = 4, 2, -9
+    out = report.overlay(image, heat).astype(int)                        # to its own peak
+    grey = out @ (0.299, 0.587, 0.114)
+    assert out.shape == image.shape and grey[72, 24] > grey[24, 8] > grey[90, 8]
+    assert grey[2, 2] == grey[90, 8]                                     # what speaks against the class shows as zero
+    np.testing.assert_array_equal(report.overlay(image, heat, top=8), report.overlay(image, heat / 2, top=4))
+    assert (report.overlay(image, heat, top=8) != out).any()

@@ -15,9 +15,10 @@ import pytest
 from conftest import ROOT, assert_one_sentence
 from scipy.io import loadmat, savemat
 
+from check_benchmark import check
 from cuhk03 import prepare_cuhk03
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import LAYOUTS, check, load_benchmark
+from reidsa_utils.benchmarks import LAYOUTS, load_benchmark
 
 KINDS = ("labeled", "detected")
 SPLIT = {"train": (1, 2), "test": (3, 4, 5)}  # identities
@@ -111,8 +112,7 @@ def test_a_second_call_keeps_what_is_there(original):
 FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import cuhk03
-from reidsa_utils import benchmarks
+import check_benchmark, cuhk03
 write, count = cuhk03.cv2.imencode, [0]
 def encode(*arguments):  # from the tenth image on, no byte fits on the disk
     count[0] += 1
@@ -120,7 +120,7 @@ def encode(*arguments):  # from the tenth image on, no byte fits on the disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))
     return write(*arguments)
 cuhk03.cv2.imencode = encode
-sys.exit(benchmarks.main(["prepare", "cuhk03", *sys.argv[1:]]))
+sys.exit(check_benchmark.main(["prepare", "cuhk03", *sys.argv[1:]]))
 """
 
 

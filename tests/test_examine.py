@@ -9,10 +9,12 @@ import torch
 from conftest import assert_one_sentence
 
 import examine
+import examine_maps
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import load_images
+from reidsa_utils.benchmarks import load_benchmark, load_images
 from reidsa_utils.metrics import evaluate_ranking
 from reidsa_utils.reranking import rerank
+from reidsa_utils.synthetic import LABEL, plan, read_settings, render_shot
 from reidsa_utils.training import configure, extract, load_run, train
 
 
@@ -56,8 +58,71 @@ def test_a_finished_run(small_benchmark, tmp_path, capfd):
     assert str(tmp_path) not in json.dumps(found)
 
 
+@pytest.mark.parametrize("name", ["market1501", "cuhk03_np_labeled"])  # .jpg and .png
+def test_a_part_is_left_out_and_nothing_else(name, four_benchmarks):
+    """The picture with nothing left out is the file; without a part its pixels change, and few others."""
+    benchmark, settings = load_benchmark(name, four_benchmarks[name]), read_settings(four_benchmarks[name])
+    shots = {s.filename: s for s in plan(settings)}
+    masks = examine_maps.read_masks(benchmark, "query", benchmark.query.paths)
+    tried = 0
+    for path, mask in zip(benchmark.query.paths, masks, strict=True):
+        shot = shots[path.rsplit("/", 1)[1]]
+        [there] = load_images([path], *mask.shape)
+        whole = examine_maps.without_part(settings, shot, "")
+        np.testing.assert_array_equal(whole, there)
+        for part in ("hair", "backpack", "bag"):
+            if (mask == LABEL[part]).mean() < 0.01:
+                continue
+            less = examine_maps.without_part(settings, shot, part).astype(int)
+            changed = np.abs(less - whole).max(2) > 24                     # JPEG and blur move the others a little
+            assert changed[mask == LABEL[part]].any() and changed[mask != LABEL[part]].mean() < 0.02
+            assert (render_shot(settings, shot, {part})[1] != LABEL[part]).all()
+            tried += 1
+    assert tried >= 3
+
+
+def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
+    """`examine.py --maps`: every number against a plain computation of its own, on two short runs."""
+    names = {}
+    for variant, form in (("b_p_ds", "none"), ("b_p_ds_sa2", "l1")):
+        names[form] = str(tmp_path / form)
+        train(configure({"profile": "smoke", "threads": 1, "epochs": 2, "rerank": False, "variant": variant, "form": form,
+                         "data": str(small_benchmark), "run_dir": names[form]}), progress=False)
+    code = examine.main(["--maps", names["l1"], names["none"], "--data", str(small_benchmark), "--into", str(tmp_path / "out")])
+    assert code == 0, capfd.readouterr().err
+    found = {e["run"].split("-")[4]: e for e in examine.read(tmp_path / "out", ("overlap", "missing"))}
+    assert set(found) == {"none", "l1"} and found["none"]["overlap"] == {} and list(found["l1"]["overlap"]) == [found["none"]["run"]]
+    for e in found.values():
+        for split in ("train", "test"):
+            numbers = e[split]
+            assert numbers["images"] == {"train": 207, "test": 54 + 255}[split]
+            assert {name: len(v) for name, v in numbers.items() if name != "images"} == dict.fromkeys(
+                ("cells", "negative", "inside", "person", "parts", "vertical", "horizontal", "none"), 4)
+            assert all(0 <= v <= 1 for name in ("cells", "negative", "inside", "person", "parts", "none") for v in numbers[name])
+        assert all(0 < v < 1 for kind in ("map", "random") for v in e["scores"][kind]["deletion"] + e["scores"][kind]["insertion"])
+    # the missing parts of one run, word for word
+    e, (model, config, benchmark) = found["l1"]["missing"], load_run(names["l1"], str(small_benchmark))
+    vectors = [extract(model, load_images(s.paths, config.height, config.width))["parts"] for s in (benchmark.query, benchmark.gallery)]
+    d = ((vectors[0][:, None] - vectors[1][None]) ** 2).sum(2)
+    r = evaluate_ranking(d, benchmark.query.ids, benchmark.gallery.ids, benchmark.query.cameras, benchmark.gallery.cameras)
+    np.testing.assert_allclose(np.array(e["before"]["parts"], float), r.average_precision, atol=2e-4)
+    assert e["queries"] == benchmark.query.ids.tolist() and {"hair", "occluder"} <= set(e["after"])
+    masks = examine_maps.read_masks(benchmark, "query", benchmark.query.paths)
+    for part, after in e["after"].items():
+        assert after["index"] == [k for k, mask in enumerate(masks) if (mask == LABEL[part]).mean() >= 0.005]
+        assert len(after["parts"]) == len(after["global"]) == len(after["index"])
+        before = [e["before"]["parts"][k] for k in after["index"]]
+        assert np.abs(np.array(after["parts"], float) - before).max() > 0      # it was rendered again, without the part
+    for stage in range(4):
+        for most, least, mask in zip(e["most"][stage], e["least"][stage], masks, strict=True):
+            seen = [p for p in examine_maps.REMOVABLE if (mask == LABEL[p]).mean() >= 0.005]
+            assert (most in seen and least in seen) if most else not seen or not least
+            assert len(seen) < 2 or not most or most != least
+
+
 def test_bad_input(tmp_path, command):
     assert_one_sentence(command("examine.py", tmp_path), "no record.json in", "name folders of finished runs")
+    assert_one_sentence(command("examine.py", "--maps", tmp_path), "no record.json in", "name folders of finished runs")
     (tmp_path / "x.json").write_text("{}")
     with pytest.raises(InputError, match="x.json was not written by examine.py; delete it"):
         examine.read(tmp_path)

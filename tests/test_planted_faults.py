@@ -80,12 +80,21 @@ FAULTS = {
         [("test_model", "test_sa_adds_no_parameter_and_starts_equal",
           {"recipe": "paper", "without": "b_ds", "with_sa": "b_ds_sa2", "images": torch.ones(2, 3, 96, 32).cumsum(2) / 96})], {}),
     "p dropped from the CAM of eq. 7": (
-        "cam", "return (weights * f * share).sum(dim=1)", "return (weights * f).sum(dim=1)",
+        "cam", "return (weights[:, :, None, None] * f * share).sum(dim=1)", "return (weights[:, :, None, None] * f).sum(dim=1)",
         [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
     "the CAM of another part": (
         "cam", "weights = weights.repeat_interleave(h // model.parts, dim=2)",
         "weights = weights.flip(2).repeat_interleave(h // model.parts, dim=2)",
         [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
+    "the main head's map for a part's": (
+        "cam", 'logits[known("head of stage 4", head, logits)]', 'logits["final"]',
+        [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
+    "what speaks against the class counted as energy": (
+        "cam", "p = maps.double().clamp(min=0)", "p = maps.double().abs()",
+        [("test_cam", "test_measures_by_hand", {}), ("test_cam", "test_overlap", {})], {}),
+    "the least important cells deleted first": (
+        "cam", "argsort(dim=1, descending=True, stable=True)", "argsort(dim=1, descending=False, stable=True)",
+        [("test_cam", "test_deletion_and_insertion_against_a_loop", {})], {}),
 }
 
 
