@@ -23,6 +23,11 @@ controls: $(VENV)/installed  # notebook 08
 plan: $(VENV)/installed
 	$(PY) batch.py plan tables --jobs $(JOBS) profile=$(PROFILE) seeds=$(SEEDS) forms=$(FORMS) $(CONFIG)
 
+weights: $(VENV)/installed  # the three small networks of 01, 03, 07 and 08: train them (40 minutes), write results/weights
+	set -e; for run in b_p_ds-none b_p_ds_sa2-softmax b_p_ds_sa2-l1; do $(PY) -m reidsa_utils.training --set profile=laptop \
+	  --set variant=$${run%-*} --set form=$${run#*-} --set threads=1 --set run_dir=runs/weights/$$run; done
+	$(PY) batch.py publish --weights runs/weights/*
+
 test: $(VENV)/installed
 	$(PY) -m pytest
 
@@ -38,4 +43,4 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@touch $@
 
-.PHONY: reproduce tables table1 table2 table3 curves controls plan test speed lab
+.PHONY: reproduce tables table1 table2 table3 curves controls plan weights test speed lab

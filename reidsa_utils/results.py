@@ -68,7 +68,7 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
     wider of two 95 % intervals: bootstrap() over seeds and identities, and Student's t over the seeds, which knows how few they
     are; p is the larger of their two-sided p. people: whether identities are in it (a record may not tell which queries were
     right). smallest: the difference that four of five such studies would find at p < 0.05. One seed: bootstrap alone, no
-    smallest. paper: the paper's difference. Raises InputError for two records of one run.
+    smallest. table: "" for a pair in no table of the paper; paper: its difference there. Raises InputError for two records of one run.
     """
     ids = {r["identity"]["fingerprint"]: r["query_ids"] for r in records if "query_ids" in r}  # the same data, the same queries
     cells, rows = {}, []
@@ -89,7 +89,7 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
         for vector in (v for v in runs[seeds[0]] if v in base[seeds[0]]):
             for k, (metric, mean, queries) in enumerate(METRICS):
                 pairs = [(runs[s][vector], base[s][vector]) for s in seeds]
-                row = {"table": "table3" if c["erasing"] else "table2", "source": source, "data": data,
+                row = {"table": "table2" if not c["erasing"] else "table3" if variant in published else "", "source": source, "data": data,
                        **{key: c.get(key) for key in SHOWN}, "variant": variant, "form": form, "vector": vector, "metric": metric,
                        **difference(pairs, mean, queries, ids.get(data), repeats)}
                 if {variant, BASE[variant]} <= set(published) and "+" not in vector:

@@ -42,6 +42,11 @@ def test_effects_by_hand():
     assert e.loc["mAP", "deltas"] == pytest.approx([10, 10]) and e.loc["mAP", "sd"] == pytest.approx(0)
     assert e.loc["rank-1", "deltas"] == pytest.approx([100 / 3, 100 / 3]) and e.loc["mAP", "without"] == pytest.approx(35)
     assert e.loc["rank-1", "paper"] == pytest.approx(0.8) and e.loc["mAP", "paper"] == pytest.approx(2.1)  # Table 3: with erasing
+    for name, variant in (("table3", "b_p_ds_sa2"), ("", "b_p_ds_sa12")):  # SA1 with erasing is in no table of the paper
+        runs[2]["config"]["variant"] = variant
+        first = effects(runs[:3])
+        assert (first.variant == variant).all() and (first.table == name).all() and first.paper.isna().all() == (name == "")
+    runs[2]["config"]["variant"] = "b_p_ds_sa2"
     for r in runs:
         r["config"]["erasing"] = False
     e2 = effects(runs).set_index("metric")
