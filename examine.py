@@ -11,12 +11,11 @@ import argparse
 import json
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from batch import published_name
-from examine_maps import examine_maps, overlaps
+from examine_maps import evenly, examine_maps, overlaps
 from reidsa_utils import InputError, run_command
 from reidsa_utils.attention import FORMS, attention_weights, effective_cells
 from reidsa_utils.benchmarks import load_images
@@ -80,7 +79,7 @@ def examine(run_dir: Path, data: str = "embedded") -> dict:
     """Everything that 08 needs of one run. Arguments and errors: as open_run."""
     record, model, config, benchmark = open_run(run_dir, data)
     gallery = benchmark.gallery.paths
-    chosen = [gallery[k] for k in np.linspace(0, len(gallery) - 1, min(IMAGES, len(gallery))).astype(int)]
+    chosen = [gallery[k] for k in evenly(gallery, IMAGES)]
     out = {"run": published_name(record), "identity": record["identity"], "images": len(chosen)}
     out |= look(model, chosen, config.height, config.width)
     query, found = (extract(model, load_images(split.paths, config.height, config.width)) for split in (benchmark.query, benchmark.gallery))

@@ -31,6 +31,7 @@ TRAIN, SCORED = 512, 64  # images, evenly spaced: of the training set for the ma
 
 
 def evenly(split, n: int) -> np.ndarray:
+    """Numbers of n of its images, evenly spaced."""
     return np.linspace(0, len(split) - 1, min(n, len(split))).astype(int)
 
 
@@ -96,7 +97,7 @@ def missing_parts(model, config, benchmark, gallery: dict) -> dict:
     shots = [shots[Path(path).name] for path in query.paths]
     images, masks = load_images(query.paths, config.height, config.width), read_masks(benchmark, "query", query.paths)
 
-    def precision(features, index):
+    def precision(features, vector, index):
         r = evaluate_ranking(euclidean(features, gallery[vector]), query.ids[index], benchmark.gallery.ids, query.cameras[index],
                              benchmark.gallery.cameras)
         return [None if np.isnan(v) else round(float(v), 4) for v in r.average_precision]
@@ -104,22 +105,22 @@ def missing_parts(model, config, benchmark, gallery: dict) -> dict:
     everyone, before = np.arange(len(query)), extract(model, images)
     out = {"queries": query.ids.tolist(), "before": {}, "after": {}}
     for vector in before:
-        out["before"][vector] = precision(before[vector], everyone)
-    for part in (*REMOVABLE, "occluder"):
-        index = np.flatnonzero([(mask == LABEL[part]).mean() >= VISIBLE for mask in masks])
+        out["before"][vector] = precision(before[vector], vector, everyone)
+    seen = {part: np.array([(mask == LABEL[part]).mean() >= VISIBLE for mask in masks]) for part in (*REMOVABLE, "occluder")}
+    for part, visible in seen.items():
+        index = np.flatnonzero(visible)
         if not len(index):
             continue
         changed = [cv2.resize(without_part(settings, shots[i], part), (config.width, config.height)) for i in index]
         after = extract(model, np.stack(changed))
         out["after"][part] = {"index": index.tolist()}
         for vector in after:
-            out["after"][part][vector] = precision(after[vector], index)
-    which = [LABEL[part] for part in REMOVABLE]
+            out["after"][part][vector] = precision(after[vector], vector, index)
+    which, seen = [LABEL[part] for part in REMOVABLE], torch.from_numpy(np.stack([seen[part] for part in REMOVABLE], 1))
     out |= {"most": [], "least": []}
     for m in maps_of(model, images)[0]:
         shares = part_shares(masks, *m.shape[1:])
         area, energy = shares.mean((1, 2))[:, which], torch.einsum("bij,bijr->br", positive(m), shares)[:, which]
-        seen = torch.tensor([[(mask == k).mean() >= VISIBLE for k in which] for mask in masks])
         density = energy / area
         usable = seen.any(1) & ~energy.isnan().any(1)
         for name, pick in (("most", density.masked_fill(~seen, -1).nan_to_num(-1).argmax(1)),
