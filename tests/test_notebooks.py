@@ -11,7 +11,7 @@ from conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ANSWERS = sorted((ROOT / "notebooks" / "answers").glob("*.ipynb"))
-STRICT = [["01_gap_vs_sa"], ["02_gradient_check"], ["03_benchmarks_and_metrics"], ["04_model"], ["06_tables"],
+STRICT = [["01_gap_vs_sa"], ["02_gradient_check"], ["03_benchmarks_and_metrics"], ["04_model"], ["06_tables"], ["07_cam"],
           ["08_paper_vs_code"], [f"answers/{p.stem}" for p in ANSWERS]]
 
 
@@ -78,7 +78,7 @@ def test_main_job_at_smoke_size(smoke):
     assert "3/3  tables and pictures" in done.stdout and "rendered" in done.stdout
     assert "paper's Δ" in done.stdout and "| +2.1 |" in done.stdout
     assert done.stdout.count("times untrained") == 3
-    assert {p.name for p in (folder / "figures").iterdir()} >= {"fig5_stages.png", "cam_spread.png", "table3_delta.png"}
+    assert {p.name for p in (folder / "figures").iterdir()} >= {"fig1_cam.png", "fig5_stages.png", "fig6_matches.png", "cam_numbers.png", "table3_delta.png"}
     for run in ("b_p_ds-none", "b_p_ds_sa2-softmax", "b_p_ds_sa2-l1"):
         cells = [c for c in nbformat.read(folder / run / "05_train.ipynb", 4).cells if c.cell_type == "code"]
         assert all(c.execution_count for c in cells)
