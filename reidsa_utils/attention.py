@@ -106,6 +106,8 @@ def attended_pool(f: Tensor, form: str = "softmax") -> Tensor:
     _check(f, form)
     if form == "none":
         return f.mean(dim=(2, 3))
+    if torch.compiler.is_compiling():  # the compiler fuses the two: F is never made, and df is written once
+        return (f * _weights(_scores(f, form), form).to(f.dtype).view(len(f), 1, *f.shape[2:])).sum(dim=(2, 3))
     return _AttendedPool.apply(f, form)
 
 

@@ -158,10 +158,16 @@ def decode(path) -> np.ndarray:
 
 
 def read_image(path, height: int, width: int) -> np.ndarray:
-    """One image, decoded and resized: (height, width, 3) uint8 RGB. Raises InputError for a broken file."""
+    """One image, decoded and resized: (height, width, 3) uint8 RGB. Raises InputError for a broken file.
+
+    A side that grows is interpolated linearly, one that shrinks (as in some of CUHK03's) is averaged over areas.
+    Enlarging gives the pixels of PIL and torchvision within rounding.
+    """
     image = decode(path)
-    if image.shape[:2] != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+    small = min(image.shape[0], height), min(image.shape[1], width)
+    for (h, w), how in ((small, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
+        if image.shape[:2] != (h, w):
+            image = cv2.resize(image, (w, h), interpolation=how)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 

@@ -144,9 +144,13 @@ class ReIDNet(nn.Module):
         logits["final"] = self.final(g.mean(dim=(2, 3)))                   # another GAP, over the parts
         return logits
 
-    def forward(self, images: Tensor) -> dict:
-        """images: (B, 3, H, W) -> {name: logits (B, num_classes)}; names final, part1-6, stage1-3 as the variant has them."""
-        return self.heads(self.feature_maps(images))
+    def forward(self, images: Tensor, with_maps: bool = False):
+        """images: (B, 3, H, W) -> {name: logits (B, num_classes)}; names final, part1-6, stage1-3 as the variant has them.
+
+        with_maps: (that, the maps of stages 1-4).
+        """
+        maps = self.feature_maps(images)
+        return (self.heads(maps), maps) if with_maps else self.heads(maps)
 
     def heads(self, maps: list) -> dict:
         """The logits of forward, from the maps of stages 1-4."""

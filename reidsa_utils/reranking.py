@@ -2,7 +2,11 @@
 
 import numpy as np
 import torch
-from scipy import sparse
+
+try:
+    from scipy import sparse
+except ImportError:  # a machine that only trains
+    sparse = None
 
 from . import InputError, known
 from .metrics import as_array
@@ -26,6 +30,8 @@ def rerank(query_features, gallery_features, k1: int = 20, k2: int = 6, lambda_:
     `block` rows of it and a few lists.
     Raises InputError for parameters out of range, features that do not fit or are not finite.
     """
+    if sparse is None:
+        raise InputError("re-ranking needs scipy, which is not installed; install it, or use rerank=false")
     is_tensor = torch.is_tensor(query_features)
     query, gallery = (v.detach().float() if torch.is_tensor(v) else torch.from_numpy(np.require(as_array(v, np.float32), requirements="CW"))
                       for v in (query_features, gallery_features))
@@ -93,7 +99,7 @@ def _nearest(features: torch.Tensor, norms: torch.Tensor, k: int, power: int, ou
     return near, distance, largest
 
 
-def _encode(features, near, distance, largest, power: int, k1: int, share: float, block: int = 512) -> sparse.csr_array:
+def _encode(features, near, distance, largest, power: int, k1: int, share: float, block: int = 512):
     """Step 1 and the vectors of step 2, before their averaging: (N, N), some 40 numbers a row."""
     n, half, listed = len(near), int(round(k1 / 2)) + 1, near
     near = near[:, :k1 + 1]
@@ -134,7 +140,7 @@ def _encode(features, near, distance, largest, power: int, k1: int, share: float
     return sparse.csr_array((weight, j, ends), (n, n))
 
 
-def _add_jaccard(vectors: sparse.csr_array, out: torch.Tensor, factor: float, block: int = 64) -> None:
+def _add_jaccard(vectors, out: torch.Tensor, factor: float, block: int = 64) -> None:
     """out += factor * Jaccard distance: 1 - sum of the smaller weights over sum of the larger, which is 2 less the former."""
     n_query, n_gallery = out.shape
     holders = vectors[n_query:].tocsc()                                      # who in the gallery holds a member: few

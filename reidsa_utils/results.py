@@ -5,8 +5,6 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
-from scipy import stats
 
 from . import InputError
 from .benchmarks import PUBLISHED
@@ -49,8 +47,10 @@ def read_records(folder) -> list:
     return records
 
 
-def table(records: list) -> pd.DataFrame:
-    """One row per run and retrieval vector: settings, rank-1 and both mAPs in percent."""
+def table(records: list):
+    """One row per run and retrieval vector, a DataFrame: settings, rank-1 and both mAPs in percent."""
+    import pandas as pd  # where it is used: a machine that only trains need not have it
+
     rows = []
     for record in records:
         config = record["config"]
@@ -61,8 +61,8 @@ def table(records: list) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
-    """With SA minus without, everything else equal: one row for each setting, form, retrieval vector and metric, in points.
+def effects(records: list, repeats: int = 5000):
+    """With SA minus without, all else equal: a DataFrame, one row for each setting, form, retrieval vector and metric, in points.
 
     Runs of one seed are paired (they share initial weights, order and augmentation); sd is over the seeds. low to high is the
     wider of two 95 % intervals: bootstrap() over seeds and identities, and Student's t over the seeds, which knows how few they
@@ -70,6 +70,8 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
     right). smallest: the difference that four of five such studies would find at p < 0.05. One seed: bootstrap alone, no
     smallest. table: "" for a pair in no table of the paper; paper: its difference there. Raises InputError for two records of one run.
     """
+    import pandas as pd
+
     ids = {r["identity"]["fingerprint"]: r["query_ids"] for r in records if "query_ids" in r}  # the same data, the same queries
     cells, rows = {}, []
     for r in records:
@@ -104,6 +106,8 @@ def difference(pairs: list, mean: str, queries: str, ids=None, repeats: int = 50
 
     pairs: metrics of one retrieval vector of the two runs, a pair a seed; mean, queries: a line of METRICS; ids: of the queries.
     """
+    from scipy import stats
+
     without, deltas = [100 * b[mean] for _, b in pairs], [100 * (a[mean] - b[mean]) for a, b in pairs]
     n, delta, sd = len(pairs), np.mean(deltas), np.std(deltas, ddof=1) if len(pairs) > 1 else np.nan
     student, error = stats.t(n - 1), sd / np.sqrt(n)  # all NaN for one seed

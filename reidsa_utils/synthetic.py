@@ -21,7 +21,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from pedestrians import ITEMS, LABEL, PARTS, draw_crop, make_camera, make_person  # noqa: F401  the notebooks take the names from here
 
@@ -182,6 +181,8 @@ def render_benchmark(name: str, root, scale: float = 0.2, seed: int = 0, workers
         if read_settings(folder) == settings:
             return folder
         raise InputError(f"{folder} holds something else than these settings ask for; choose another root, or delete it")
+
+    from launch import tqdm  # here: the processes that render need no torch
 
     shots = plan(settings)
     partial = None

@@ -1,12 +1,13 @@
 """One run: benchmark x variant x form x recipe x profile x seed -> a run record.
 
     python -m reidsa_utils.training --set profile=smoke --set variant=b_p_ds_sa2 --set form=l1
+    python -m reidsa_utils.training --queue FILE --minutes 60       many runs, a line each; stops in time, goes on at the next call
+    torchrun --nproc-per-node 2 -m reidsa_utils.training --set ...  one run on several GPUs or nodes
 
 Killed and started again, it goes on from the last finished epoch and ends with the same numbers, bit for bit on a CPU with
 as many threads: what is random in an epoch comes from generators seeded by (seed, epoch), so none has to be stored.
 """
 
-import argparse
 import contextlib
 import hashlib
 import io
@@ -14,8 +15,6 @@ import json
 import math
 import os
 import platform
-import subprocess
-import sys
 import time
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
@@ -25,17 +24,16 @@ import cv2
 import numpy as np
 import torch
 import torchvision
-from filelock import FileLock, Timeout
-from safetensors.torch import load_file
 from torch import nn
-from tqdm import tqdm
 
-from . import InputError, __version__, cores, known, run_command
+import launch
+from launch import only_one, read_checkpoint, same_run, write_atomic
+
+from . import InputError, cores, known, reranking
 from .attention import FORMS, attention_weights, effective_cells
 from .benchmarks import LAYOUTS, Benchmark, load_benchmark, load_images
 from .metrics import euclidean, evaluate_ranking
 from .model import BACKBONES, RECIPES, VARIANTS, ReIDNet, reid_loss
-from .reranking import rerank
 from .results import ROOT, read_record
 from .synthetic import RENDERER, Settings, render_benchmark
 
@@ -74,6 +72,8 @@ class Config:
     erasing: bool = True            # random erasing: on in Tables 1 and 3, off in Table 2
     rerank: bool = True             # also report re-ranked numbers
     threads: int = 0                # 0: all cores
+    precision: str | None = None    # "float32" or "bfloat16"; None: bfloat16 on a GPU that has it, float32 elsewhere
+    compile: bool | None = None     # torch.compile; None: no
     device: str = "auto"            # "auto", "cpu" or "cuda"
     run_dir: str = ""               # "": a folder of runs/ named after the run; relative to the repository
 
@@ -110,6 +110,8 @@ def configure(parameters: dict) -> Config:
     for kind, names in (("variant", VARIANTS), ("attention form", FORMS), ("recipe", RECIPES), ("backbone", BACKBONES),
                         ("device", ("auto", "cpu", "cuda"))):
         known(kind, getattr(config, kind.split()[-1]), names)
+    if config.precision:
+        known("precision", config.precision, ("float32", "bfloat16"))
     if config.device == "cuda" and not torch.cuda.is_available():
         raise InputError("device is cuda, and torch sees no CUDA device on this machine; use device=auto or device=cpu")
     if not {"sa1", "sa2"} & set(VARIANTS[config.variant]):
@@ -172,72 +174,50 @@ def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
     return load_benchmark(config.benchmark, folder if folder.is_dir() else ROOT / folder)
 
 
-@contextlib.contextmanager
-def only_one(path: Path):
-    """Two processes with the same work (a run, a rendering): the second waits for the first. A killed one holds nothing."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:
-            print(f"another process works on {path.with_suffix('')}; waiting for it", file=sys.stderr)
-            lock.acquire()
-    except OSError as error:
-        raise InputError(f"{path.parent} cannot be written to ({error.strerror}); choose another folder or free some space") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def erasing_boxes(rng: np.random.Generator, B: int, H: int, W: int, area: tuple = (0.02, 0.4)):
+    """Random erasing (reference [39], p = 0.5): (image, top, left, height, width) of each rectangle, in pixels.
 
-
-def augment(images: np.ndarray, rng: np.random.Generator, flip: bool = True, erasing: bool = True,
-            erase_area: tuple = (0.02, 0.4)) -> np.ndarray:
-    """Random flip and random erasing (p = 0.5 each) on a batch (B, H, W, 3) uint8, in place.
-
-    Erasing (reference [39]): a rectangle of erase_area of the image, aspect 0.3 to 1 / 0.3, filled with random pixels.
+    A rectangle has a share of the image within `area` and an aspect of 0.3 to 1 / 0.3.
     """
-    B, H, W, _ = images.shape
-    if flip:
-        chosen = rng.random(B) < 0.5
-        images[chosen] = images[chosen, :, ::-1]
-    for image in images if erasing else ():
+    for k in range(B):
         if rng.random() >= 0.5:
             continue
         for _ in range(100):
-            area, aspect = rng.uniform(*erase_area) * H * W, math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
-            h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+            size, aspect = rng.uniform(*area) * H * W, math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
+            h, w = round(math.sqrt(size * aspect)), round(math.sqrt(size / aspect))
             if 0 < h < H and 0 < w < W:
-                y, x = rng.integers(H - h + 1), rng.integers(W - w + 1)
-                image[y:y + h, x:x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
+                yield k, rng.integers(H - h + 1), rng.integers(W - w + 1), h, w
                 break
+
+
+def augment(images, rng: np.random.Generator, flip: bool = True, erasing: bool = True, erase_area: tuple = (0.02, 0.4)):
+    """Random flip and random erasing (p = 0.5 each) on a batch (B, H, W, 3) uint8, every image with its own luck.
+
+    An array is changed in place. A tensor, on a GPU, is not: all its images at once, the noise drawn there.
+    """
+    B, H, W, _ = images.shape
+    chosen = rng.random(B) < 0.5 if flip else np.zeros(B, bool)
+    if isinstance(images, np.ndarray):
+        images[chosen] = images[chosen, :, ::-1]
+        for k, y, x, h, w in erasing_boxes(rng, B, H, W, erase_area) if erasing else ():
+            images[k, y:y + h, x:x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
+        return images
+    images = torch.where(torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(2), images)
+    if erasing and (boxes := list(erasing_boxes(rng, B, H, W, erase_area))):
+        k, y, x, h, w = torch.tensor(boxes, device=images.device).T[..., None]
+        rows, columns = torch.arange(H, device=images.device), torch.arange(W, device=images.device)
+        inside = ((rows >= y) & (rows < y + h))[:, :, None] & ((columns >= x) & (columns < x + w))[:, None]      # (boxes, H, W)
+        noise = torch.randint(0, 256, (len(boxes), H, W, 3), dtype=torch.uint8, device=images.device)
+        images[k[:, 0]] = torch.where(inside[..., None], noise, images[k[:, 0]])
     return images
 
 
-def to_input(images: np.ndarray, device="cpu") -> torch.Tensor:
+def to_input(images, device="cpu") -> torch.Tensor:
     """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, normalised with ImageNet's mean and deviation, channels last."""
-    x = torch.from_numpy(np.ascontiguousarray(images)).to(device).permute(0, 3, 1, 2)
+    images = images if torch.is_tensor(images) else torch.from_numpy(np.ascontiguousarray(images))
+    x = images.to(device).permute(0, 3, 1, 2)
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
     return ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
-
-
-def write_atomic(path, data: bytes) -> None:
-    """Write a file whole or not at all. Raises InputError if the disk refuses, and keeps what was there."""
-    path = Path(path)
-    partial = path.with_name(path.name + ".partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        kept = "; the one written before is kept" if path.exists() else ""
-        raise InputError(f"could not write {path} ({len(data):,} bytes: {error.strerror}){kept}; free some space and start the same "
-                         "run again") from error
 
 
 def learning_rate(config: Config, epoch: int, step: int) -> float:
@@ -265,7 +245,7 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
     for kind in query:
         matrices = {kind: lambda k=kind: euclidean(query[k], gallery[k])}
         if with_rerank:
-            matrices[f"{kind}+rerank"] = lambda k=kind: rerank(query[k], gallery[k])
+            matrices[f"{kind}+rerank"] = lambda k=kind: reranking.rerank(query[k], gallery[k])
         for name, matrix in matrices.items():
             r = evaluate_ranking(matrix(), benchmark.query.ids, benchmark.gallery.ids, benchmark.query.cameras, benchmark.gallery.cameras)
             ap = [None if np.isnan(v) else round(float(v), 5) for v in r.average_precision]
@@ -275,98 +255,148 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
     return results
 
 
-def train(config: Config, progress: bool = True) -> dict:
+def train(config: Config, progress: bool = True, deadline: float = math.inf) -> dict:
     """Train and evaluate one run; returns its record (also in run_dir/record.json).
 
     A finished run is read, a broken one goes on from its last checkpoint, one that another process is at is waited for.
+    deadline: of time.time(), by which to stop. What does not fit before it is left to the next call: after the last epoch that
+    fits this returns {"epoch": how many are done}. Under torchrun the processes share each batch (see _train_epoch).
     Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss that is no longer finite.
     """
-    with only_one(run_folder(config) / "run.lock"):
-        return _train(config, progress)
+    first = launch.rank_and_world()[0] == 0
+    with only_one(run_folder(config) / "run.lock") if first else contextlib.nullcontext():
+        return _train(config, progress and first, deadline)
 
 
-def _train(config: Config, progress: bool) -> dict:
-    started, run_dir = time.time(), run_folder(config)
+def _train(config: Config, progress: bool, deadline: float) -> dict:
+    started, run_dir, (rank, world) = time.time(), run_folder(config), launch.rank_and_world()
     record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
     torch.set_num_threads(config.threads or cores())
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    if rank:
+        launch.wait_for_all()  # until the first one has rendered what there is to render
     benchmark = open_benchmark(config, progress)
+    if not rank:
+        launch.wait_for_all()
     classes, targets = np.unique(benchmark.train.ids, return_inverse=True)
     if config.batch > len(targets):
         raise InputError(f"batch is {config.batch}, and {benchmark.title} at {benchmark.folder} has {len(targets)} training images; "
                          "choose a smaller batch")
+    if config.batch % world:
+        raise InputError(f"batch is {config.batch}, and {world} processes share it; choose a batch that {world} divides")
     identity = run_settings(config) | {"fingerprint": benchmark.fingerprint()}
     if record_path.exists():
         record = read_record(record_path)
-        _same_run(record["identity"], identity, record_path)
+        same_run(record["identity"], identity, record_path)
         if record["config"]["rerank"] or not config.rerank:
             return record  # else only the evaluation is repeated
 
     torch.manual_seed(config.seed)
     model = ReIDNet(len(classes), config.variant, config.form, config.recipe, config.backbone, config.dropout, config.weights)
     model.to(device, memory_format=torch.channels_last)
+    if world > 1 and device == "cuda":
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # statistics of the whole batch; there is none for CPUs
     optimizer = torch.optim.SGD(model.parameter_groups(1.0), momentum=config.momentum, weight_decay=config.weight_decay,
-                                nesterov=model.recipe.nesterov and config.momentum > 0)
+                                nesterov=model.recipe.nesterov and config.momentum > 0, fused=device == "cuda" or None)
     for group in optimizer.param_groups:
         group["factor"] = group["lr"]  # 0.1 for layers with loaded weights
-    first, history, seconds = 0, [], 0.0
+    first, history, timing = 0, [], []
     if checkpoint_path.exists():
         state = read_checkpoint(checkpoint_path)
-        _same_run(state["identity"], identity, checkpoint_path)
+        same_run(state["identity"], identity, checkpoint_path)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        first, history, seconds = state["epoch"], state["history"], state["seconds"]
+        first, history, timing = state["epoch"], state["history"], state.get("timing", [])
+    step = nn.parallel.DistributedDataParallel(model, device_ids=[torch.cuda.current_device()] if device == "cuda" else None) \
+        if world > 1 else model
+    step = torch.compile(step) if config.compile else step
 
     per_epoch = len(targets) // config.batch * config.batch
     totals = {"training": config.epochs * per_epoch, "evaluating": len(benchmark.query) + len(benchmark.gallery)}
-    with _progress(run_dir / "progress.json", "training", totals, first * per_epoch, progress) as update:
+
+    def no_time_for(share):  # of an epoch; the clock of the first process counts, so that all stop together
+        late = bool(timing) and time.time() + 1.1 * share * timing[-1]["seconds"] > deadline or time.time() > deadline
+        return bool(launch.mean_over_processes([late and not rank], device)[0])
+
+    progress_path = run_dir / "progress.json" if not rank else None
+    with launch.progress(progress_path, "training", totals, first * per_epoch, progress) as update:
         images = load_images(benchmark.train.paths, config.height, config.width) if first < config.epochs else None
+        if images is not None and device == "cuda" and images.nbytes < torch.cuda.mem_get_info()[0] / 4:
+            images = torch.from_numpy(images).to(device)  # all of it lives there: nothing to wait for
         for epoch in range(first, config.epochs):
-            clock = time.time()
-            history.append(_train_epoch(config, epoch, model, optimizer, images, torch.from_numpy(targets), update, device))
-            seconds += time.time() - clock
+            if no_time_for(1):
+                return {"epoch": epoch}
+            line, clock = _train_epoch(config, epoch, model, step, optimizer, images, torch.from_numpy(targets), update, device)
+            history.append(line)
+            timing.append(clock)
             buffer = io.BytesIO()
-            torch.save({"identity": identity, "epoch": epoch + 1, "history": history, "seconds": seconds,
+            torch.save({"identity": identity, "epoch": epoch + 1, "history": history, "timing": timing,
                         "model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
-            write_atomic(checkpoint_path, buffer.getvalue())
-    with _progress(run_dir / "progress.json", "evaluating", totals, 0, progress) as update:
+            if not rank:
+                write_atomic(checkpoint_path, buffer.getvalue())
+    if no_time_for(totals["evaluating"] / per_epoch / 3):  # a third of a training step: no backward pass
+        return {"epoch": config.epochs}
+    if rank:
+        launch.wait_for_all()  # while the first one evaluates
+        return read_record(record_path)
+    with launch.progress(progress_path, "evaluating", totals, 0, progress) as update:
         features = [extract(model, load_images(split.paths, config.height, config.width), device=device, tick=update)
                     for split in (benchmark.query, benchmark.gallery)]
-    metrics = evaluate(*features, benchmark, config.rerank)
+    if (with_rerank := config.rerank) and reranking.sparse is None:
+        print(f"no scipy here: re-ranked numbers of {run_dir.name} are left to a machine that has it (call it there again)")
+        with_rerank = False
+    metrics = evaluate(*features, benchmark, with_rerank)
     record = {
-        "config": run_settings(config) | {"rerank": config.rerank}, "identity": identity,
+        "config": run_settings(config) | {"rerank": with_rerank}, "identity": identity,
         "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
-        "parameters": sum(p.numel() for p in model.parameters()), "history": history, "metrics": metrics,
+        "parameters": sum(p.numel() for p in model.parameters()), "history": history, "timing": timing, "metrics": metrics,
         "query_ids": benchmark.query.ids.tolist(),
-        "seconds": {"training": round(seconds, 1), "this_call": round(time.time() - started, 1)}, "code": CODE,
+        "seconds": {"training": round(sum(t["seconds"] for t in timing), 1), "this_call": round(time.time() - started, 1)}, "code": CODE,
         "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
                      "numpy": np.__version__, "opencv": cv2.__version__},
-        "device": torch.cuda.get_device_name() if device.startswith("cuda") else
+        "device": torch.cuda.get_device_name() if device == "cuda" else
         f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})",
-        "threads": torch.get_num_threads()}
+        "threads": torch.get_num_threads(), "processes": world, "precision": str(_precision(config, device)).removeprefix("torch.")}
     write_atomic(record_path, (json.dumps(record, indent=1) + "\n").encode())
+    launch.wait_for_all()
     return record
 
 
-def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarray, targets: torch.Tensor, update, device) -> dict:
-    """One epoch; its line of the history. All that is random here comes from (seed, epoch)."""
-    rng = np.random.default_rng([config.seed, 7, epoch])    # order, flips, erasing
-    torch.manual_seed(config.seed * 1_000_003 + epoch)      # dropout
+def _precision(config: Config, device: str) -> torch.dtype:
+    """Of the forward pass. CPUs without bfloat16 units are 6 to 16 times slower with it, so there only on demand."""
+    if config.precision:
+        return getattr(torch, config.precision)
+    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+
+
+def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, images, targets: torch.Tensor, update, device) -> tuple:
+    """One epoch: its line of the history, and its times. All that is random here comes from (seed, epoch).
+
+    step_model: the model as it is called, compiled or shared out. images: (N, H, W, 3) uint8, an array, or a tensor on the GPU.
+    Of several processes each draws the whole batch and takes every world-th image of it: the data and their order are those of
+    one process, the loss is the mean over the processes. Batch norm sees a process's own share (on GPUs: the whole batch).
+    """
+    rng, (rank, world) = np.random.default_rng([config.seed, 7, epoch]), launch.rank_and_world()  # order, flips, erasing
+    torch.manual_seed(config.seed * 1_000_003 + epoch + rank * 500_009)                           # dropout
     order, total, correct, losses, norms = rng.permutation(len(targets)), 0.0, 0, [], []
     lam = model.recipe.lam * (1 - epoch / config.epochs if model.recipe.lam_decays else 1)
     steps = len(targets) // config.batch                    # the last, smaller batch is dropped, as in the released code
+    precision, started, waited = _precision(config, device), time.perf_counter(), 0.0
     model.train()
     for step in range(steps):
         lr = learning_rate(config, epoch, epoch * steps + step)
         for group in optimizer.param_groups:
             group["lr"] = lr * group["factor"]
+        clock = time.perf_counter()
         chosen = order[step * config.batch:(step + 1) * config.batch]
-        x = to_input(augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area), device)
-        target = targets[chosen].to(device)
-        maps = model.feature_maps(x)
-        logits = model.heads(maps)
-        loss = reid_loss(logits, target, config.recipe, lam)
-        value = loss.item()
+        batch = augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area)
+        x, target = to_input(batch[rank::world], device), targets[chosen[rank::world]].to(device)
+        waited += time.perf_counter() - clock
+        with torch.autocast(device, precision, enabled=precision != torch.float32):
+            logits, maps = step_model(x, with_maps=True)
+            loss = reid_loss(logits, target, config.recipe, lam)
+        if device == "cpu" or step % 20 == 0 or step == steps - 1:  # a GPU is not waited for in every step
+            value = loss.item()
         if not math.isfinite(value):
             kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
             raise InputError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning rate {lr:g}; "
@@ -379,13 +409,19 @@ def _train_epoch(config: Config, epoch: int, model, optimizer, images: np.ndarra
         norms.append(torch.stack([nn.utils.get_total_norm([p.grad for p in getattr(model.backbone, f"layer{s}").parameters()])
                                   for s in (1, 2, 3, 4)]))  # stays on the device: no waiting for it in every step
         losses.append(torch.stack([nn.functional.cross_entropy(v.detach(), target) for v in logits.values()]))
-        total += value
-        correct += int((logits["final"].argmax(1) == target).sum())
+        total = total + loss.detach().double()
+        correct = correct + (logits["final"].argmax(1) == target).sum()
         update(config.batch, epoch=epoch + 1, loss=value)
     losses, norms = (torch.stack(v).double().cpu().numpy() for v in (losses, norms))
-    each = {name: float(f"{value:.5g}") for name, value in zip(logits, losses.mean(0), strict=True)}
-    return {"epoch": epoch + 1, "loss": total / steps, "accuracy": correct / (steps * config.batch), "lr": lr, "losses": each,
-            "gradient": {"mean": norms.mean(0).round(6).tolist(), "sd": norms.std(0).round(6).tolist()}, "first_step": inside}
+    total, correct, *each = launch.mean_over_processes([float(total), float(correct), *losses.mean(0)], device).tolist()
+    each = {name: float(f"{value:.5g}") for name, value in zip(logits, each, strict=True)}
+    seconds = time.perf_counter() - started
+    speed = steps * config.batch / seconds
+    timing = {"seconds": round(seconds, 3), "images_per_second": round(speed, 2), "waiting": round(waited / seconds, 5)}
+    if device == "cuda":
+        timing["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    return {"epoch": epoch + 1, "loss": total / steps, "accuracy": correct * world / (steps * config.batch), "lr": lr, "losses": each,
+            "gradient": {"mean": norms.mean(0).round(6).tolist(), "sd": norms.std(0).round(6).tolist()}, "first_step": inside}, timing
 
 
 def look_inside(model: ReIDNet, maps: list, target: torch.Tensor) -> dict:
@@ -412,6 +448,8 @@ def load_weights(name: str, folder=ROOT / "results") -> tuple:
 
     name: of the record in `folder`, without .json. Raises InputError where there are none, or not these.
     """
+    from safetensors.torch import load_file  # here: a machine that only trains need not have it
+
     path, record = Path(folder) / "weights" / f"{name}.safetensors", Path(folder) / f"{name}.json"
     if not path.exists() or not record.exists():
         there = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
@@ -444,75 +482,9 @@ def load_run(run_dir, data: str = "embedded") -> tuple:
     return model.eval(), config, benchmark
 
 
-def read_checkpoint(path: Path) -> dict:
-    """The checkpoint of a run. Raises InputError for a missing or broken one."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        assert state["identity"] and state["model"]
-        return state
-    except Exception as error:
-        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this run anew") from error
-
-
-def _same_run(there: dict, asked: dict, path: Path) -> None:
-    names = sorted(k for k in set(there) | set(asked) if there.get(k) != asked.get(k))
-    if names:
-        found = ", ".join(f"{k}={there.get(k)} (asked for {asked.get(k)})" for k in names[:4])
-        raise InputError(f"{path} belongs to another configuration: {found}; give another run_dir, or delete that folder")
-
-
-@contextlib.contextmanager
-def _progress(file: Path, stage: str, totals: dict, done: int, show: bool):
-    """A tqdm bar for people, and progress.json for the program that started several runs at once. Gives update(n, **values)."""
-    state, last, live = {"stage": stage, "done": done, "totals": totals}, [0.0], sys.stderr.isatty()
-    with tqdm(total=totals[stage], initial=done, desc=stage, unit=" images", disable=not show, mininterval=0.5 if live else 5,
-              dynamic_ncols=live) as bar:
-        def update(n, **values):
-            state.update(values, done=state["done"] + n)
-            if values:
-                bar.set_postfix({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False)
-            bar.update(n)
-            if time.time() - last[0] > 1:
-                last[0] = time.time()
-                write_atomic(file, json.dumps(state).encode())
-
-        yield update
-
-
-def code_version() -> dict:
-    """The commit, whether the helper module differs from it (None, False without git), and a hash of the module's sources."""
-    def git(*arguments):
-        try:
-            done = subprocess.run(["git", "-C", str(ROOT), *arguments], capture_output=True, text=True)
-            return done.stdout.strip() if done.returncode == 0 else None
-        except OSError:
-            return None
-
-    files = [*sorted(ROOT.glob("reidsa_utils/*.py")), ROOT / "reidsa_utils/recipes.toml", ROOT / "pedestrians.py"]
-    sources = b"".join(path.read_bytes() for path in files)
-    return {"version": __version__, "commit": git("rev-parse", "HEAD"), "sources": hashlib.sha256(sources).hexdigest()[:16],
-            "changed": bool(git("status", "--porcelain", "--", "reidsa_utils", "pedestrians.py"))}
-
-
-CODE = code_version()  # of what is running, whatever happens to the files meanwhile
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m reidsa_utils.training", description=__doc__.splitlines()[0])
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="pairs",
-                        help="a parameter: " + ", ".join(f.name for f in fields(Config)))
-    arguments = parser.parse_args(argv)
-
-    def work():
-        bad = [pair for pair in arguments.pairs if "=" not in pair]
-        if bad:
-            raise InputError(f"--set {bad[0]}: expected KEY=VALUE")
-        record = train(configure(dict(pair.split("=", 1) for pair in arguments.pairs)))
-        for name, m in record["metrics"].items():
-            print(f"{name:16} rank-1 {m['rank1']:.3f}  mAP {m['mean_ap']:.3f}  trapezoid {m['mean_ap_trapezoid']:.3f}  {record['source']}")
-
-    return run_command(work)
+CODE = launch.code_version()  # of what is running, whatever happens to the files meanwhile
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    launch.with_malloc()
+    raise SystemExit(launch.main())

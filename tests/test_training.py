@@ -15,6 +15,7 @@ import torch
 from conftest import ROOT, assert_one_sentence
 
 from batch import publish
+from launch import main
 from reidsa_utils import InputError
 from reidsa_utils.attention import FORMS
 from reidsa_utils.model import ReIDNet, loss_weights
@@ -26,7 +27,6 @@ from reidsa_utils.training import (
     load_run,
     load_weights,
     look_inside,
-    main,
     notebook_parameters,
     open_benchmark,
     run_folder,
@@ -214,7 +214,7 @@ LIMITED = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit then fails as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-from reidsa_utils.training import main
+from launch import main
 raise SystemExit(main(sys.argv[1:]))
 """
 
