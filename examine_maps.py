@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import SPLITS, load_images
+from reidsa_utils.benchmarks import SPLITS, load_images, resize
 from reidsa_utils.cam import (
     VISIBLE,
     class_activation_maps,
@@ -111,7 +111,7 @@ def missing_parts(model, config, benchmark, gallery: dict) -> dict:
         index = np.flatnonzero(visible)
         if not len(index):
             continue
-        changed = [cv2.resize(without_part(settings, shots[i], part), (config.width, config.height)) for i in index]
+        changed = [resize(without_part(settings, shots[i], part), config.height, config.width) for i in index]
         after = extract(model, np.stack(changed))
         out["after"][part] = {"index": index.tolist()}
         for vector in after:
@@ -157,5 +157,14 @@ def examine_maps(model, config, benchmark) -> tuple:
 
 
 def overlaps(own: list, others: dict) -> dict:
-    """Mean overlap of one run's maps of training images with those of other runs: {their name: a number for each stage}."""
-    return {name: [overlap(a, b).nanmean().item() for a, b in zip(own, maps, strict=True)] for name, maps in others.items()}
+    """One run's maps of training images with those of other runs: {their name: {measure: a number for each stage}}.
+
+    same: overlap; at: how strong theirs are where this run's lie, their mean over its energy, in times an even map (unlike
+    overlap, a map of one cell can have as much as a wide one); chance: overlap with their maps of other images.
+    """
+    def at(a, b):
+        return (positive(a) * positive(b)).sum(dim=(1, 2)) * a[0].numel()
+
+    pairs = {name: list(zip(own, maps, strict=True)) for name, maps in others.items()}
+    return {name: {"same": [overlap(a, b).nanmean().item() for a, b in both], "at": [at(a, b).nanmean().item() for a, b in both],
+                   "chance": [overlap(a, b.roll(1, 0)).nanmean().item() for a, b in both]} for name, both in pairs.items()}

@@ -1,11 +1,11 @@
-"""How fast, and in how much memory: evaluation, distances and re-ranking against plain baselines, all in one run.
+"""How fast, and in how much memory: loading, training, attention, evaluation and re-ranking against plain baselines, all in one run.
 
-    python speed.py                     the table (about 5 minutes on 2 cores, 6 GiB); also into results/speed/cpu.json
-    python speed.py evaluation          one row group: evaluation, distances, reranking, dense, parts, large
+    python speed.py                     the table (about 8 minutes on 2 cores, 8 GiB); also into results/speed/cpu.json
+    python speed.py evaluation          one row group: loading, step, attention, evaluation, distances, reranking, dense, parts, large
 
-Times drift from machine to machine, so the results are ratios of two times of the same run. Data: made-up features in clusters,
-one for each identity, at the size of Market-1501 (3,368 queries, 15,913 gallery images). Each group runs in a process of its
-own; memory counts what a call adds to its inputs at its peak (Linux only).
+Times drift from machine to machine, so the results are ratios of two times of the same run. Data: rendered images; and made-up
+features in clusters, one for each identity, at the size of Market-1501 (3,368 queries, 15,913 gallery images). Each group runs in
+a process of its own; memory counts what a call adds to its inputs at its peak (Linux only).
 """
 
 import argparse
@@ -15,14 +15,25 @@ import platform
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
+from PIL import Image
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import transforms
 
+from launch import MALLOC
 from reidsa_utils import cores, reranking
+from reidsa_utils.attention import attended_pool, attention_weights
+from reidsa_utils.benchmarks import load_benchmark, load_images
 from reidsa_utils.metrics import euclidean, evaluate_ranking
+from reidsa_utils.model import ReIDNet, reid_loss
+from reidsa_utils.synthetic import render_benchmark
+from reidsa_utils.training import MEAN, STD, augment, to_input
 
 ROOT = Path(__file__).resolve().parent
 QUERIES, GALLERY, IDENTITIES, DISTRACTORS = 3368, 15913, 750, 2798
@@ -213,7 +224,134 @@ def large() -> dict:
             "of it the result": len(query) * len(gallery) * 4 / 2**30, "one N x N matrix, GiB": n * n * 4 / 2**30}
 
 
-GROUPS = {"evaluation": evaluation, "distances": distances, "reranking": reranking_, "dense": dense, "parts": parts, "large": large}
+def loading() -> dict:
+    """From files of 128x64 to normalised, augmented batches of 384x128, on one core."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    size, batch, rng = (384, 128), 48, np.random.default_rng(0)
+    plain = transforms.Compose([transforms.Resize(size), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
+                                transforms.Normalize(MEAN, STD), transforms.RandomErasing(value="random")])
+    with tempfile.TemporaryDirectory() as folder:
+        paths = load_benchmark("market1501", render_benchmark("market1501", folder, scale=0.016, progress=False)).gallery.paths[:5 * batch]
+        batches = [paths[k:k + batch] for k in range(0, len(paths), batch)]
+        cached = load_images(paths, *size)
+
+        def theirs():
+            for some in batches:
+                torch.stack([plain(Image.open(path).convert("RGB")) for path in some])
+
+        def decoding():
+            for some in batches:
+                to_input(augment(load_images(some, *size, threads=1), rng))
+
+        def ours():
+            for k in range(0, len(cached), batch):
+                to_input(augment(cached[k:k + batch].copy(), rng))
+
+        seconds = [timed(work, 5) for work in (theirs, decoding, ours)]
+    rates = [len(paths) / s for s in seconds]
+    return {"images/s, PIL and torchvision": rates[0], "images/s, ours, decoding": rates[1], "images/s, ours, from memory": rates[2],
+            "decoding, times PIL and torchvision": rates[1] / rates[0], "from memory, times PIL and torchvision": rates[2] / rates[0]}
+
+
+def gflops() -> float:
+    """Of a large product of matrices, a second, in billions: what this processor can do."""
+    a = torch.rand(1024 if QUICK else 4096, 1024 if QUICK else 4096)
+    return 2 * len(a) ** 3 / timed(lambda: a @ a) / 1e9
+
+
+def step() -> dict:
+    """A training step of the full model, ResNet-50 at 384x128, against the processor's peak, measured just before and after."""
+    size, batch, backbone = ((96, 32), 8, "thin") if QUICK else ((384, 128), 16, "resnet50")
+    rng = np.random.default_rng(0)
+    images, target = rng.integers(0, 256, (batch, *size, 3), dtype=np.uint8), torch.arange(batch)
+    out, peaks = {}, [gflops()]
+
+    def prepare(layout, compiled=False):
+        torch.manual_seed(0)
+        model = ReIDNet(751, "b_p_ds_sa2", "l1", backbone=backbone).to(memory_format=layout)
+        optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True)
+        called = torch.compile(model) if compiled else model
+
+        def work(waited=None):
+            start = time.perf_counter()
+            x = to_input(augment(images.copy(), rng)).contiguous(memory_format=layout)
+            if waited is not None:
+                waited.append(time.perf_counter() - start)
+            optimizer.zero_grad(set_to_none=True)
+            reid_loss(called(x), target).backward()
+            optimizer.step()
+
+        return model, work
+
+    model, ours = prepare(torch.channels_last)
+    with FlopCounterMode(display=False) as counter:
+        ours()
+    work = counter.get_total_flops() / 1e9                                  # forward and backward, of one step
+    out["GFLOP an image"] = work / batch
+    waited = []
+    out["memory added by the first step, GiB"] = added(prepare(torch.channels_last)[1])
+    seconds = timed(lambda: ours(waited), 3)
+    peaks.append(gflops())
+    peak = statistics.mean(peaks)
+    out |= {"images/s": batch / seconds, "share of the peak": work / seconds / peak, "the peak, GFLOP/s, before and after": peaks,
+            "waiting for data": statistics.median(waited) / seconds}
+    with torch.no_grad():
+        maps = model.feature_maps(to_input(images))[:3]
+    leaves = [f.detach().requires_grad_() for f in maps]
+
+    def attend():
+        for leaf in leaves:
+            attended_pool(leaf, "l1").sum().backward()
+            leaf.grad = None
+
+    out["attention at stages 1 to 3, of the step"] = timed(attend, 3) / seconds
+    _, plain = prepare(torch.contiguous_format)
+    plain()
+    out["time without channels_last, times ours"] = timed(plain, 2 if not QUICK else 1) / seconds
+    try:
+        _, compiled = prepare(torch.channels_last, compiled=True)
+        out["compiled: warm-up, steps"] = timed(compiled, 1) / seconds
+        out["compiled: time, times eager"] = timed(compiled, 2 if not QUICK else 1) / seconds
+    except Exception as error:  # no C++ compiler
+        out["compiled"] = f"not here ({type(error).__name__})"
+    return out
+
+
+def attention() -> dict:
+    """Pooling a map with its own attention, forward and backward, against one copy of the map (one read, one write)."""
+    out = {}
+    for stage, shape in (("stage 1", (48, 256, 96, 32)), ("stage 4", (48, 2048, 24, 8))):
+        f = torch.rand(*(n // 4 if QUICK else n for n in shape)).requires_grad_()
+        g, copy = torch.rand(f.shape[:2]), torch.empty_like(f)
+
+        def plain(f, form="softmax"):
+            return (f * attention_weights(f, form)[:, None]).mean(dim=(2, 3))  # as written: F, then its average
+
+        def both(pool, f=f, g=g):
+            pool(f).backward(g)
+            f.grad = None
+
+        def copied(f=f, copy=copy):
+            with torch.no_grad():
+                copy.copy_(f)
+
+        ways = {"multiply, then pool": plain, "eager": attended_pool, "compiled": torch.compile(attended_pool)}
+        copied()
+        floor = timed(copied, 9)
+        for name, pool in ways.items():
+            try:
+                both(pool)
+            except Exception as error:  # no C++ compiler
+                out[f"{stage}, {name}"] = f"not here ({type(error).__name__})"
+                continue
+            out[f"{stage}, {name}: time, copies of the map"] = timed(lambda pool=pool: both(pool), 9) / floor
+            out[f"{stage}, {name}: memory added, maps"] = added(lambda pool=pool: both(pool)) / (f.numel() * 4 / 2**30)
+    return out
+
+
+GROUPS = {"loading": loading, "step": step, "attention": attention,
+          "evaluation": evaluation, "distances": distances, "reranking": reranking_, "dense": dense, "parts": parts, "large": large}
 
 
 def main() -> int:
@@ -226,7 +364,7 @@ def main() -> int:
         return 0
     results = {"machine": f"{platform.machine()}, {cores()} cores", "numpy": np.__version__, "torch": torch.__version__}
     for name in GROUPS:
-        done = subprocess.run([sys.executable, __file__, name], stdout=subprocess.PIPE, text=True)
+        done = subprocess.run([sys.executable, __file__, name], stdout=subprocess.PIPE, text=True, env=os.environ | MALLOC)
         if done.returncode:
             return done.returncode
         results[name] = json.loads(done.stdout, parse_float=lambda text: float(f"{float(text):.3g}"))

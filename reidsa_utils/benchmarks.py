@@ -157,18 +157,17 @@ def decode(path) -> np.ndarray:
     return image
 
 
-def read_image(path, height: int, width: int) -> np.ndarray:
-    """One image, decoded and resized: (height, width, 3) uint8 RGB. Raises InputError for a broken file.
-
-    A side that grows is interpolated linearly, one that shrinks (as in some of CUHK03's) is averaged over areas.
-    Enlarging gives the pixels of PIL and torchvision within rounding.
-    """
-    image = decode(path)
+def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A side that grows is interpolated linearly, as by PIL; one that shrinks (some of CUHK03's) is averaged: nothing is skipped."""
     small = min(image.shape[0], height), min(image.shape[1], width)
     for (h, w), how in ((small, cv2.INTER_AREA), ((height, width), cv2.INTER_LINEAR)):
-        if image.shape[:2] != (h, w):
-            image = cv2.resize(image, (w, h), interpolation=how)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        image = image if image.shape[:2] == (h, w) else cv2.resize(image, (w, h), interpolation=how)
+    return image
+
+
+def read_image(path, height: int, width: int) -> np.ndarray:
+    """One image, decoded and resized: (height, width, 3) uint8 RGB. Raises InputError for a broken file."""
+    return cv2.cvtColor(resize(decode(path), height, width), cv2.COLOR_BGR2RGB)
 
 
 def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:

@@ -56,7 +56,7 @@ def positive(maps: Tensor) -> Tensor:
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
-    """How much of one map lies where the other does: sum of the smaller of the two positive maps, (B,) from 0 to 1."""
+    """How alike two maps are: sum of the smaller of the two positive maps, (B,) from 0 to 1 (histogram intersection, SIM)."""
     return torch.minimum(positive(a), positive(b)).sum(dim=(1, 2))
 
 
@@ -74,7 +74,8 @@ def part_shares(labels, h: int, w: int) -> Tensor:
 def measures(maps: Tensor, shares: Tensor) -> dict:
     """What section 5.2 says of maps, in numbers. maps: (B, h, w); shares: (B, h, w, parts) of part_shares. Returns (B,) each:
 
-    cells: effective cells, as a share of all; negative: share of the map's absolute values that speaks against the class;
+    cells: effective cells, as a share of all; on_person: those of the energy on the person, as a share of what an even map has
+    there; negative: share of the map's absolute values that speaks against the class;
     inside: energy on the person, and person: its share of the image; parts: of the visible parts, the share that holds
     at least as much of the energy as of the image; vertical, horizontal: standard deviation of the energy along an axis over
     that of an even map. Energy: of the positive part. NaN for a map without one.
@@ -83,7 +84,9 @@ def measures(maps: Tensor, shares: Tensor) -> dict:
     p, area = positive(maps), shares.mean(dim=(1, 2))                       # (B, h, w), (B, parts)
     energy = torch.einsum("bij,bijr->br", p, shares)
     visible = area[:, BODY] >= VISIBLE
-    out = {"cells": effective_cells(maps) / (h * w), "negative": (-maps).clamp(min=0).sum((1, 2)) / maps.abs().sum((1, 2)),
+    person = shares[..., BODY].sum(dim=3)                                   # (B, h, w)
+    out = {"cells": effective_cells(maps) / (h * w), "on_person": effective_cells(p * person) / effective_cells(person),
+           "negative": (-maps).clamp(min=0).sum((1, 2)) / maps.abs().sum((1, 2)),
            "inside": energy[:, BODY].sum(1), "person": area[:, BODY].sum(1),
            "parts": (((energy >= area)[:, BODY] & visible).sum(1) / visible.sum(1)).masked_fill(energy.isnan().any(dim=1), torch.nan)}
     for axis, n, marginal in (("vertical", h, p.sum(2)), ("horizontal", w, p.sum(1))):
@@ -116,10 +119,13 @@ def deletion_and_insertion(model: ReIDNet, images: Tensor, classes: Tensor, stag
     """Areas under the deletion and the insertion curve (RISE, Petsiuk et al. 2018), per image: ((B,), (B,)).
 
     The cells of the map are replaced by the mean colour, highest value first, in `steps` equal steps (what Quantus calls pixel
-    flipping); and put back in the same order into a blurred image. Confidence over the share of cells, trapezoid rule.
+    flipping); and put back in the same order into a blurred image. Confidence over the share of cells, trapezoid rule. Equal
+    cells, of which a softmax leaves many zeros, are taken in an order drawn at random (always the same).
     """
     B, h, w = maps.shape
-    rank = maps.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(dim=1).view(B, 1, h, w)
+    lots = torch.rand(maps.flatten(1).shape, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
+    order = lots.gather(1, maps.flatten(1).gather(1, lots).argsort(dim=1, descending=True, stable=True))
+    rank = order.argsort(dim=1).view(B, 1, h, w)
     blurred = gaussian_blur(images, kernel_size=images.shape[3] // 4 * 2 + 1, sigma=images.shape[3] / 8)
     curves = []
     for k in range(steps + 1):

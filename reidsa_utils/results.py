@@ -6,6 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+try:
+    import pandas as pd
+    from scipy import stats
+except ImportError:  # a machine that only trains
+    pd = stats = None
+
 from . import InputError
 from .benchmarks import PUBLISHED
 
@@ -49,8 +55,6 @@ def read_records(folder) -> list:
 
 def table(records: list):
     """One row per run and retrieval vector, a DataFrame: settings, rank-1 and both mAPs in percent."""
-    import pandas as pd  # where it is used: a machine that only trains need not have it
-
     rows = []
     for record in records:
         config = record["config"]
@@ -70,8 +74,6 @@ def effects(records: list, repeats: int = 5000):
     right). smallest: the difference that four of five such studies would find at p < 0.05. One seed: bootstrap alone, no
     smallest. table: "" for a pair in no table of the paper; paper: its difference there. Raises InputError for two records of one run.
     """
-    import pandas as pd
-
     ids = {r["identity"]["fingerprint"]: r["query_ids"] for r in records if "query_ids" in r}  # the same data, the same queries
     cells, rows = {}, []
     for r in records:
@@ -106,8 +108,6 @@ def difference(pairs: list, mean: str, queries: str, ids=None, repeats: int = 50
 
     pairs: metrics of one retrieval vector of the two runs, a pair a seed; mean, queries: a line of METRICS; ids: of the queries.
     """
-    from scipy import stats
-
     without, deltas = [100 * b[mean] for _, b in pairs], [100 * (a[mean] - b[mean]) for a, b in pairs]
     n, delta, sd = len(pairs), np.mean(deltas), np.std(deltas, ddof=1) if len(pairs) > 1 else np.nan
     student, error = stats.t(n - 1), sd / np.sqrt(n)  # all NaN for one seed

@@ -38,6 +38,7 @@ from .results import ROOT, read_record
 from .synthetic import RENDERER, Settings, render_benchmark
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
+TABLE = ((torch.arange(256.0)[:, None] / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).numpy()[None]  # (1, 256, 3)
 PROFILES = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text())
 
 
@@ -170,20 +171,16 @@ def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
         raise InputError("data=real needs the environment variable REIDSA_DATA: set it to the folder that holds the benchmark, "
                          "or use data=embedded")
     folder = Path(os.environ["REIDSA_DATA"] if config.data == "real" else config.data)
-    # A notebook's kernel runs in notebooks/, a command in the repository: a relative path means the same in both.
-    return load_benchmark(config.benchmark, folder if folder.is_dir() else ROOT / folder)
+    return load_benchmark(config.benchmark, folder if folder.is_dir() else ROOT / folder)  # a notebook's kernel runs in notebooks/
 
 
 def erasing_boxes(rng: np.random.Generator, B: int, H: int, W: int, area: tuple = (0.02, 0.4)):
-    """Random erasing (reference [39], p = 0.5): (image, top, left, height, width) of each rectangle, in pixels.
-
-    A rectangle has a share of the image within `area` and an aspect of 0.3 to 1 / 0.3.
-    """
+    """Random erasing (reference [39], p = 0.5, share of the image within `area`): (image, top, left, height, width) of each box."""
     for k in range(B):
         if rng.random() >= 0.5:
             continue
         for _ in range(100):
-            size, aspect = rng.uniform(*area) * H * W, math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))
+            size, aspect = rng.uniform(*area) * H * W, math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))  # height by width
             h, w = round(math.sqrt(size * aspect)), round(math.sqrt(size / aspect))
             if 0 < h < H and 0 < w < W:
                 yield k, rng.integers(H - h + 1), rng.integers(W - w + 1), h, w
@@ -198,7 +195,8 @@ def augment(images, rng: np.random.Generator, flip: bool = True, erasing: bool =
     B, H, W, _ = images.shape
     chosen = rng.random(B) < 0.5 if flip else np.zeros(B, bool)
     if isinstance(images, np.ndarray):
-        images[chosen] = images[chosen, :, ::-1]
+        for k in np.flatnonzero(chosen):
+            images[k] = cv2.flip(images[k], 1)
         for k, y, x, h, w in erasing_boxes(rng, B, H, W, erase_area) if erasing else ():
             images[k, y:y + h, x:x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
         return images
@@ -214,10 +212,13 @@ def augment(images, rng: np.random.Generator, flip: bool = True, erasing: bool =
 
 def to_input(images, device="cpu") -> torch.Tensor:
     """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, normalised with ImageNet's mean and deviation, channels last."""
-    images = images if torch.is_tensor(images) else torch.from_numpy(np.ascontiguousarray(images))
-    x = images.to(device).permute(0, 3, 1, 2)
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
-    return ((x.float() / 255 - mean) / std).contiguous(memory_format=torch.channels_last)
+    if isinstance(images, np.ndarray):
+        x = np.empty(images.shape, np.float32)
+        for image, out in zip(images, x, strict=True):
+            cv2.LUT(image, TABLE, out)  # what every value of a channel becomes: one pass
+        return torch.from_numpy(x).permute(0, 3, 1, 2).to(device)
+    mean, std = (torch.tensor(v, device=device) for v in (MEAN, STD))
+    return ((images.to(device).float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def learning_rate(config: Config, epoch: int, step: int) -> float:
@@ -364,9 +365,8 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
 
 def _precision(config: Config, device: str) -> torch.dtype:
     """Of the forward pass. CPUs without bfloat16 units are 6 to 16 times slower with it, so there only on demand."""
-    if config.precision:
-        return getattr(torch, config.precision)
-    return torch.bfloat16 if device == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    own = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    return getattr(torch, config.precision or own)
 
 
 def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, images, targets: torch.Tensor, update, device) -> tuple:
@@ -377,7 +377,7 @@ def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, image
     one process, the loss is the mean over the processes. Batch norm sees a process's own share (on GPUs: the whole batch).
     """
     rng, (rank, world) = np.random.default_rng([config.seed, 7, epoch]), launch.rank_and_world()  # order, flips, erasing
-    torch.manual_seed(config.seed * 1_000_003 + epoch + rank * 500_009)                           # dropout
+    torch.manual_seed(config.seed * 1_000_003 + epoch + rank * 500_009)  # dropout
     order, total, correct, losses, norms = rng.permutation(len(targets)), 0.0, 0, [], []
     lam = model.recipe.lam * (1 - epoch / config.epochs if model.recipe.lam_decays else 1)
     steps = len(targets) // config.batch                    # the last, smaller batch is dropped, as in the released code

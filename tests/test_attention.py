@@ -1,5 +1,7 @@
 """The layer against autograd, finite differences, the released code's arithmetic and its own edge cases."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -96,3 +98,17 @@ def test_no_parameters_and_refusals():
         attention_weights(maps(2, 3, 3))
     with pytest.raises(InputError, match="expected \\(channels, height, width\\)"):
         attention_jacobian(maps(1, 2, 3, 3))
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+@pytest.mark.parametrize("form", ["softmax", "l1"])
+def test_compiled_pooling_is_the_eager_one(form):
+    """Under torch.compile another formula runs (the compiler fuses it); values and gradients are those of eager mode."""
+    torch.manual_seed(0)
+    f, g = torch.rand(2, 8, 6, 4, requires_grad=True), torch.rand(2, 8)
+    results = []
+    for pool in (attended_pool, torch.compile(attended_pool)):
+        out = pool(f, form)
+        results.append((out.detach(), *torch.autograd.grad(out, f, g)))
+    for eager, compiled in zip(*results, strict=True):
+        torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)

@@ -118,6 +118,7 @@ def test_measures_by_hand():
     assert got["parts"][:3] == pytest.approx([1, 1 / 3, 1 / 3]) and [got["parts"][3]] == nan
     assert got["negative"] == pytest.approx([0, 1 / 2, 0, 1])
     assert got["cells"][:3] == pytest.approx([1, np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25))) / 16, 1 / 4])
+    assert got["on_person"][:3] == pytest.approx([1, 1 / 7, 2 / 7]) and [got["on_person"][3]] == nan
     even = np.sqrt(15 / 12)            # standard deviation of 0, 1, 2, 3
     assert got["vertical"][:3] == pytest.approx([1, 3 * np.sqrt(0.75 * 0.25) / even, 0], abs=1e-6)
     assert got["horizontal"][:3] == pytest.approx([1, 2 * np.sqrt(0.75 * 0.25) / even, 1])

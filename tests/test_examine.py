@@ -97,9 +97,16 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
             numbers = e[split]
             assert numbers["images"] == {"train": 207, "test": 54 + 255}[split]
             assert {name: len(v) for name, v in numbers.items() if name != "images"} == dict.fromkeys(
-                ("cells", "negative", "inside", "person", "parts", "vertical", "horizontal", "none"), 4)
-            assert all(0 <= v <= 1 for name in ("cells", "negative", "inside", "person", "parts", "none") for v in numbers[name])
+                ("cells", "on_person", "negative", "inside", "person", "parts", "vertical", "horizontal", "none"), 4)
+            shares = ("cells", "on_person", "negative", "inside", "person", "parts", "none")
+            assert all(0 <= v <= 1 for name in shares for v in numbers[name])
         assert all(0 < v < 1 for kind in ("map", "random") for v in e["scores"][kind]["deletion"] + e["scores"][kind]["insertion"])
+    [against] = found["l1"]["overlap"].values()
+    assert set(against) == {"same", "at", "chance"} and all(len(v) == 4 for v in against.values())
+    a, b = torch.tensor([[[1.0, 3], [0, 0]], [[-1, 0], [0, 2]]]), torch.tensor([[[2.0, 2], [0, 0]], [[1, 1], [1, 1]]])
+    [by_hand] = examine_maps.overlaps([a], {"other": [b]}).values()
+    assert by_hand == {"same": pytest.approx([(3 / 4 + 1 / 4) / 2]), "at": pytest.approx([(2 + 1) / 2]),
+                       "chance": pytest.approx([(2 / 4 + 0) / 2])}
     # the missing parts of one run, word for word
     e, (model, config, benchmark) = found["l1"]["missing"], load_run(names["l1"], str(small_benchmark))
     vectors = [extract(model, load_images(s.paths, config.height, config.width))["parts"] for s in (benchmark.query, benchmark.gallery)]
