@@ -191,7 +191,7 @@ def test_two_processes_share_a_run(small_benchmark, tmp_path):
     The halves are the even and the odd images of the very batches that one process would take, augmented alike. Large batches
     and few steps: rounding grows from step to step.
     """
-    parameters = SMALL.format(epochs=4, data=small_benchmark, run_dir=tmp_path / "two", form="l1") + " dropout=0 batch=192"  # a step an epoch
+    parameters = SMALL.format(epochs=4, data=small_benchmark, run_dir=tmp_path / "two", form="l1") + " dropout=0 batch=192"
     done = torchrun(parameters)
     assert done.returncode == 0 and done.stdout.count("rank-1") == 2, done.stdout + done.stderr   # global and parts, once
     record = json.loads((tmp_path / "two" / "record.json").read_text())

@@ -95,6 +95,15 @@ FAULTS = {
     "the least important cells deleted first": (
         "cam", "argsort(dim=1, descending=True, stable=True)", "argsort(dim=1, descending=False, stable=True)",
         [("test_cam", "test_deletion_and_insertion_against_a_loop", {})], {}),
+    "effective cells of the whole map for those on the person": (
+        "cam", "effective_cells(p * person)", "effective_cells(p)", [("test_cam", "test_measures_by_hand", {})], {}),
+    "the rectangles of a batch on a GPU at the left edge": (
+        "training", "(columns >= x) & (columns < x + w)", "columns < w",
+        [("test_launch", "test_the_first_rectangle_is_the_same_both_ways", {})], {}),
+    "every image of a batch on a GPU flipped": (
+        "training", "images = torch.where(torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(2), images)",
+        "images = images.flip(2)",
+        [("test_launch", "test_both_ways_to_augment_have_one_distribution", {})], {}),
 }
 
 
@@ -178,4 +187,4 @@ def test_nothing_is_noticed_without_a_fault():
 
 
 def test_every_module_has_faults():
-    assert len(FAULTS) >= 8 and {fault[0] for fault in FAULTS.values()} == {"attention", "model", "cam"}
+    assert len(FAULTS) >= 8 and {fault[0] for fault in FAULTS.values()} == set(MODULES)
