@@ -94,14 +94,37 @@ def examine(run_dir: Path, data: str = "embedded") -> dict:
 
 
 def read(folder, needed=("filters", "weights", "rerank")) -> list:
-    """All that was written about runs into a folder, in a fixed order. Raises InputError for a broken file."""
+    """All that was written about runs into a folder, in a fixed order. Raises InputError for a missing folder or a broken file."""
+    if not Path(folder).is_dir():
+        raise InputError(f"no folder {folder} with what examine.py wrote; examine finished runs first (python examine.py, --maps)")
     out = []
     for path in sorted(Path(folder).glob("*.json")):
         try:
             out.append(json.loads(path.read_text()))
-            assert {"run", "identity", *needed} <= set(out[-1])
+            assert {"run", "identity", *needed} <= set(out[-1]) and {"form", "seed"} <= set(out[-1]["identity"])
         except (ValueError, AssertionError, TypeError):
-            raise InputError(f"{path} was not written by examine.py; delete it and examine that run again") from None
+            raise InputError(f"{path} does not hold what examine.py{' --maps' if 'overlap' in needed else ''} writes; name another folder, "
+                             "or if that file is broken delete it and examine that run again") from None
+    return out
+
+
+def of_one_setting(entries: list, folder) -> dict:
+    """{form: {seed: entry}} of runs that differ in form and seed only, "none" among them. Raises InputError otherwise."""
+    out, first = {}, None
+    for e in entries:
+        i = e["identity"]
+        setting = {k: v for k, v in i.items() if k not in ("variant", "form", "seed", "threads")}
+        first = first or (setting, e["run"])
+        if other := [k for k in setting if setting[k] != first[0].get(k)]:
+            raise InputError(f"{first[1]} and {e['run']} in {folder} differ in {', '.join(other[:4])}; keep the runs of one setting in a "
+                             "folder (examine.py --into) and name that")
+        if i["seed"] in out.setdefault(i["form"], {}):
+            raise InputError(f"{out[i['form']][i['seed']]['run']} and {e['run']} in {folder} are both of form {i['form']}, "
+                             f"seed {i['seed']}; keep one")
+        out[i["form"]][i["seed"]] = e
+    if not out.get("none"):
+        raise InputError(f"no run without SA in {folder} (it holds {', '.join(out) or 'nothing'}); examine one: "
+                         f"python examine.py --maps RUN --into {folder}")
     return out
 
 
@@ -135,14 +158,19 @@ def main(argv=None) -> int:
             into.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--into {into} cannot be made ({error.strerror}); name another folder") from error
-        there = {e["run"]: e["identity"] for e in read(into, ("overlap", "missing") if arguments.maps else ("filters", "rerank"))}
+        before = {e["run"]: e for e in read(into, ("overlap", "missing") if arguments.maps else ("filters", "rerank"))}
+        there = {name: e["identity"] for name, e in before.items()}
         for run in arguments.runs:
             if not (run / "record.json").exists():
                 raise InputError(f"no record.json in {run}; name folders of finished runs")
             record = read_record(run / "record.json")
+            if not (run / "checkpoint.pt").exists():
+                raise InputError(f"no checkpoint.pt in {run}; name folders of finished runs as the training left them")
             if there.setdefault(published_name(record), record["identity"]) != record["identity"]:
                 raise InputError(f"{run} and another run are both called {published_name(record)}; examine one of them, or use --into")
         for found in examine_all(arguments.runs, arguments.data, arguments.maps):
+            if arguments.maps:  # those with runs that are not named this time are kept
+                found["overlap"] = before.get(found["run"], {}).get("overlap", {}) | found["overlap"]
             target = into / f"{found['run']}.json"
             rounded = json.loads(json.dumps(found), parse_float=lambda v: float(f"{float(v):.6g}"))
             text = json.dumps(rounded) if arguments.maps else json.dumps(rounded, indent=1)  # a number for every query: no line each

@@ -22,7 +22,7 @@ from reidsa_utils.cam import (
     positive,
 )
 from reidsa_utils.metrics import euclidean, evaluate_ranking
-from reidsa_utils.synthetic import LABEL, plan, read_settings, render_shot
+from reidsa_utils.synthetic import LABEL, PARTS, plan, read_settings, render_shot
 from reidsa_utils.training import extract, to_input
 
 STAGES = (1, 2, 3, 4)
@@ -37,7 +37,14 @@ def evenly(split, n: int) -> np.ndarray:
 
 def read_masks(benchmark, split: str, paths) -> list:
     folder = benchmark.folder / "part_masks" / SPLITS[split]
-    return [cv2.imread(str(folder / f"{Path(path).stem}.png"), cv2.IMREAD_GRAYSCALE) for path in paths]
+    out = []
+    for path in paths:
+        mask, image = folder / f"{Path(path).stem}.png", cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        out.append(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) if mask.exists() else None)
+        if out[-1] is None or out[-1].shape != image.shape or out[-1].max() >= len(PARTS):
+            raise InputError(f"{mask} is missing or not the part mask of its image; delete {benchmark.folder} and run again: it is "
+                             "rendered anew")
+    return out
 
 
 def maps_of(model, images: np.ndarray, classes=None, batch: int = 64) -> tuple:
@@ -83,16 +90,14 @@ def without_part(settings, shot, part: str) -> np.ndarray:
     return np.ascontiguousarray(image)
 
 
-def missing_parts(model, config, benchmark, gallery: dict) -> dict:
+def missing_parts(model, config, benchmark, settings, gallery: dict) -> dict:
     """Queries rendered again without one part: average precision of each vector before and after, by part; and what the maps mark.
 
-    gallery: features. Returns {"queries": ids, "before": {vector: AP of every query}, "after": {part: {"index": which queries
-    show it, vector: their AP without it}}, "most" and "least": of every query the removable part that holds the most (least) energy
-    for its area, a list for each stage, "" where none can be seen}.
+    settings: of the renderer; gallery: features. Returns {"queries": ids, "before": {vector: AP of every query}, "after": {part:
+    {"index": which queries show it, vector: their AP without it}}, "most" and "least": of every query the removable part that
+    holds the most (least) energy for its area, a list for each stage, "" where none can be seen}.
     """
-    query, settings = benchmark.query, read_settings(benchmark.folder)
-    if settings is None:
-        raise InputError(f"{benchmark.folder} was rendered by another version of the renderer; render it again and train on that")
+    query = benchmark.query
     shots = {shot.filename: shot for shot in plan(settings) if shot.split == "query"}
     shots = [shots[Path(path).name] for path in query.paths]
     images, masks = load_images(query.paths, config.height, config.width), read_masks(benchmark, "query", query.paths)
@@ -133,8 +138,10 @@ def examine_maps(model, config, benchmark) -> tuple:
     """(All numbers of one run, its maps of training images) for 07. Raises InputError where there are no masks or no classifiers."""
     if benchmark.source != "rendered":
         raise InputError(f"{benchmark.folder} is real data: there are no masks to measure maps against; name runs on a rendered benchmark")
-    if not len(model.stages):
-        raise InputError(f"{config.variant} has classifiers at stage 4 only; name runs of a variant with deep supervision")
+    if not (len(model.stages) and len(model.part)):
+        raise InputError(f"{config.run_dir} is a run of {config.variant}; expected a variant with parts and deep supervision (b_p_ds...)")
+    if (settings := read_settings(benchmark.folder)) is None:
+        raise InputError(f"{benchmark.folder} was rendered by another version of the renderer; render it again and train on that")
     chosen = evenly(benchmark.train, TRAIN)
     classes = torch.from_numpy(np.unique(benchmark.train.ids, return_inverse=True)[1][chosen])
     paths = [benchmark.train.paths[i] for i in chosen]
@@ -152,7 +159,7 @@ def examine_maps(model, config, benchmark) -> tuple:
     out["test"] = {"images": len(masks), **map_numbers(maps, masks)}
     some = [benchmark.gallery.paths[i] for i in evenly(benchmark.gallery, SCORED)]
     out["scores"] = {"images": len(some), **scores(model, load_images(some, config.height, config.width))}
-    out["missing"] = missing_parts(model, config, benchmark, gallery)
+    out["missing"] = missing_parts(model, config, benchmark, settings, gallery)
     return out, own
 
 

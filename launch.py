@@ -105,6 +105,8 @@ def read_checkpoint(path: Path) -> dict:
         state = torch.load(path, map_location="cpu", weights_only=True)
         assert state["identity"] and state["model"]
         return state
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); restore it, or train that run") from error
     except Exception as error:
         raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this run anew") from error
 
@@ -159,6 +161,17 @@ def processes():
 def wait_for_all() -> None:
     if distributed.is_initialized():
         distributed.barrier()
+
+
+@contextlib.contextmanager
+def first_alone():
+    """The first process does this before the others."""
+    first = rank_and_world()[0] == 0
+    if not first:
+        wait_for_all()
+    yield
+    if first:
+        wait_for_all()
 
 
 def mean_over_processes(values, device) -> torch.Tensor:

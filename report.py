@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from reidsa_utils import InputError, results
+from reidsa_utils import InputError, known, results
 from reidsa_utils.benchmarks import LAYOUTS, PUBLISHED
 from reidsa_utils.model import VARIANTS
 from reidsa_utils.synthetic import Settings
@@ -50,6 +50,18 @@ def overlay(image: np.ndarray, cam: np.ndarray, top: float | None = None, streng
     color = (plt.get_cmap(HEAT)(heat)[..., :3] * 255).astype(np.uint8)
     grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
     return (grey * (1 - strength) + color * strength).astype(np.uint8)
+
+
+def notebook_parameters(namespace: dict, names=None) -> dict:
+    """What a notebook's parameters cell (and papermill) set: the names in `namespace` that Python did not put there.
+
+    To be called right after the parameters cell, so that a misspelt parameter, which papermill lets pass, is seen: with `names`
+    here (InputError), else by who takes the parameters.
+    """
+    found = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ("In", "Out") and not callable(v)}
+    for name in found:
+        known("parameter", name, names or found)
+    return found
 
 
 def title(benchmark: str) -> str:

@@ -15,6 +15,7 @@ BODY = [i for i, part in enumerate(PARTS) if part not in ("background", "occlude
 VISIBLE = 0.005  # share of the image from which on a part counts as visible
 
 
+@torch.enable_grad()
 def class_activation_maps(model: ReIDNet, images: Tensor | None, classes: Tensor, stage: int, head: str = "final",
                           maps: list | None = None) -> Tensor:
     """M_c of one stage for one class per image.
@@ -29,12 +30,9 @@ def class_activation_maps(model: ReIDNet, images: Tensor | None, classes: Tensor
     """
     if model.training:
         raise InputError("class activation maps need the model in eval mode: call model.eval() first")
-    if stage not in (1, 2, 3, 4) or (stage < 4 and not len(model.stages)):
-        has = "1, 2, 3 and 4" if len(model.stages) else "4 only (this variant has no deep supervision)"
-        raise InputError(f"stage {stage} has no classifier; the stages that have one: {has}")
-    rows = torch.arange(len(classes), device=classes.device)
+    rows = checked(model, stage, head, classes, len(images if maps is None else maps[0]))
     with torch.no_grad():
-        f = (maps or model.feature_maps(images))[stage - 1]                 # (B, C, h, w)
+        f = (model.feature_maps(images) if maps is None else maps)[stage - 1]                 # (B, C, h, w)
     B, C, h, w = f.shape
     if stage < 4:
         pooled = model.pool_stage(f).requires_grad_()                       # (B, C)  G
@@ -44,9 +42,22 @@ def class_activation_maps(model: ReIDNet, images: Tensor | None, classes: Tensor
     attended = model.attend(f)
     pooled = model.pool_parts(attended).requires_grad_()                    # (B, C, m, 1)
     logits = model.main_logits(pooled)
-    (weights,) = torch.autograd.grad(logits[known("head of stage 4", head, logits)][rows, classes].sum(), pooled)
+    (weights,) = torch.autograd.grad(logits[head][rows, classes].sum(), pooled)
     weights = weights.repeat_interleave(h // model.parts, dim=2)            # (B, C, h, 1): one w_k a stripe
     return (weights * attended).sum(dim=1) / (h * w / model.parts)
+
+
+def checked(model: ReIDNet, stage: int, head: str, classes: Tensor, images: int) -> Tensor:
+    """0 to B - 1. Raises InputError for a stage or head that is not there, or classes that are not one class number an image."""
+    if stage not in (1, 2, 3, 4) or (stage < 4 and not len(model.stages)):
+        has = "1, 2, 3 and 4" if len(model.stages) else "4 only (this variant has no deep supervision)"
+        raise InputError(f"stage {stage} has no classifier; the stages that have one: {has}")
+    known(f"head of stage {stage}", head, ["final", *(f"part{k + 1}" for k in range(len(model.part)))] if stage == 4 else ["final"])
+    n = model.final.out_features
+    if classes.shape != (images,) or classes.dtype not in (torch.int64, torch.int32) or bool(((classes < 0) | (classes >= n)).any()):
+        raise InputError(f"classes are {classes.tolist()[:6]}; expected {images} whole numbers from 0 to {n - 1}, one an image: class "
+                         "numbers, as np.unique(ids, return_inverse=True)[1] makes of identities")
+    return torch.arange(images, device=classes.device)
 
 
 def positive(maps: Tensor) -> Tensor:
@@ -98,9 +109,10 @@ def measures(maps: Tensor, shares: Tensor) -> dict:
 
 def confidence(model: ReIDNet, images: Tensor, classes: Tensor, stage: int) -> Tensor:
     """Softmax probability of one class per image by the classifier of a stage (4: the main head): (B,)."""
+    rows = checked(model, stage, "final", classes, len(images))
     with torch.no_grad():
         logits = model(images)["final" if stage == 4 else f"stage{stage}"]
-    return logits.softmax(dim=1)[torch.arange(len(classes)), classes]
+    return logits.softmax(dim=1)[rows, classes]
 
 
 def drop_and_increase(model: ReIDNet, images: Tensor, classes: Tensor, stage: int, maps: Tensor) -> tuple:

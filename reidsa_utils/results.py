@@ -1,16 +1,15 @@
 """Run records: read, check, gather into tables beside the paper's numbers."""
 
+import contextlib
 import json
 import tomllib
 from pathlib import Path
 
 import numpy as np
 
-try:
+with contextlib.suppress(ImportError):  # a machine that only trains need not have them
     import pandas as pd
     from scipy import stats
-except ImportError:  # a machine that only trains
-    pd = stats = None
 
 from . import InputError
 from .benchmarks import PUBLISHED

@@ -134,14 +134,6 @@ def _knobs(config: Config) -> dict:
     return {k: getattr(config, k) for k in ("occlusion", "view_overlap") if getattr(config, k) is not None}
 
 
-def notebook_parameters(namespace: dict) -> dict:
-    """What a notebook's parameters cell (and papermill) set: the names in `namespace` that Python did not put there.
-
-    To be called right after the parameters cell, so that a misspelt parameter, which papermill lets pass, is seen.
-    """
-    return {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ("In", "Out") and not callable(v)}
-
-
 def run_folder(config: Config) -> Path:
     """Where a run's record and checkpoint lie: run_dir, or a folder of runs/ whose name ends in a hash of all settings."""
     if config.run_dir:
@@ -274,11 +266,8 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
     record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
     torch.set_num_threads(config.threads or cores())
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    if rank:
-        launch.wait_for_all()  # until the first one has rendered what there is to render
-    benchmark = open_benchmark(config, progress)
-    if not rank:
-        launch.wait_for_all()
+    with launch.first_alone():  # it renders what there is to render
+        benchmark = open_benchmark(config, progress)
     classes, targets = np.unique(benchmark.train.ids, return_inverse=True)
     if config.batch > len(targets):
         raise InputError(f"batch is {config.batch}, and {benchmark.title} at {benchmark.folder} has {len(targets)} training images; "

@@ -78,6 +78,18 @@ def test_refusals():
         class_activation_maps(net, x, c, 2)
     with pytest.raises(InputError, match="unknown head of stage 4 'part1'; known: final"):
         class_activation_maps(net, x, c, 4, "part1")
+    with pytest.raises(InputError, match="unknown head of stage 2 'part1'; known: final"):
+        class_activation_maps(trained_like("b_p_ds", "none", "paper"), x, c, 2, "part1")
+    for wrong in (torch.tensor([-1]), torch.tensor([10**6]), torch.tensor([0, 0]), torch.tensor([[0]]), torch.tensor([0.0])):
+        with pytest.raises(InputError, match=r"classes are .*; expected 1 whole numbers from 0 to"):
+            class_activation_maps(net, x, wrong, 4)
+        with pytest.raises(InputError, match=r"classes are .*; expected 1 whole numbers from 0 to"):
+            cam.confidence(net, x, wrong, 4)
+    with pytest.raises(InputError, match="stage 5 has no classifier"):
+        cam.drop_and_increase(net, x, c, 5, torch.ones(1, 6, 2))
+    with torch.no_grad():                                                                   # a caller's mode does not matter
+        without = class_activation_maps(net, x, c, 4)
+    torch.testing.assert_close(without, class_activation_maps(net, x, c, 4))
     with pytest.raises(InputError, match="eval mode"):
         class_activation_maps(net.train(), x, c, 4)
 

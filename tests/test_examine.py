@@ -101,12 +101,22 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
             shares = ("cells", "on_person", "negative", "inside", "person", "parts", "none")
             assert all(0 <= v <= 1 for name in shares for v in numbers[name])
         assert all(0 < v < 1 for kind in ("map", "random") for v in e["scores"][kind]["deletion"] + e["scores"][kind]["insertion"])
+    alone = ["--maps", names["l1"], "--data", str(small_benchmark), "--into", str(tmp_path / "out")]
+    assert examine.main(alone) == 0, capfd.readouterr().err
+    again = {e["run"]: e for e in examine.read(tmp_path / "out", ("overlap", "missing"))}
+    assert again == {e["run"]: e for e in found.values()}                          # examined alone, it keeps what it was compared with
     [against] = found["l1"]["overlap"].values()
     assert set(against) == {"same", "at", "chance"} and all(len(v) == 4 for v in against.values())
     a, b = torch.tensor([[[1.0, 3], [0, 0]], [[-1, 0], [0, 2]]]), torch.tensor([[[2.0, 2], [0, 0]], [[1, 1], [1, 1]]])
     [by_hand] = examine_maps.overlaps([a], {"other": [b]}).values()
     assert by_hand == {"same": pytest.approx([(3 / 4 + 1 / 4) / 2]), "at": pytest.approx([(2 + 1) / 2]),
                        "chance": pytest.approx([(2 / 4 + 0) / 2])}
+    mask = next((small_benchmark / "part_masks" / "query").glob("*.png"))
+    whole = mask.read_bytes()
+    mask.unlink()
+    assert examine.main(alone) == 1
+    assert "is missing or not the part mask of its image" in capfd.readouterr().err
+    mask.write_bytes(whole)
     # the missing parts of one run, word for word
     e, (model, config, benchmark) = found["l1"]["missing"], load_run(names["l1"], str(small_benchmark))
     vectors = [extract(model, load_images(s.paths, config.height, config.width))["parts"] for s in (benchmark.query, benchmark.gallery)]
@@ -131,8 +141,25 @@ def test_bad_input(tmp_path, command):
     assert_one_sentence(command("examine.py", tmp_path), "no record.json in", "name folders of finished runs")
     assert_one_sentence(command("examine.py", "--maps", tmp_path), "no record.json in", "name folders of finished runs")
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(InputError, match="x.json was not written by examine.py; delete it"):
+    with pytest.raises(InputError, match="x.json does not hold what examine.py writes; name another folder"):
         examine.read(tmp_path)
+    with pytest.raises(InputError, match="no folder .*none with what examine.py wrote"):
+        examine.read(tmp_path / "none")
+
+
+def test_runs_of_one_setting():
+    """07 compares forms seed by seed: other settings, two runs of one seed, or no run without SA are refused, not averaged."""
+    def entry(form, seed, **more):
+        return {"run": f"{form}-{seed}", "identity": {"form": form, "seed": seed, "variant": form, "fingerprint": "a", "epochs": 10} | more}
+
+    three = [entry("none", 0), entry("l1", 0), entry("l1", 1, threads=2)]
+    assert examine.of_one_setting(three, "x") == {"none": {0: three[0]}, "l1": {0: three[1], 1: three[2]}}
+    for more, words in ((entry("l1", 2, epochs=3), "differ in epochs; keep the runs of one setting"),
+                        (entry("l1", 0), "both of form l1, seed 0")):
+        with pytest.raises(InputError, match=words):
+            examine.of_one_setting([*three, more], "x")
+    with pytest.raises(InputError, match=r"no run without SA in x \(it holds l1\)"):
+        examine.of_one_setting(three[1:], "x")
 
 
 def test_runs_are_not_mixed(small_benchmark, tmp_path, command):

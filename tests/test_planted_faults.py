@@ -87,7 +87,7 @@ FAULTS = {
         "weights = weights.flip(2).repeat_interleave(h // model.parts, dim=2)",
         [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
     "the main head's map for a part's": (
-        "cam", 'logits[known("head of stage 4", head, logits)]', 'logits["final"]',
+        "cam", "logits[head]", 'logits["final"]',
         [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
     "what speaks against the class counted as energy": (
         "cam", "p = maps.double().clamp(min=0)", "p = maps.double().abs()",

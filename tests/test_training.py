@@ -27,7 +27,6 @@ from reidsa_utils.training import (
     load_run,
     load_weights,
     look_inside,
-    notebook_parameters,
     open_benchmark,
     run_folder,
     run_settings,
@@ -35,6 +34,7 @@ from reidsa_utils.training import (
     train,
     write_atomic,
 )
+from report import notebook_parameters
 
 SMALL = {"profile": "smoke", "threads": 1, "epochs": 3, "rerank": False}
 
@@ -354,6 +354,8 @@ def test_notebook_parameters_sees_a_misspelt_name():
     namespace = {"In": [], "Out": {}, "_": 1, "exit": print, "seeed": 3, "profile": "smoke"}
     with pytest.raises(InputError, match="unknown parameter 'seeed'; known: benchmark"):
         configure(notebook_parameters(namespace))
+    with pytest.raises(InputError, match="unknown parameter 'seeed'; known: seed, profile"):
+        notebook_parameters(namespace, ("seed", "profile"))
 
 
 def test_augmentation():
