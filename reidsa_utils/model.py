@@ -54,7 +54,7 @@ class ReIDNet(nn.Module):
 
     num_classes: training identities. variant: a key of VARIANTS. form: the attention form of SA1 and SA2 ("none":
     the variant without SA). recipe: "paper", "released" or a Recipe. dropout: before the 1x1 convolution (section 4).
-    weights: "none", "imagenet" (torchvision's own download) or the path of a state_dict of the backbone.
+    weights: "none", "imagenet" (torchvision's own download) or the path of a state_dict of the backbone, or of a run's checkpoint.
     Raises InputError for an unknown name or weights that cannot be had.
     """
 
@@ -210,6 +210,7 @@ def _load_backbone(net: nn.Module, backbone: str, weights: str) -> bool:
             raise InputError(f"no weights at {weights}; expected 'none', 'imagenet' or the path of a state_dict")
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
+            state = {k.removeprefix("backbone."): v for k, v in state.get("model", state).items()}  # a run's checkpoint: its backbone
         except Exception as error:
             raise InputError(f"{weights} is not a readable state_dict of {backbone} ({type(error).__name__})") from error
     own = net.state_dict()

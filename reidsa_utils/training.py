@@ -54,7 +54,7 @@ class Config:
     profile: str = "demo"
     seed: int = 0
     backbone: str | None = None
-    weights: str | None = None      # "none", "imagenet" or the path of a state_dict
+    weights: str | None = None      # "none", "imagenet", or the path of a state_dict or a run's checkpoint
     height: int | None = None       # pixels
     width: int | None = None
     scale: float | None = None      # of the rendered benchmark
@@ -407,8 +407,7 @@ def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, image
     seconds = time.perf_counter() - started
     speed = steps * config.batch / seconds
     timing = {"seconds": round(seconds, 3), "images_per_second": round(speed, 2), "waiting": round(waited / seconds, 5)}
-    if device == "cuda":
-        timing["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 3)
+    timing |= {"memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3)} if device == "cuda" else {}
     return {"epoch": epoch + 1, "loss": total / steps, "accuracy": correct * world / (steps * config.batch), "lr": lr, "losses": each,
             "gradient": {"mean": norms.mean(0).round(6).tolist(), "sd": norms.std(0).round(6).tolist()}, "first_step": inside}, timing
 

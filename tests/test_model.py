@@ -156,7 +156,9 @@ def test_last_stride_and_learning_rates(tmp_path):
     torch.save(make(7, "b", seed=9).backbone.state_dict(), path)
     loaded = make(7, "b_p_ds", weights=str(path))
     assert [g["lr"] for g in loaded.parameter_groups(0.1)] == pytest.approx([0.01, 0.1])
-    assert torch.equal(loaded.backbone.conv1.weight, make(7, "b", seed=9).backbone.conv1.weight)
+    torch.save({"epoch": 3, "model": make(5, "b_p_ds", seed=9).state_dict()}, tmp_path / "checkpoint.pt")  # of a run on other identities
+    for net in (loaded, make(7, "b_p_ds", weights=str(tmp_path / "checkpoint.pt"))):
+        assert torch.equal(net.backbone.conv1.weight, make(7, "b", seed=9).backbone.conv1.weight) and net.loaded
     assert sum(len(g["params"]) for g in loaded.parameter_groups(1.0)) == len(list(loaded.parameters()))
 
 
@@ -171,6 +173,9 @@ def test_unknown_names_and_weights(tmp_path):
         make(7, "b").embed(torch.randn(1, 3, 96, 32), "parts")
     path = tmp_path / "broken.pt"
     path.write_bytes(b"not a checkpoint")
+    with pytest.raises(InputError, match="not a readable state_dict"):
+        make(7, "b", weights=str(path))
+    torch.save([1, 2], path)
     with pytest.raises(InputError, match="not a readable state_dict"):
         make(7, "b", weights=str(path))
     torch.save(make(7, "b", backbone="resnet18").backbone.state_dict(), path)
