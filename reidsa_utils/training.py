@@ -423,7 +423,7 @@ def look_inside(model: ReIDNet, maps: list, target: torch.Tensor) -> dict:
         weights = [attention_weights(f.detach(), form).float() for f in maps]
         through = []
         for head, f in zip(model.stages, maps[:3], strict=False):
-            leaf = f.detach().requires_grad_()
+            leaf = f.detach().float().requires_grad_()
             loss = nn.functional.cross_entropy(head(model.pool_stage(leaf, form)), target, reduction="sum")
             through.append(torch.autograd.grad(loss, leaf)[0].flatten(1).norm(dim=1).mean().item())
         out[form] = {"largest": [p.amax((1, 2)).mean().item() for p in weights], "through": through,

@@ -302,6 +302,15 @@ def test_settings_reach_the_training(small_benchmark, tmp_path):
         loss("loaded", weights=str(path))
 
 
+def test_half_precision_on_demand(unbroken, small_benchmark, tmp_path):
+    """The forward pass in bfloat16, as on a GPU that has it: the losses are those of float32 within its eight bits."""
+    record = train(configure(small(small_benchmark, tmp_path, precision="bfloat16")), progress=False)
+    whole = unbroken[1]
+    assert record["precision"] == "bfloat16" and whole["precision"] == "float32" and record["history"] != whole["history"]
+    for half, full in zip(record["history"], whole["history"], strict=True):
+        assert half["loss"] == pytest.approx(full["loss"], rel=0.02) and set(half["first_step"]) == set(full["first_step"])
+
+
 def test_a_decaying_lambda(small_benchmark, tmp_path):
     """Epoch 1 with the full lambda, the last of two with half of it: the history's losses, weighted, give its loss."""
     both = [train(configure(small(small_benchmark, tmp_path / recipe, epochs=2, recipe=recipe)), progress=False)["history"]
