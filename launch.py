@@ -94,7 +94,8 @@ def progress(file: Path, stage: str, totals: dict, done: int, show: bool):
             bar.update(n)
             if file and time.time() - last[0] > 1:
                 last[0] = time.time()
-                write_atomic(file, json.dumps(state).encode())
+                with contextlib.suppress(InputError):  # a full disk is told when something is lost
+                    write_atomic(file, json.dumps(state).encode())
 
         yield update
 
@@ -149,13 +150,14 @@ def processes():
         yield
         return
     gpus = torch.cuda.is_available()
+    if gpus and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+        raise InputError(f"more processes than the {torch.cuda.device_count()} GPUs here; lower --nproc-per-node")
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    distributed.init_process_group("nccl" if gpus else "gloo", timeout=datetime.timedelta(hours=2))  # others wait while one evaluates
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
+    # others wait while one evaluates; what is said between processes lies on the CPU, gradients on the GPUs
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=datetime.timedelta(hours=2))
+    yield
+    distributed.destroy_process_group()  # not after an error, where it would wait for the others: torchrun ends them
 
 
 def wait_for_all() -> None:
@@ -169,9 +171,27 @@ def first_alone():
     first = rank_and_world()[0] == 0
     if not first:
         wait_for_all()
-    yield
-    if first:
-        wait_for_all()
+    try:
+        yield
+    finally:
+        if first:
+            wait_for_all()
+
+
+def from_first(make):
+    """What the first process makes, in all of them; what it raises, too: all go on, or none."""
+    if not distributed.is_initialized():
+        return make()
+    box = [None]
+    if rank_and_world()[0] == 0:
+        try:
+            box = [make()]
+        except (InputError, OSError) as error:
+            box = [InputError(str(error))]
+    distributed.broadcast_object_list(box)
+    if isinstance(box[0], InputError):
+        raise box[0]
+    return box[0]
 
 
 def mean_over_processes(values, device) -> torch.Tensor:
@@ -181,6 +201,15 @@ def mean_over_processes(values, device) -> torch.Tensor:
         distributed.all_reduce(values)
         values /= distributed.get_world_size()
     return values.cpu()
+
+
+def peak_memory(device: str) -> dict:
+    """{"memory_gib": the most that was held on the GPU since the last call}; {} on a CPU."""
+    if device != "cuda":
+        return {}
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    torch.cuda.reset_peak_memory_stats()
+    return {"memory_gib": round(peak, 3)}
 
 
 # -- a queue against the clock
@@ -206,21 +235,26 @@ def work_through(path: Path, minutes: float, configure, train, folder) -> int:
     A run that cannot finish stops after its last epoch that fits, with a checkpoint. Returns 0 when all are finished, STOPPED
     when time ran out, 1 when a run failed (the others are done all the same).
     """
-    deadline, configs, code = time.time() + 60 * minutes, [], 0
+    deadline, configs, code, out_of_time = time.time() + 60 * minutes, [], 0, False
     for number, parameters in read_queue(path):
         try:
             configs.append(configure(parameters))
         except InputError as error:
             raise InputError(f"{path}, line {number}: {error}") from None
+    if len({folder(config) for config in configs}) < len(configs):
+        raise InputError(f"{path}: two lines are one run, or share a run_dir; each needs its own")
     for k, config in enumerate(configs, 1):
         name, say = folder(config).name, print if rank_and_world()[0] == 0 else lambda *_, **__: None
-        if time.time() >= deadline:
+        out_of_time = from_first(lambda stopped=out_of_time: stopped or time.time() >= deadline)
+        if out_of_time:
             say(f"{k}/{len(configs)} {name}: not begun", flush=True)
             code = code or STOPPED
             continue
         try:
             record = train(config, deadline=deadline)
-        except InputError as error:
+        except (InputError, RuntimeError, OSError) as error:  # out of memory, say
+            if not isinstance(error, InputError) and distributed.is_initialized():
+                raise  # the others wait for this one: torchrun ends them
             say(f"{k}/{len(configs)} {name}: failed: {error}", flush=True)
             code = 1
             continue
@@ -229,7 +263,7 @@ def work_through(path: Path, minutes: float, configure, train, folder) -> int:
             say(f"{k}/{len(configs)} {name}: finished, rank-1 {best['rank1']:.3f}, mAP {best['mean_ap']:.3f}", flush=True)
         else:
             say(f"{k}/{len(configs)} {name}: stopped after epoch {record['epoch']} of {config.epochs}, out of time", flush=True)
-            code = code or STOPPED
+            out_of_time, code = True, code or STOPPED
     if code == STOPPED and rank_and_world()[0] == 0:
         print("the same command goes on from here")
     return code

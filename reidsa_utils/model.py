@@ -89,8 +89,6 @@ class ReIDNet(nn.Module):
                 self.stages.append(nn.Sequential(nn.Linear(c, REDUCED, bias=False), head) if self.recipe.ds_reduced else head)
         self.part = nn.ModuleList(_classifier(REDUCED, num_classes) for _ in range(self.parts if self.parts > 1 else 0))
 
-    # -- the backbone and its pooling
-
     def feature_maps(self, images: Tensor) -> list:
         """images: (B, 3, H, W) -> the maps of stages 1-4, (B, C, H/4, W/4), H/8, H/16 and H/16 again."""
         net = self.backbone
@@ -134,8 +132,6 @@ class ReIDNet(nn.Module):
         if form == "none":
             return cells if self.recipe.literal_sum else 1
         return 1 / cells if self.recipe.mean_after_sa else 1
-
-    # -- heads
 
     def main_logits(self, pooled: Tensor) -> dict:
         """pooled: (B, C, m, 1) -> logits of the parts (with P) and of the main head `final`."""

@@ -38,7 +38,7 @@ from .results import ROOT, read_record
 from .synthetic import RENDERER, Settings, render_benchmark
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
-TABLE = ((torch.arange(256.0)[:, None] / 255 - torch.tensor(MEAN)) / torch.tensor(STD)).numpy()[None]  # (1, 256, 3)
+TABLE = (torch.arange(256).float()[:, None] / 255 - torch.tensor(MEAN).float()) / torch.tensor(STD).float()  # (256, 3): what x becomes
 PROFILES = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text())
 
 
@@ -207,9 +207,9 @@ def to_input(images, device="cpu") -> torch.Tensor:
     if isinstance(images, np.ndarray):
         x = np.empty(images.shape, np.float32)
         for image, out in zip(images, x, strict=True):
-            cv2.LUT(image, TABLE, out)  # what every value of a channel becomes: one pass
+            cv2.LUT(image, TABLE.numpy()[None], out)  # one pass
         return torch.from_numpy(x).permute(0, 3, 1, 2).to(device)
-    mean, std = (torch.tensor(v, device=device) for v in (MEAN, STD))
+    mean, std = (torch.tensor(v, device=device).float() for v in (MEAN, STD))
     return ((images.to(device).float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
@@ -256,16 +256,20 @@ def train(config: Config, progress: bool = True, deadline: float = math.inf) -> 
     fits this returns {"epoch": how many are done}. Under torchrun the processes share each batch (see _train_epoch).
     Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss that is no longer finite.
     """
-    first = launch.rank_and_world()[0] == 0
-    with only_one(run_folder(config) / "run.lock") if first else contextlib.nullcontext():
-        return _train(config, progress and first, deadline)
+    with contextlib.ExitStack() as stack:
+        launch.from_first(lambda: stack.enter_context(only_one(run_folder(config) / "run.lock")) and None)
+        return _train(config, progress and launch.rank_and_world()[0] == 0, deadline)
 
 
 def _train(config: Config, progress: bool, deadline: float) -> dict:
     started, run_dir, (rank, world) = time.time(), run_folder(config), launch.rank_and_world()
     record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
-    torch.set_num_threads(config.threads or cores())
+    torch.set_num_threads(config.threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
+    precision = _precision(config, device)
+    torch.backends.cudnn.allow_tf32 = precision != torch.float32  # asked for float32, get all of it
+    name = torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+    made = {"device": name, "threads": torch.get_num_threads(), "processes": world, "precision": str(precision).removeprefix("torch.")}
     with launch.first_alone():  # it renders what there is to render
         benchmark = open_benchmark(config, progress)
     classes, targets = np.unique(benchmark.train.ids, return_inverse=True)
@@ -275,11 +279,12 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
     if config.batch % world:
         raise InputError(f"batch is {config.batch}, and {world} processes share it; choose a batch that {world} divides")
     identity = run_settings(config) | {"fingerprint": benchmark.fingerprint()}
-    if record_path.exists():
-        record = read_record(record_path)
+    if record := launch.from_first(lambda: read_record(record_path) if record_path.exists() else None):
         same_run(record["identity"], identity, record_path)
-        if record["config"]["rerank"] or not config.rerank:
+        if record["config"]["rerank"] or not config.rerank or reranking.sparse is None:
             return record  # else only the evaluation is repeated
+        if not checkpoint_path.exists():
+            raise InputError(f"{record_path} lacks re-ranked numbers, and checkpoint.pt is not beside it: copy it, or use rerank=false")
 
     torch.manual_seed(config.seed)
     model = ReIDNet(len(classes), config.variant, config.form, config.recipe, config.backbone, config.dropout, config.weights)
@@ -291,70 +296,66 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
     for group in optimizer.param_groups:
         group["factor"] = group["lr"]  # 0.1 for layers with loaded weights
     first, history, timing = 0, [], []
-    if checkpoint_path.exists():
-        state = read_checkpoint(checkpoint_path)
+    if state := launch.from_first(lambda: read_checkpoint(checkpoint_path) if checkpoint_path.exists() else None):
         same_run(state["identity"], identity, checkpoint_path)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         first, history, timing = state["epoch"], state["history"], state.get("timing", [])
+        made = state.get("made", made) if first == config.epochs else made  # evaluating elsewhere is not training there
     step = nn.parallel.DistributedDataParallel(model, device_ids=[torch.cuda.current_device()] if device == "cuda" else None) \
         if world > 1 else model
-    step = torch.compile(step) if config.compile else step
+    step = torch.compiler.reset() or torch.compile(step) if config.compile else step  # forgets what an earlier run compiled
 
     per_epoch = len(targets) // config.batch * config.batch
     totals = {"training": config.epochs * per_epoch, "evaluating": len(benchmark.query) + len(benchmark.gallery)}
 
-    def no_time_for(share):  # of an epoch; the clock of the first process counts, so that all stop together
-        late = bool(timing) and time.time() + 1.1 * share * timing[-1]["seconds"] > deadline or time.time() > deadline
-        return bool(launch.mean_over_processes([late and not rank], device)[0])
+    def no_time_for(share):  # of an epoch on this device
+        here = [1.1 * share * t["seconds"] for t in timing if t["on"] == [name, world]]
+        return launch.from_first(lambda: time.time() + (here[-1] if here else 0) > deadline)
 
     progress_path = run_dir / "progress.json" if not rank else None
     with launch.progress(progress_path, "training", totals, first * per_epoch, progress) as update:
         images = load_images(benchmark.train.paths, config.height, config.width) if first < config.epochs else None
-        if images is not None and device == "cuda" and images.nbytes < torch.cuda.mem_get_info()[0] / 4:
+        if images is not None and device == "cuda" and images.nbytes < torch.cuda.get_device_properties(0).total_memory / 8:
             images = torch.from_numpy(images).to(device)  # all of it lives there: nothing to wait for
         for epoch in range(first, config.epochs):
             if no_time_for(1):
                 return {"epoch": epoch}
-            line, clock = _train_epoch(config, epoch, model, step, optimizer, images, torch.from_numpy(targets), update, device)
+            line, clock = _train_epoch(config, epoch, model, step, optimizer, images, torch.from_numpy(targets).to(device), update, device)
             history.append(line)
-            timing.append(clock)
+            timing.append(clock | {"on": [name, world]})
             buffer = io.BytesIO()
-            torch.save({"identity": identity, "epoch": epoch + 1, "history": history, "timing": timing,
+            torch.save({"identity": identity, "epoch": epoch + 1, "history": history, "timing": timing, "made": made,
                         "model": model.state_dict(), "optimizer": optimizer.state_dict()}, buffer)
-            if not rank:
-                write_atomic(checkpoint_path, buffer.getvalue())
+            launch.from_first(lambda buffer=buffer: write_atomic(checkpoint_path, buffer.getvalue()))
     if no_time_for(totals["evaluating"] / per_epoch / 3):  # a third of a training step: no backward pass
         return {"epoch": config.epochs}
-    if rank:
-        launch.wait_for_all()  # while the first one evaluates
-        return read_record(record_path)
-    with launch.progress(progress_path, "evaluating", totals, 0, progress) as update:
-        features = [extract(model, load_images(split.paths, config.height, config.width), device=device, tick=update)
-                    for split in (benchmark.query, benchmark.gallery)]
-    if (with_rerank := config.rerank) and reranking.sparse is None:
-        print(f"no scipy here: re-ranked numbers of {run_dir.name} are left to a machine that has it (call it there again)")
-        with_rerank = False
-    metrics = evaluate(*features, benchmark, with_rerank)
-    record = {
-        "config": run_settings(config) | {"rerank": with_rerank}, "identity": identity,
-        "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
-        "parameters": sum(p.numel() for p in model.parameters()), "history": history, "timing": timing, "metrics": metrics,
-        "query_ids": benchmark.query.ids.tolist(),
-        "seconds": {"training": round(sum(t["seconds"] for t in timing), 1), "this_call": round(time.time() - started, 1)}, "code": CODE,
-        "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
-                     "numpy": np.__version__, "opencv": cv2.__version__},
-        "device": torch.cuda.get_device_name() if device == "cuda" else
-        f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})",
-        "threads": torch.get_num_threads(), "processes": world, "precision": str(_precision(config, device)).removeprefix("torch.")}
-    write_atomic(record_path, (json.dumps(record, indent=1) + "\n").encode())
-    launch.wait_for_all()
-    return record
+
+    def finish():  # by the first process alone
+        with launch.progress(progress_path, "evaluating", totals, 0, progress) as update:
+            features = [extract(model, load_images(split.paths, config.height, config.width), device=device, tick=update)
+                        for split in (benchmark.query, benchmark.gallery)]
+        if (with_rerank := config.rerank) and reranking.sparse is None:
+            print(f"no scipy here: re-ranked numbers of {run_dir.name} are left to a machine that has it (call it there again)")
+            with_rerank = False
+        metrics = evaluate(*features, benchmark, with_rerank)
+        record = {
+            "config": run_settings(config) | {"rerank": with_rerank}, "identity": identity,
+            "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
+            "parameters": sum(p.numel() for p in model.parameters()), "history": history, "timing": timing, "metrics": metrics,
+            "query_ids": benchmark.query.ids.tolist(), "code": CODE, **made,
+            "seconds": {"training": round(sum(t["seconds"] for t in timing), 1), "this_call": round(time.time() - started, 1)},
+            "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
+                         "numpy": np.__version__, "opencv": cv2.__version__}}
+        write_atomic(record_path, (json.dumps(record, indent=1) + "\n").encode())
+        return record
+
+    return launch.from_first(finish)
 
 
 def _precision(config: Config, device: str) -> torch.dtype:
     """Of the forward pass. CPUs without bfloat16 units are 6 to 16 times slower with it, so there only on demand."""
-    own = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported() else "float32"
+    own = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     return getattr(torch, config.precision or own)
 
 
@@ -385,7 +386,7 @@ def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, image
             logits, maps = step_model(x, with_maps=True)
             loss = reid_loss(logits, target, config.recipe, lam)
         if device == "cpu" or step % 20 == 0 or step == steps - 1:  # a GPU is not waited for in every step
-            value = loss.item()
+            value = float(launch.mean_over_processes([loss.item()], device)[0])  # not finite in one of them: in all
         if not math.isfinite(value):
             kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
             raise InputError(f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning rate {lr:g}; "
@@ -397,7 +398,7 @@ def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, image
         optimizer.step()
         norms.append(torch.stack([nn.utils.get_total_norm([p.grad for p in getattr(model.backbone, f"layer{s}").parameters()])
                                   for s in (1, 2, 3, 4)]))  # stays on the device: no waiting for it in every step
-        losses.append(torch.stack([nn.functional.cross_entropy(v.detach(), target) for v in logits.values()]))
+        losses.append(torch.stack([nn.functional.cross_entropy(v.detach().float(), target) for v in logits.values()]))
         total = total + loss.detach().double()
         correct = correct + (logits["final"].argmax(1) == target).sum()
         update(config.batch, epoch=epoch + 1, loss=value)
@@ -407,7 +408,7 @@ def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, image
     seconds = time.perf_counter() - started
     speed = steps * config.batch / seconds
     timing = {"seconds": round(seconds, 3), "images_per_second": round(speed, 2), "waiting": round(waited / seconds, 5)}
-    timing |= {"memory_gib": round(torch.cuda.max_memory_allocated() / 2**30, 3)} if device == "cuda" else {}
+    timing |= launch.peak_memory(device)
     return {"epoch": epoch + 1, "loss": total / steps, "accuracy": correct * world / (steps * config.batch), "lr": lr, "losses": each,
             "gradient": {"mean": norms.mean(0).round(6).tolist(), "sd": norms.std(0).round(6).tolist()}, "first_step": inside}, timing
 
@@ -420,7 +421,7 @@ def look_inside(model: ReIDNet, maps: list, target: torch.Tensor) -> dict:
     """
     out = {}
     for form in FORMS:
-        weights = [attention_weights(f.detach(), form).float() for f in maps]
+        weights = [attention_weights(f.detach().float(), form) for f in maps]
         through = []
         for head, f in zip(model.stages, maps[:3], strict=False):
             leaf = f.detach().float().requires_grad_()

@@ -111,7 +111,7 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
     [by_hand] = examine_maps.overlaps([a], {"other": [b]}).values()
     assert by_hand == {"same": pytest.approx([(3 / 4 + 1 / 4) / 2]), "at": pytest.approx([(2 + 1) / 2]),
                        "chance": pytest.approx([(2 / 4 + 0) / 2])}
-    mask = next((small_benchmark / "part_masks" / "query").glob("*.png"))
+    mask = next((small_benchmark / "part_masks" / "bounding_box_train").glob("*.png"))
     whole = mask.read_bytes()
     mask.unlink()
     assert examine.main(alone) == 1

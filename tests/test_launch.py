@@ -110,7 +110,7 @@ def test_a_queue_stops_in_time_and_goes_on(queue):
     file, apart = queue
     done = start(file, "--minutes", 0)                                      # no time at all: nothing is begun, nothing is lost
     assert done.returncode == STOPPED and done.stdout.count("not begun") == 2, done.stdout + done.stderr
-    done = start(file, "--minutes", 0.02)                                   # 1.2 s: an epoch, perhaps two
+    done = start(file, "--minutes", 0.05)                                   # 3 s: an epoch, perhaps two
     assert done.returncode == STOPPED and "the same command goes on from here" in done.stdout, done.stdout + done.stderr
     begun = torch.load(file.parent / "l1" / "checkpoint.pt", weights_only=True)["epoch"]
     assert f"stopped after epoch {begun} of 3" in done.stdout or begun == 3
@@ -234,6 +234,31 @@ def test_two_processes_share_a_run(small_benchmark, tmp_path):
     assert np.isfinite(features).all()
     alone = train(configure(dict(pair.split("=", 1) for pair in parameters.split()) | {"run_dir": str(tmp_path / "one")}), progress=False)
     assert alone["history"][0]["loss"] == pytest.approx(record["history"][0]["loss"], rel=0.05)  # batch norm apart
+
+
+def test_an_error_in_one_process_is_one_in_all(small_benchmark, tmp_path):
+    """A queue of two processes whose first run has no data: both go on to the second run, instead of waiting for each other."""
+    lines = [SMALL.format(epochs=1, data=data, run_dir=tmp_path / name, form="l1") for name, data in
+             (("none", tmp_path / "nothing"), ("some", small_benchmark))]
+    (tmp_path / "queue.txt").write_text("\n".join(lines))
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "reidsa_utils.training",
+               "--queue", str(tmp_path / "queue.txt")]
+    done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
+    assert "1/2 none: failed: Market-1501: the data root" in done.stdout and "2/2 some: finished" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 1 and json.loads((tmp_path / "some" / "record.json").read_text())["processes"] == 2
+
+
+def test_two_lines_of_one_run(tmp_path, capsys):
+    (tmp_path / "queue.txt").write_text("variant=b seed=1\nseed=1 variant=b\n")
+    assert main(["--queue", str(tmp_path / "queue.txt")]) == 1 and "two lines are one run" in capsys.readouterr().err
+
+
+def test_inputs_whatever_the_default_type():
+    """A notebook may have set float64 before it imports this module."""
+    code = ("import torch; torch.set_default_dtype(torch.float64); import numpy as np; from reidsa_utils.training import to_input; "
+            "x = to_input(np.full((1, 2, 2, 3), 255, np.uint8)); print(x.dtype, *(round(x[0, c, 1, 1].item(), 4) for c in (0, 2)))")
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.stdout.split() == ["torch.float32", "2.2489", "2.64"], done.stdout + done.stderr
 
 
 def test_a_batch_that_processes_cannot_share(small_benchmark, tmp_path):

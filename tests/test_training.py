@@ -113,7 +113,7 @@ def test_published_weights_load_again(unbroken, small_benchmark, tmp_path):
     with pytest.raises(InputError, match="no stored weights nobody; there: market1501-rendered-smoke"):
         load_weights("nobody", tmp_path / "results")
     shutil.copy(run_dir / "record.json", tmp_path)
-    with pytest.raises(InputError, match="checkpoint.pt is not a readable checkpoint"):
+    with pytest.raises(InputError, match="checkpoint.pt cannot be read"):
         publish([tmp_path], tmp_path / "other", weights=True)
 
 
