@@ -15,6 +15,7 @@ from snakemake.exceptions import WorkflowError
 ROOT = Path(workflow.basedir)
 sys.path.insert(0, str(ROOT))
 import batch
+from launch import MALLOC
 from reidsa_utils import InputError
 
 RUNS = Path("runs").resolve()
@@ -28,7 +29,7 @@ except InputError as error:
     raise WorkflowError(str(error))
 if BATCH.gpus and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", BATCH.gpus)
-os.environ |= {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "536870912"}  # see Makefile
+os.environ |= MALLOC
 
 if workflow.is_main_process:
     if {"-n", "--dry-run", "--dryrun"} & set(sys.argv):

@@ -295,7 +295,7 @@ def published_name(record: dict) -> str:
     c = record["config"]
     return "-".join([c["benchmark"], record["source"], c["profile"], c["variant"], c["form"], c["recipe"],
                      "erasing" if c["erasing"] else "plain", *(f"{k}{c[k]:g}" for k in CURVES if c.get(k) is not None),
-                     f"e{c['epochs']}", f"s{c['seed']}"])
+                     *(["loaded"] if c.get("weights", "none") != "none" else []), f"e{c['epochs']}", f"s{c['seed']}"])
 
 
 def publish(folders, into=ROOT / "results", weights: bool = False) -> list:

@@ -18,7 +18,7 @@ from reidsa_utils.synthetic import Settings
 from reidsa_utils.training import write_atomic
 
 ROOT = Path(__file__).resolve().parent
-SETTING = ["source", "profile", "recipe", "epochs"]  # what runs must share to stand in one table
+SETTING = ["source", "profile", "recipe", "epochs", "weights"]  # what runs must share to stand in one table
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
 KNOBS = {"occlusion": "share of images with an occluder", "view_overlap": "view overlap (0: a camera sees one side; 1: all)"}
 DATA = ("exact", "published", "rendered", "real")
@@ -247,7 +247,7 @@ def readme(records: list) -> str:
             continue
         lines += _heading("benchmark | variant | SA as | seeds | rank-1 | mAP | Δ rank-1 | Δ mAP | paper's Δ | command of a run")
         for r in rows.itertuples():
-            at = (r.data, r.source, r.profile, r.recipe, r.epochs, table, r.variant, r.form, vector)
+            at = (r.data, r.source, r.profile, r.recipe, r.epochs, r.weights, table, r.variant, r.form, vector)
             deltas = [added.get((*at, metric)) for metric in ("rank-1", "mAP")]
             paper = ", ".join(signed(e.paper) for e in deltas if e)
             run = {"profile": "laptop", "benchmark": r.benchmark, "variant": r.variant, "form": r.form, "erasing": erasing, "threads": 1}

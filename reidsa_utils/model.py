@@ -188,8 +188,8 @@ def _classifier(channels: int, num_classes: int) -> nn.Linear:
     return linear
 
 
-def _load_backbone(net: nn.Module, backbone: str, weights: str) -> bool:
-    """Fill the backbone. Returns whether anything was loaded."""
+def _load_backbone(net: nn.Module, backbone: str, weights: str):
+    """Fill the backbone. Returns False, True, or, if a run's checkpoint was loaded, that run's settings."""
     if weights == "none":
         return False
     if weights == "imagenet":
@@ -197,7 +197,7 @@ def _load_backbone(net: nn.Module, backbone: str, weights: str) -> bool:
             raise InputError("there are no ImageNet weights for the thin backbone; use weights=none, or backbone=resnet50")
         try:
             # V1: the weights that existed when the paper was written; torchvision's default is a recipe of 2021
-            state = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"].get_state_dict(progress=True)
+            state = there = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"].get_state_dict(progress=True)
         except OSError as error:  # URLError is one
             raise InputError(f"the ImageNet weights of {backbone} are not on this machine and could not be downloaded "
                              f"({error}); go online once, give the path of a state_dict, or use weights=none") from error
@@ -205,8 +205,8 @@ def _load_backbone(net: nn.Module, backbone: str, weights: str) -> bool:
         if not Path(weights).is_file():
             raise InputError(f"no weights at {weights}; expected 'none', 'imagenet' or the path of a state_dict")
         try:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
-            state = {k.removeprefix("backbone."): v for k, v in state.get("model", state).items()}  # a run's checkpoint: its backbone
+            there = torch.load(weights, map_location="cpu", weights_only=True)
+            state = {k.removeprefix("backbone."): v for k, v in there.get("model", there).items()}  # a run's checkpoint: its backbone
         except Exception as error:
             raise InputError(f"{weights} is not a readable state_dict of {backbone} ({type(error).__name__})") from error
     own = net.state_dict()
@@ -216,7 +216,7 @@ def _load_backbone(net: nn.Module, backbone: str, weights: str) -> bool:
         raise InputError(f"the weights {weights} do not fit {backbone}: {len(missing)} tensors are missing or of another "
                          f"shape, first {missing[0]}")
     net.load_state_dict(fit, strict=False)
-    return True
+    return there.get("identity", True)
 
 
 def loss_weights(names, recipe="paper", lam: float | None = None) -> dict:

@@ -20,7 +20,7 @@ NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions"
 CELL = ("benchmark", "variant", "form", "recipe", "profile", "seed", "epochs", "erasing")
 BASE = {"b_sa1": "b", "b_ds_sa2": "b_ds", "b_ds_sa12": "b_ds", "b_p_ds_sa2": "b_p_ds", "b_p_ds_sa12": "b_p_ds"}  # without its SA
 METRICS = (("rank-1", "rank1", "first_match"), ("mAP", "mean_ap", "average_precision"))  # name, in a record, of each query
-SHOWN = ("benchmark", "profile", "recipe", "epochs", "occlusion", "view_overlap")
+SHOWN = ("benchmark", "profile", "recipe", "epochs", "weights", "occlusion", "view_overlap")
 
 
 def read_record(path) -> dict:
@@ -52,15 +52,21 @@ def read_records(folder) -> list:
     return records
 
 
+def starts(records: list) -> dict:
+    """What networks began with, {weights in a config: in words}: a run's checkpoint is named by the data of that run."""
+    runs = {json.dumps(r["identity"]): f"{r['source']} {r['config']['benchmark']}" for r in records}
+    return {(w := r["config"].get("weights")): runs.get(json.dumps(r.get("loaded")), w or "none") for r in records}
+
+
 def table(records: list):
     """One row per run and retrieval vector, a DataFrame: settings, rank-1 and both mAPs in percent."""
-    rows = []
+    rows, began = [], starts(records)
     for record in records:
         config = record["config"]
         for name, m in record["metrics"].items():
-            rows.append({key: config[key] for key in CELL} | {knob: config.get(knob) for knob in ("occlusion", "view_overlap")}
-                        | {"source": record["source"], "data": record["identity"]["fingerprint"], "vector": name, "rank1": 100 * m["rank1"],
-                           "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
+            rows.append({key: config.get(key) for key in (*CELL, "occlusion", "view_overlap")} | {
+                "source": record["source"], "data": record["identity"]["fingerprint"], "weights": began[config.get("weights")],
+                "vector": name, "rank1": 100 * m["rank1"], "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
     return pd.DataFrame(rows)
 
 
@@ -74,7 +80,7 @@ def effects(records: list, repeats: int = 5000):
     smallest. table: "" for a pair in no table of the paper; paper: its difference there. Raises InputError for two records of one run.
     """
     ids = {r["identity"]["fingerprint"]: r["query_ids"] for r in records if "query_ids" in r}  # the same data, the same queries
-    cells, rows = {}, []
+    cells, rows, began = {}, [], starts(records)
     for r in records:
         c = r["config"]
         rest = tuple(sorted((k, v) for k, v in c.items() if k not in ("variant", "form", "seed", "rerank")))
@@ -93,8 +99,8 @@ def effects(records: list, repeats: int = 5000):
             for k, (metric, mean, queries) in enumerate(METRICS):
                 pairs = [(runs[s][vector], base[s][vector]) for s in seeds]
                 row = {"table": "table2" if not c["erasing"] else "table3" if variant in published else "", "source": source, "data": data,
-                       **{key: c.get(key) for key in SHOWN}, "variant": variant, "form": form, "vector": vector, "metric": metric,
-                       **difference(pairs, mean, queries, ids.get(data), repeats)}
+                       **{key: c.get(key) for key in SHOWN}, "weights": began[c.get("weights")], "variant": variant, "form": form,
+                       "vector": vector, "metric": metric, **difference(pairs, mean, queries, ids.get(data), repeats)}
                 if {variant, BASE[variant]} <= set(published) and "+" not in vector:
                     row["paper"] = published[variant][k] - published[BASE[variant]][k]
                 rows.append(row)

@@ -61,7 +61,7 @@ class Config:
     data_seed: int = 0              # of the rendered benchmark: fixed over the runs of a table
     occlusion: float | None = None  # knobs of the rendered benchmark; None: as frozen in synthetic.Settings
     view_overlap: float | None = None
-    epochs: int | None = None
+    epochs: int | None = None       # 0: evaluate the weights as they are
     batch: int | None = None
     lr: float | None = None
     warmup: int | None = None       # steps from lr / 100 to lr
@@ -119,12 +119,14 @@ def configure(parameters: dict) -> Config:
         config = replace(config, form="none")
     if config.recipe == "sa1_on_parts" and not {"parts", "sa1"} <= set(VARIANTS[config.variant]):
         raise InputError(f"recipe sa1_on_parts weighs the parts by SA1; {config.variant} has not both, b_p_ds_sa12 has")
-    bounds = {"height": (32, 4096), "width": (16, 4096), "epochs": (1, 10**5), "batch": (2, 10**5), "lr": (0, 100), "threads": (0, 4096),
+    bounds = {"height": (32, 4096), "width": (16, 4096), "epochs": (0, 10**5), "batch": (2, 10**5), "lr": (0, 100), "threads": (0, 4096),
               "dropout": (0, 0.99), "decay_at": (0, 1), "warmup": (0, 10**7), "seed": (0, 2**31), "scale": (1e-3, 4), "momentum": (0, 1),
               "weight_decay": (0, 1), "data_seed": (0, 2**31), "occlusion": (0, 1), "view_overlap": (0, 1)}
     for name, (low, high) in bounds.items():
         if (value := getattr(config, name)) is not None and not low <= value <= high:
             raise InputError(f"{name} is {value}; expected between {low} and {high}")
+    if not config.epochs and config.weights == "none":
+        raise InputError("epochs is 0 and weights is none, so nothing is learned; epochs=0 evaluates weights=FILE, the checkpoint of a run")
     if config.data != "embedded" and _knobs(config):
         raise InputError(f"{' and '.join(_knobs(config))} can be turned where the benchmark is rendered; data is {config.data}")
     return config
@@ -266,7 +268,8 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
     record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
     torch.set_num_threads(config.threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
     device = ("cuda" if torch.cuda.is_available() else "cpu") if config.device == "auto" else config.device
-    precision = _precision(config, device)
+    has_bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)  # CPUs without: 6 to 16 times slower
+    precision = getattr(torch, config.precision or ("bfloat16" if has_bfloat16 else "float32"))
     torch.backends.cudnn.allow_tf32 = precision != torch.float32  # asked for float32, get all of it
     name = torch.cuda.get_device_name() if device == "cuda" else f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
     made = {"device": name, "threads": torch.get_num_threads(), "processes": world, "precision": str(precision).removeprefix("torch.")}
@@ -305,7 +308,6 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
     step = nn.parallel.DistributedDataParallel(model, device_ids=[torch.cuda.current_device()] if device == "cuda" else None) \
         if world > 1 else model
     step = torch.compiler.reset() or torch.compile(step) if config.compile else step  # forgets what an earlier run compiled
-
     per_epoch = len(targets) // config.batch * config.batch
     totals = {"training": config.epochs * per_epoch, "evaluating": len(benchmark.query) + len(benchmark.gallery)}
 
@@ -321,7 +323,7 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
         for epoch in range(first, config.epochs):
             if no_time_for(1):
                 return {"epoch": epoch}
-            line, clock = _train_epoch(config, epoch, model, step, optimizer, images, torch.from_numpy(targets).to(device), update, device)
+            line, clock = _train_epoch(config, epoch, model, step, optimizer, images, torch.from_numpy(targets), precision, update, device)
             history.append(line)
             timing.append(clock | {"on": [name, world]})
             buffer = io.BytesIO()
@@ -343,8 +345,9 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
             "config": run_settings(config) | {"rerank": with_rerank}, "identity": identity,
             "source": benchmark.source, "title": benchmark.title, "counts": benchmark.counts, "classes": len(classes),
             "parameters": sum(p.numel() for p in model.parameters()), "history": history, "timing": timing, "metrics": metrics,
-            "query_ids": benchmark.query.ids.tolist(), "code": CODE, **made,
-            "seconds": {"training": round(sum(t["seconds"] for t in timing), 1), "this_call": round(time.time() - started, 1)},
+            "query_ids": benchmark.query.ids.tolist(), "code": CODE, "loaded": model.loaded, **made,
+            "seconds": {"training": round(config.epochs * sum(t["seconds"] for t in timing) / max(1, len(timing)), 1),
+                        "this_call": round(time.time() - started, 1)},
             "versions": {"python": platform.python_version(), "torch": torch.__version__, "torchvision": torchvision.__version__,
                          "numpy": np.__version__, "opencv": cv2.__version__}}
         write_atomic(record_path, (json.dumps(record, indent=1) + "\n").encode())
@@ -353,13 +356,7 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
     return launch.from_first(finish)
 
 
-def _precision(config: Config, device: str) -> torch.dtype:
-    """Of the forward pass. CPUs without bfloat16 units are 6 to 16 times slower with it, so there only on demand."""
-    own = "bfloat16" if device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
-    return getattr(torch, config.precision or own)
-
-
-def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, images, targets: torch.Tensor, update, device) -> tuple:
+def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, images, targets, precision, update, device) -> tuple:
     """One epoch: its line of the history, and its times. All that is random here comes from (seed, epoch).
 
     step_model: the model as it is called, compiled or shared out. images: (N, H, W, 3) uint8, an array, or a tensor on the GPU.
@@ -371,7 +368,7 @@ def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, image
     order, total, correct, losses, norms = rng.permutation(len(targets)), 0.0, 0, [], []
     lam = model.recipe.lam * (1 - epoch / config.epochs if model.recipe.lam_decays else 1)
     steps = len(targets) // config.batch                    # the last, smaller batch is dropped, as in the released code
-    precision, started, waited = _precision(config, device), time.perf_counter(), 0.0
+    started, waited = time.perf_counter(), 0.0
     model.train()
     for step in range(steps):
         lr = learning_rate(config, epoch, epoch * steps + step)

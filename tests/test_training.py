@@ -14,11 +14,12 @@ import pytest
 import torch
 from conftest import ROOT, assert_one_sentence
 
-from batch import publish
+from batch import publish, published_name
 from launch import main
 from reidsa_utils import InputError
 from reidsa_utils.attention import FORMS
 from reidsa_utils.model import ReIDNet, loss_weights
+from reidsa_utils.results import table
 from reidsa_utils.training import (
     Config,
     augment,
@@ -300,6 +301,21 @@ def test_settings_reach_the_training(small_benchmark, tmp_path):
     torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)  # the same name, other weights
     with pytest.raises(InputError, match="belongs to another configuration: weights=backbone.pt"):
         loss("loaded", weights=str(path))
+
+
+def test_direct_transfer_and_fine_tuning(unbroken, small_benchmark, tmp_path):
+    """No epoch from a run's checkpoint finds what that run found; one more begins there; tables say what it began with."""
+    run_dir, whole = unbroken
+    weights = str(run_dir / "checkpoint.pt")
+    direct = train(configure(small(small_benchmark, tmp_path / "direct", epochs=0, weights=weights)), progress=False)
+    assert direct["metrics"] == whole["metrics"] and direct["history"] == [] and direct["seconds"]["training"] == 0
+    assert direct["loaded"] == whole["identity"] and whole["loaded"] is False
+    tuned = train(configure(small(small_benchmark, tmp_path / "tuned", epochs=1, weights=weights)), progress=False)
+    assert tuned["history"] != whole["history"]
+    assert published_name(tuned).endswith("-loaded-e1-s0") and "loaded" not in published_name(whole)
+    began = table([whole, direct, tuned]).groupby("epochs").weights.unique()
+    assert began.map(list).to_dict() == {0: ["rendered market1501"], 1: ["rendered market1501"], 3: ["none"]}
+    assert set(table([direct]).weights) == {direct["config"]["weights"]}  # the run it began with is not among these
 
 
 def test_half_precision_on_demand(unbroken, small_benchmark, tmp_path):
