@@ -254,10 +254,11 @@ def readme(records: list) -> str:
             command = " ".join(["python -m reidsa_utils.training", *(f"--set {k}={v}" for k, v in run.items()), "--set seed=0"])
             lines.append(_row(title(r.benchmark), r.variant, r.form, r.seeds, spread(r.rank1, r.rank1_sd), spread(r.mAP, r.mAP_sd),
                               *(f"{change(e)} ({interval(e)})" if e else "" for e in deltas), paper, f"`{command}`"))
-    lines += ["", "**Real data**, vector `parts`: the level, and the gap to the paper's Table 3 or 2", ""]
-    lines += _heading("benchmark | profile | variant | SA as | erasing | epochs | seeds | rank-1 | mAP | gap rank-1, mAP")
+    lines += ["", "**Real data**, vector `parts`: the level, and the gap to the paper's Table 3 or 2; 0 epochs: direct transfer", ""]
+    lines += _heading("benchmark | profile | variant | SA as | erasing | began with | epochs | seeds | rank-1 | mAP | gap rank-1, mAP")
     for r in cells[(cells.source == "real") & (cells.vector == "parts")].itertuples():
-        lines.append(_row(title(r.benchmark), r.profile, r.variant, r.form, "yes" if r.erasing else "no", r.epochs, r.seeds,
+        began = "nothing" if r.weights == "none" else r.weights
+        lines.append(_row(title(r.benchmark), r.profile, r.variant, r.form, "yes" if r.erasing else "no", began, r.epochs, r.seeds,
                           spread(r.rank1, r.rank1_sd), spread(r.mAP, r.mAP_sd),
                           ", ".join(signed(g) for g in gap(r.rank1, r.mAP, r.benchmark, r.variant, r.erasing))))
     return "\n".join(lines) + "\n\n"
