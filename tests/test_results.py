@@ -116,7 +116,9 @@ def test_committed_records_are_complete_and_private():
     records = read_records(ROOT / "results")
     assert {r["source"] for r in records} == {"rendered", "real"}
     for r in records:
-        assert r["history"] and r["identity"]["fingerprint"] and r["code"]["sources"]
+        assert len(r["history"]) == r["config"]["epochs"], "an entry for each epoch"
+        assert r["history"] or r["config"]["weights"] != "none", "no training: only as a transfer of what was trained elsewhere"
+        assert r["identity"]["fingerprint"] and r["code"]["sources"]
         assert all(0 <= m["rank1"] <= 1 and 0 <= m["mean_ap"] <= 1 for m in r["metrics"].values())
         assert "/" not in json.dumps({k: v for k, v in r.items() if k != "title"}), "a path?"
 
