@@ -1,7 +1,8 @@
 """How fast, and in how much memory: loading, training, attention, evaluation and re-ranking against plain baselines, all in one run.
 
     python speed.py                     the table (about 8 minutes on 2 cores, 8 GiB); also into results/speed/cpu.json
-    python speed.py evaluation          one row group: loading, step, attention, evaluation, distances, reranking, dense, parts, large
+    python speed.py step attention      some groups of it again: loading, step, attention, evaluation, distances, reranking, dense,
+                                        parts, large
 
 Times drift from machine to machine, so the results are ratios of two times of the same run. Data: rendered images; and made-up
 features in clusters, one for each identity, at the size of Market-1501 (3,368 queries, 15,913 gallery images). Each group runs in
@@ -27,7 +28,7 @@ from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from launch import MALLOC
+from launch import MALLOC, write_atomic
 from reidsa_utils import cores, reranking
 from reidsa_utils.attention import attended_pool, attention_weights
 from reidsa_utils.benchmarks import load_benchmark, load_images
@@ -79,12 +80,18 @@ def added(work) -> float:
 
 def timed(work, repeats: int = 3) -> float:
     """Median seconds of `repeats` calls."""
-    seconds = []
+    return in_turns(work, repeats=repeats)[0]
+
+
+def in_turns(*works, repeats: int = 3) -> list[float]:
+    """Median seconds of each, called in turns: what slows the machine for a while slows them alike."""
+    seconds = [[] for _ in works]
     for _ in range(repeats):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return statistics.median(seconds)
+        for work, own in zip(works, seconds, strict=True):
+            start = time.perf_counter()
+            work()
+            own.append(time.perf_counter() - start)
+    return [statistics.median(own) for own in seconds]
 
 
 def by_sorting(distances, ids, cameras) -> float:
@@ -143,8 +150,7 @@ def evaluation() -> dict:
     distances = euclidean(query, gallery)
     memory = added(lambda: evaluate_ranking(distances, *ids, *cameras))
     result = evaluate_ranking(distances, *ids, *cameras)
-    ours = timed(lambda: evaluate_ranking(distances, *ids, *cameras), 7)
-    sort = timed(lambda: np.argsort(distances, axis=1))
+    ours, sort = in_turns(lambda: evaluate_ranking(distances, *ids, *cameras), lambda: np.argsort(distances, axis=1), repeats=5)
     plain = timed(lambda: by_sorting(distances, ids, cameras), 1)
     assert abs(by_sorting(distances, ids, cameras) - result.mean_ap) < 1e-9
     return {"mAP of the data": round(result.mean_ap, 3), "seconds": ours, "of np.argsort's time": ours / sort,
@@ -153,7 +159,7 @@ def evaluation() -> dict:
 
 def distances() -> dict:
     query, gallery, *_ = features(*sizes(), 2048)
-    ours, bare = timed(lambda: euclidean(query, gallery)), timed(lambda: query @ gallery.T)
+    ours, bare = in_turns(lambda: euclidean(query, gallery), lambda: query @ gallery.T, repeats=5)
     return {"seconds": ours, "of the bare product's time": ours / bare}
 
 
@@ -250,7 +256,7 @@ def loading() -> dict:
             for k in range(0, len(cached), batch):
                 to_input(augment(cached[k:k + batch].copy(), rng))
 
-        seconds = [timed(work, 5) for work in (theirs, decoding, ours)]
+        seconds = in_turns(theirs, decoding, ours, repeats=5)
     rates = [len(paths) / s for s in seconds]
     return {"images/s, PIL and torchvision": rates[0], "images/s, ours, decoding": rates[1], "images/s, ours, from memory": rates[2],
             "decoding, times PIL and torchvision": rates[1] / rates[0], "from memory, times PIL and torchvision": rates[2] / rates[0]}
@@ -291,34 +297,36 @@ def step() -> dict:
         ours()
     work = counter.get_total_flops() / 1e9                                  # forward and backward, of one step
     out["GFLOP an image"] = work / batch
-    waited = []
     out["memory added by the first step, GiB"] = added(prepare(torch.channels_last)[1])
-    seconds = timed(lambda: ours(waited), 3)
-    peaks.append(gflops())
-    peak = statistics.mean(peaks)
-    out |= {"images/s": batch / seconds, "share of the peak": work / seconds / peak, "the peak, GFLOP/s, before and after": peaks,
-            "waiting for data": statistics.median(waited) / seconds}
     with torch.no_grad():
         maps = model.feature_maps(to_input(images))[:3]
     leaves = [f.detach().requires_grad_() for f in maps]
 
-    def attend():
+    def attend(pool=attended_pool):
         for leaf in leaves:
-            attended_pool(leaf, "l1").sum().backward()
-            leaf.grad = None
+            torch.autograd.grad(pool(leaf, "l1").sum(), leaf)
 
-    out["attention at stages 1 to 3, of the step"] = timed(attend, 3) / seconds
-    _, plain = prepare(torch.contiguous_format)
-    plain()
-    out["time without channels_last, times ours"] = timed(plain, 2 if not QUICK else 1) / seconds
-    if QUICK:  # minutes of compiling
-        return out
+    waited = []
+    works = [lambda: ours(waited), attend, prepare(torch.contiguous_format)[1]]
+    for work_ in works[1:]:
+        work_()
     try:
-        _, compiled = prepare(torch.channels_last, compiled=True)
-        out["compiled: warm-up, steps"] = timed(compiled, 1) / seconds
-        out["compiled: time, times eager"] = timed(compiled, 2) / seconds
+        if not QUICK:  # minutes of compiling
+            pool, compiled_step = torch.compile(attended_pool, dynamic=False), prepare(torch.channels_last, compiled=True)[1]
+            warm_up = timed(compiled_step, 1)
+            attend(pool)
+            works += [lambda: attend(pool), compiled_step]
     except Exception as error:  # no C++ compiler
         out["compiled"] = f"not here ({type(error).__name__})"
+    seconds, attending, plain, *compiled = in_turns(*works)
+    peaks.append(gflops())
+    peak = statistics.mean(peaks)
+    out |= {"images/s": batch / seconds, "share of the peak": work / seconds / peak, "the peak, GFLOP/s, before and after": peaks,
+            "waiting for data": statistics.median(waited) / seconds, "attention at stages 1 to 3, of the step": attending / seconds,
+            "time without channels_last, times ours": plain / seconds}
+    if compiled:
+        out |= {"attention compiled, of the step": compiled[0] / seconds, "compiled: warm-up, steps": warm_up / seconds,
+                "compiled: time, times eager": compiled[1] / seconds}
     return out
 
 
@@ -333,24 +341,24 @@ def attention() -> dict:
             return (f * attention_weights(f, form)[:, None]).mean(dim=(2, 3))  # as written: F, then its average
 
         def both(pool, f=f, g=g):
-            pool(f).backward(g)
-            f.grad = None
+            torch.autograd.grad(pool(f), f, g)  # not .backward(): it would copy the gradient into f.grad, which no map in a network has
 
         def copied(f=f, copy=copy):
             with torch.no_grad():
                 copy.copy_(f)
 
         ways = {"multiply, then pool": plain, "eager": attended_pool, "compiled": torch.compile(attended_pool, dynamic=False)}
-        copied()
-        floor = timed(copied, 9)
-        for name, pool in ways.items():
+        for name, pool in list(ways.items()):
             try:
                 both(pool)
             except Exception as error:  # no C++ compiler
                 out[f"{stage}, {name}"] = f"not here ({type(error).__name__})"
-                continue
-            out[f"{stage}, {name}: time, copies of the map"] = timed(lambda pool=pool: both(pool), 9) / floor
-            out[f"{stage}, {name}: memory added, maps"] = added(lambda pool=pool: both(pool)) / (f.numel() * 4 / 2**30)
+                del ways[name]
+        copied()
+        floor, *seconds = in_turns(copied, *(lambda pool=pool: both(pool) for pool in ways.values()), repeats=9)
+        for name, own in zip(ways, seconds, strict=True):
+            out[f"{stage}, {name}: time, copies of the map"] = own / floor
+            out[f"{stage}, {name}: memory added, maps"] = added(lambda pool=ways[name]: both(pool)) / (f.numel() * 4 / 2**30)
     return out
 
 
@@ -360,24 +368,30 @@ GROUPS = {"loading": loading, "step": step, "attention": attention,
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("group", nargs="?", choices=GROUPS, help="default: all, one process each")
-    group = parser.parse_args().group
-    if group:
+    parser.add_argument("groups", nargs="*", choices=GROUPS, help="default: all")
+    parser.add_argument("--here", action="store_true", help="in this process, as JSON; otherwise one process each")
+    arguments = parser.parse_args()
+    groups = arguments.groups or list(GROUPS)
+    if arguments.here:
         torch.set_num_threads(cores())
-        print(json.dumps(GROUPS[group]()))
+        print(json.dumps({name: GROUPS[name]() for name in groups}))
         return 0
+    record = ROOT / "results" / "speed" / "cpu.json"
     results = {"machine": f"{platform.machine()}, {cores()} cores", "numpy": np.__version__, "torch": torch.__version__}
-    for name in GROUPS:
-        done = subprocess.run([sys.executable, __file__, name], stdout=subprocess.PIPE, text=True, env=os.environ | MALLOC)
+    before = json.loads(record.read_text()) if record.exists() else {}
+    if all(before.get(key) == value for key, value in results.items()):
+        results |= before
+    for name in groups:
+        done = subprocess.run([sys.executable, __file__, name, "--here"], stdout=subprocess.PIPE, text=True, env=os.environ | MALLOC)
         if done.returncode:
             return done.returncode
-        results[name] = json.loads(done.stdout, parse_float=lambda text: float(f"{float(text):.3g}"))
+        results |= json.loads(done.stdout, parse_float=lambda text: float(f"{float(text):.3g}"))
         print(name)
         for what, value in results[name].items():
             print(f"  {what:48} {value}")
     if not QUICK:
-        (ROOT / "results" / "speed").mkdir(exist_ok=True)
-        (ROOT / "results" / "speed" / "cpu.json").write_text(json.dumps(results, indent=1) + "\n")
+        record.parent.mkdir(exist_ok=True)
+        write_atomic(record, (json.dumps(results, indent=1) + "\n").encode())
     return 0
 
 
