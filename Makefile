@@ -29,7 +29,7 @@ weights: $(VENV)/installed  # the three small networks of 01, 03, 07 and 08: tra
 	$(PY) batch.py publish --weights runs/weights/*
 
 test: $(VENV)/installed
-	$(PY) -m pytest
+	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 speed: $(VENV)/installed
 	$(PY) speed.py

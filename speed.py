@@ -368,10 +368,10 @@ GROUPS = {"loading": loading, "step": step, "attention": attention,
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("groups", nargs="*", choices=GROUPS, help="default: all")
+    parser.add_argument("groups", nargs="*", choices=["all", *GROUPS], default="all", help="default: all")
     parser.add_argument("--here", action="store_true", help="in this process, as JSON; otherwise one process each")
     arguments = parser.parse_args()
-    groups = arguments.groups or list(GROUPS)
+    groups = list(GROUPS) if "all" in arguments.groups else arguments.groups
     if arguments.here:
         torch.set_num_threads(cores())
         print(json.dumps({name: GROUPS[name]() for name in groups}))
