@@ -15,7 +15,9 @@ import shlex
 import sys
 import threading
 import time
+import tomllib
 from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
 from statistics import median
 
@@ -27,10 +29,11 @@ from reidsa_utils.attention import FORMS
 from reidsa_utils.benchmarks import LAYOUTS, find_folder
 from reidsa_utils.model import VARIANTS
 from reidsa_utils.results import read_record, read_records, record_paths
-from reidsa_utils.training import Config, configure, open_benchmark, read_checkpoint, run_folder, run_settings, write_atomic
+from reidsa_utils.training import Config, configure, open_benchmark, read_checkpoint, run_folder, run_settings, unusual, write_atomic
 from reproduce import START_UP, fail, minutes, state
 
 ROOT = Path(__file__).resolve().parent
+EVIDENCE = tomllib.loads((ROOT / "reidsa_utils" / "evidence.toml").read_text())
 TARGETS = ("tables", "table1", "table2", "table3", "curves", "controls")
 PRODUCT = {"controls": "controls"}                                     # target -> name of its Markdown file; else tables
 NOTEBOOK = {"tables": "06_tables.ipynb", "controls": "08_paper_vs_code.ipynb"}  # and who writes it
@@ -291,11 +294,19 @@ def tell(batch: Batch, folder: Path) -> None:
 
 
 def published_name(record: dict) -> str:
-    """The name of a run's record in results/."""
+    """The name of a run's record in results/: it says every setting that is not as the profile has it."""
     c = record["config"]
     return "-".join([c["benchmark"], record["source"], c["profile"], c["variant"], c["form"], c["recipe"],
-                     "erasing" if c["erasing"] else "plain", *(f"{k}{c[k]:g}" for k in CURVES if c.get(k) is not None),
-                     *(["loaded"] if c.get("weights", "none") != "none" else []), f"e{c['epochs']}", f"s{c['seed']}"])
+                     "erasing" if c["erasing"] else "plain", *(_in_name(k, v) for k, v in unusual(c).items()),
+                     f"e{c['epochs']}", f"s{c['seed']}"])
+
+
+def _in_name(setting: str, value) -> str:
+    if setting == "weights":  # content: "NAME HASH" of a run's checkpoint, "state_dict HASH" of other weights
+        return f"weights_{value.split()[1][:8]}" if value.startswith("state_dict ") else "loaded" if value != "none" else "from_scratch"
+    if isinstance(value, bool):
+        return setting if value else f"no_{setting}"
+    return f"{setting}_{value}" if isinstance(value, str) else f"{setting}{value:g}"
 
 
 def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
@@ -326,6 +337,23 @@ def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
     return list(files)
 
 
+def queue(names, settings: dict | None = None) -> list:
+    """The runs of lists of evidence.toml, as lines of a queue file; seeds first, so that every setting has one soon.
+
+    settings: more parameters of every run (weights, data, threads), checked with each. Raises InputError for an unknown list or value.
+    """
+    lines = []
+    for name in names:
+        entry = EVIDENCE[known("list of runs", name, EVIDENCE)]
+        axes = {key: value if isinstance(value, list) else [value] for key, value in entry["runs"].items()}
+        for values in product(*axes.values()):
+            for variant, form in entry["pairs"]:
+                run = dict(zip(axes, values, strict=True)) | {"variant": variant, "form": form, "threads": 1} | (settings or {})
+                configure(run)
+                lines.append(" ".join(f"{key}={value}" for key, value in run.items()))
+    return lines
+
+
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python batch.py", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
@@ -334,6 +362,8 @@ def main(argv=None) -> int:
         sub.add_argument("words", nargs="*", metavar="TARGET or KEY=VALUE", help=f"targets: {', '.join(TARGETS)}; else settings")
         sub.add_argument("--jobs", type=int, default=cores(), help="runs at a time")
         sub.add_argument("--runs", type=Path, default=ROOT / "runs", help="where the runs lie")
+    sub = commands.add_parser("queue", help="the runs of lists of evidence.toml, a line each, for training --queue")
+    sub.add_argument("words", nargs="+", metavar="LIST or KEY=VALUE", help=f"lists: {', '.join(EVIDENCE)}; else settings of every run")
     sub = commands.add_parser("publish", help="copy the records of finished runs into results/")
     sub.add_argument("folders", nargs="+", type=Path)
     sub.add_argument("--into", type=Path, default=ROOT / "results")
@@ -355,6 +385,9 @@ def main(argv=None) -> int:
             return
         words = arguments.words + more
         settings = dict(word.split("=", 1) for word in words if "=" in word)
+        if arguments.command == "queue":
+            print(*queue([word for word in words if "=" not in word], settings), sep="\n")
+            return
         batch = make_batch(settings, [word for word in words if "=" not in word] or ["tables"])
         if arguments.command == "plan":
             check(batch, arguments.runs)

@@ -2,6 +2,8 @@
 
     python examine.py runs/MY_RUN ...          # filters, attention, the slip in re-ranking -> results/examined/NAME.json, for 08
     python examine.py --maps runs/MY_RUN ...   # class activation maps, missing parts -> results/maps/NAME.json, for 07
+    python examine.py --populations 200,201 runs/MY_RUN ...   # other rendered test people -> results/populations/NAME.json
+    python examine.py --saturation imagenet    # attention on the maps of a network before any training -> results/saturation
 
 Half a minute and two minutes a run at `laptop`, on one core. --maps also compares the maps of each run with those of the runs without
 SA that are named beside it.
@@ -9,6 +11,7 @@ SA that are named beside it.
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -20,12 +23,16 @@ from reidsa_utils import InputError, run_command
 from reidsa_utils.attention import FORMS, attention_weights, effective_cells
 from reidsa_utils.benchmarks import load_images
 from reidsa_utils.metrics import evaluate_ranking
+from reidsa_utils.model import ReIDNet
 from reidsa_utils.reranking import rerank
 from reidsa_utils.results import read_record
-from reidsa_utils.training import extract, load_run, read_checkpoint, to_input, write_atomic
+from reidsa_utils.training import configure, evaluate, extract, load_run, open_benchmark, read_checkpoint, to_input, write_atomic
 
 ROOT = Path(__file__).resolve().parent
 IMAGES = 256  # of the gallery, evenly spaced: what filters and weights are looked at on
+# what is written -> (its folder in results/, keys that each of its files has)
+KINDS = {"run": ("examined", ("filters", "weights", "rerank")), "maps": ("maps", ("overlap", "missing")),
+         "populations": ("populations", ("populations",))}
 
 
 def filter_redundancy(f: Tensor) -> tuple:
@@ -93,6 +100,38 @@ def examine(run_dir: Path, data: str = "embedded") -> dict:
     return out
 
 
+def elsewhere(run_dir: Path, data_seeds: list) -> dict:
+    """A run's network on the test people of other populations: rendered benchmarks that differ in the data seed alone.
+
+    A population's test people are in no training set of another: what is chosen on them (a learning rate) is not chosen on the
+    run's own test. Raises InputError as open_run, and for a run on real data.
+    """
+    record, model, config, _ = open_run(run_dir)
+    out = {"run": published_name(record), "identity": record["identity"], "populations": {}}
+    for seed in data_seeds:
+        other = open_benchmark(replace(config, data_seed=seed))
+        query, gallery = (extract(model, load_images(split.paths, config.height, config.width)) for split in (other.query, other.gallery))
+        out["populations"][str(seed)] = {"fingerprint": other.fingerprint(), "query_ids": other.query.ids.tolist(),
+                                         "metrics": evaluate(query, gallery, other, with_rerank=False)}
+    return out
+
+
+def saturation(weights: str, backbone: str, data: str, height: int, width: int, images: int = 64) -> dict:
+    """Every attention form on the maps of a network before any training for people: notebook 08.
+
+    weights: as in training.Config; data: "real" or a folder (Market-1501's training images), or "embedded" (rendered ones).
+    """
+    config = configure({"profile": "photographs" if data != "embedded" else "laptop", "data": data, "height": height, "width": width,
+                        "backbone": backbone, "weights": weights})
+    benchmark = open_benchmark(config)
+    torch.manual_seed(0)
+    model = ReIDNet(2, "b_ds_sa2", "softmax", backbone=backbone, weights=weights).eval()
+    chosen = [benchmark.train.paths[k] for k in evenly(benchmark.train.paths, images)]
+    name = "-".join(["market1501", benchmark.source, backbone, "untrained" if weights == "none" else "pretrained", f"{height}x{width}"])
+    return {"run": name, "backbone": backbone, "began": model.loaded or "none", "source": benchmark.source, "images": len(chosen),
+            "height": height, "width": width, "channels": list(model.channels)} | look(model, chosen, height, width)
+
+
 def read(folder, needed=("filters", "weights", "rerank")) -> list:
     """All that was written about runs into a folder, in a fixed order. Raises InputError for a missing folder or a broken file."""
     if not Path(folder).is_dir():
@@ -146,19 +185,31 @@ def examine_all(runs: list, data: str, with_maps: bool):
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="python examine.py", description=__doc__.splitlines()[0])
-    parser.add_argument("runs", nargs="+", type=Path, help="folders of finished runs")
+    parser.add_argument("runs", nargs="*", type=Path, help="folders of finished runs")
     parser.add_argument("--maps", action="store_true", help="class activation maps and missing parts, for notebook 07")
+    parser.add_argument("--populations", metavar="SEED,SEED", help="data seeds of other rendered people that finished runs are tested on")
+    parser.add_argument("--saturation", metavar="WEIGHTS", help="none, imagenet or a file: what the forms of attention do before any training")
+    parser.add_argument("--backbone", default="mobilenet_v2", help="with --saturation")
+    parser.add_argument("--size", default="384x128", help="with --saturation: HEIGHTxWIDTH")
     parser.add_argument("--into", type=Path, help="a folder; default: results/examined, with --maps results/maps")
     parser.add_argument("--data", default="embedded", help="what they were trained on: embedded (the default), real, or a folder")
     arguments = parser.parse_args(argv)
-    into = arguments.into or ROOT / "results" / ("maps" if arguments.maps else "examined")
+    kind = "maps" if arguments.maps else "populations" if arguments.populations else "run"
+    into = arguments.into or ROOT / "results" / ("saturation" if arguments.saturation else KINDS[kind][0])
 
     def work():
         try:
             into.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"--into {into} cannot be made ({error.strerror}); name another folder") from error
-        before = {e["run"]: e for e in read(into, ("overlap", "missing") if arguments.maps else ("filters", "rerank"))}
+        if arguments.saturation:
+            height, width = size_of(arguments.size)
+            write(into, saturation(arguments.saturation, arguments.backbone, arguments.data, height, width))
+            return
+        if not arguments.runs:
+            raise InputError("no run is named; name folders of finished runs")
+        seeds = seeds_of(arguments.populations) if arguments.populations else []
+        before = {e["run"]: e for e in read(into, KINDS[kind][1])}
         there = {name: e["identity"] for name, e in before.items()}
         for run in arguments.runs:
             if not (run / "record.json").exists():
@@ -168,16 +219,36 @@ def main(argv=None) -> int:
                 raise InputError(f"no checkpoint.pt in {run}; name folders of finished runs as the training left them")
             if there.setdefault(published_name(record), record["identity"]) != record["identity"]:
                 raise InputError(f"{run} and another run are both called {published_name(record)}; examine one of them, or use --into")
-        for found in examine_all(arguments.runs, arguments.data, arguments.maps):
-            if arguments.maps:  # those with runs that are not named this time are kept
-                found["overlap"] = before.get(found["run"], {}).get("overlap", {}) | found["overlap"]
-            target = into / f"{found['run']}.json"
-            rounded = json.loads(json.dumps(found), parse_float=lambda v: float(f"{float(v):.6g}"))
-            text = json.dumps(rounded) if arguments.maps else json.dumps(rounded, indent=1)  # a number for every query: no line each
-            write_atomic(target, (text + "\n").encode())
-            print(target)
+        for found in (elsewhere(run, seeds) for run in arguments.runs) if seeds else examine_all(arguments.runs, arguments.data, arguments.maps):
+            for key in {"overlap", "populations"} & set(found):  # those that are not named this time are kept
+                found[key] = before.get(found["run"], {}).get(key, {}) | found[key]
+            write(into, found)
 
     return run_command(work)
+
+
+def write(into: Path, found: dict) -> None:
+    """One file of numbers; those with a number for every query without a line for each."""
+    rounded = json.loads(json.dumps(found), parse_float=lambda v: float(f"{float(v):.6g}"))
+    text = json.dumps(rounded) if {"overlap", "populations"} & set(rounded) else json.dumps(rounded, indent=1)
+    write_atomic(into / f"{found['run']}.json", (text + "\n").encode())
+    print(into / f"{found['run']}.json")
+
+
+def seeds_of(text: str) -> list:
+    """Data seeds, separated by commas. Raises InputError."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise InputError(f"--populations is {text}; expected data seeds, as in 200,201") from None
+
+
+def size_of(text: str) -> tuple:
+    """(height, width) of HEIGHTxWIDTH. Raises InputError."""
+    words = text.lower().split("x")
+    if len(words) != 2 or not all(word.isdigit() for word in words):
+        raise InputError(f"--size is {text}; expected HEIGHTxWIDTH, as in 384x128")
+    return int(words[0]), int(words[1])
 
 
 if __name__ == "__main__":

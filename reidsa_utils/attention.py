@@ -8,7 +8,7 @@ from . import InputError, known
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid", "none")
 
 
-def attention_weights(f: Tensor, form: str = "softmax") -> Tensor:
+def attention_weights(f: Tensor, form: str = "softmax", temperature: float = 1.0, standardise: bool = False) -> Tensor:
     """The weight p(i, j) of every position of a feature map (eq. 1 and its alternatives).
 
     f: (B, C, H, W), any float type; non-negative for form="l1" (the layer sits behind a ReLU).
@@ -18,11 +18,14 @@ def attention_weights(f: Tensor, form: str = "softmax") -> Tensor:
         "softmax_mean"  exp(A / C) / sum exp(A / C)      eq. 1 with the mean over channels
         "sigmoid"       sigmoid(A) / sum sigmoid(A)      what section 3.2 argues against
         "none"          1 / HW                           average pooling
+    temperature, standardise: controls of notebook 08, not in the paper; for the two softmaxes. The scores of each image are
+        first brought to mean 0 and standard deviation 1 over its positions (standardise), then divided by the temperature.
     Returns p: (B, H, W), in the type of f; sums to 1 for every form. A map without contrast gives 1 / HW.
-    Raises InputError for an unknown form or a map that is not 4-D.
+    Raises InputError for an unknown form, a map that is not 4-D, or a temperature that is not positive.
     """
     _check(f, form)
-    return _weights(_scores(f, form), form).view(len(f), *f.shape[2:]).to(f.dtype)
+    scores = _tempered(_scores(f, form), form, temperature, standardise)
+    return _weights(scores, form).view(len(f), *f.shape[2:]).to(f.dtype)
 
 
 def _check(f: Tensor, form: str) -> None:
@@ -38,6 +41,22 @@ def _scores(f: Tensor, form: str) -> Tensor:
         return f.new_zeros(len(f), f.shape[2] * f.shape[3], dtype=wide)
     A = f.sum(dim=1, dtype=wide).flatten(1)
     return A / f.shape[1] if form == "softmax_mean" else A
+
+
+def _tempered(A: Tensor, form: str, temperature: float, standardise: bool) -> Tensor:
+    """The scores as a softmax takes them: (B, HW) -> (B, HW)."""
+    if temperature == 1 and not standardise:
+        return A
+    if form not in ("softmax", "softmax_mean"):
+        raise InputError(f"temperature is {temperature:g} and standardise is {standardise} for the form {form}; only softmax and "
+                         "softmax_mean have them")
+    if not temperature > 0:
+        raise InputError(f"temperature is {temperature}; expected a positive number")
+    if standardise:
+        centred = A - A.mean(dim=1, keepdim=True)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        A = centred * torch.rsqrt(variance + torch.finfo(A.dtype).eps)  # a flat map stays flat
+    return A / temperature
 
 
 def _weights(A: Tensor, form: str) -> Tensor:
@@ -72,10 +91,10 @@ class _AttendedPool(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, f: Tensor, form: str) -> Tensor:
+    def forward(ctx, f: Tensor, form: str, temperature: float, standardise: bool) -> Tensor:
         with torch.enable_grad():
             A = _scores(f.detach(), form).requires_grad_(form != "none")
-            p = _weights(A, form)                                    # (B, HW)
+            p = _weights(_tempered(A, form, temperature, standardise), form)  # (B, HW)
         ctx.save_for_backward(f)
         ctx.A, ctx.p, ctx.form = A, p, form
         return torch.einsum("bchw,bhw->bc", f, p.detach().to(f.dtype).view(len(f), *f.shape[2:]))
@@ -92,23 +111,24 @@ class _AttendedPool(torch.autograd.Function):
             if ctx.form == "softmax_mean":
                 dA = dA / f.shape[1]
             df += dA.to(f.dtype).view(len(f), 1, *f.shape[2:])
-        return df, None
+        return df, None, None, None
 
 
-def attended_pool(f: Tensor, form: str = "softmax") -> Tensor:
+def attended_pool(f: Tensor, form: str = "softmax", temperature: float = 1.0, standardise: bool = False) -> Tensor:
     """Pool a feature map with its own spatial attention (eq. 6), without making F.
 
     f: (B, C, H, W), any float type; non-negative for form="l1".
-    form: see attention_weights; "none" is average pooling, so all forms are weighted means on one scale.
+    form, temperature, standardise: see attention_weights; "none" is average pooling, so all forms are weighted means on one scale.
     Returns G: (B, C), G_k = sum_ij p(i, j) f_k(i, j).
-    Raises InputError for an unknown form or a map that is not 4-D.
+    Raises InputError as attention_weights.
     """
     _check(f, form)
     if form == "none":
         return f.mean(dim=(2, 3))
     if torch.compiler.is_compiling():  # the compiler fuses the two: F is never made, and df is written once
-        return (f * _weights(_scores(f, form), form).to(f.dtype).view(len(f), 1, *f.shape[2:])).sum(dim=(2, 3))
-    return _AttendedPool.apply(f, form)
+        p = _weights(_tempered(_scores(f, form), form, temperature, standardise), form)
+        return (f * p.to(f.dtype).view(len(f), 1, *f.shape[2:])).sum(dim=(2, 3))
+    return _AttendedPool.apply(f, form, temperature, standardise)
 
 
 class SpatialAttention(nn.Module):

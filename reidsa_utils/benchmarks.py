@@ -9,7 +9,7 @@ import re
 import tomllib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -141,6 +141,27 @@ def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> B
         warnings.warn(f"{layout.title} at {folder}: found {'; '.join(found.differences())}; is the download complete? "
                       f"(python -m reidsa_utils.benchmarks check {name} {root})", stacklevel=2)
     return found
+
+
+def hold_out(benchmark: Benchmark, n: int) -> Benchmark:
+    """A benchmark made of the training identities alone: n of them are query and gallery, the others are left to train on.
+
+    The n are spread evenly over the sorted identities. Query: the first image, by name, of each of them in each camera;
+    gallery: their other images. So settings can be chosen without a look at test people. Raises InputError for too many.
+    """
+    people = np.unique(benchmark.train.ids)
+    if not 0 < n <= len(people) - 2:
+        raise InputError(f"held_out is {n}, and {benchmark.title} at {benchmark.folder} has {len(people)} training identities, of which "
+                         f"two or more must be left to train on; choose from 1 to {len(people) - 2}")
+    out = np.isin(benchmark.train.ids, people[np.arange(n) * len(people) // n])
+    pairs = np.stack([benchmark.train.ids, benchmark.train.cameras], 1)
+    first = np.zeros(len(out), bool)
+    first[np.unique(pairs, axis=0, return_index=True)[1]] = True  # paths are sorted by name
+    splits = {"train": ~out, "query": out & first, "gallery": out & ~first}
+    splits = {name: Split([benchmark.train.paths[i] for i in np.flatnonzero(chosen)], benchmark.train.ids[chosen],
+                          benchmark.train.cameras[chosen]) for name, chosen in splits.items()}
+    counts = {name: count(name, split.ids, split.cameras) for name, split in splits.items()}
+    return replace(benchmark, **splits, counts=counts, expected=counts)
 
 
 def decode(path) -> np.ndarray:

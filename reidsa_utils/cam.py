@@ -7,7 +7,7 @@ from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
 from . import InputError, known
-from .attention import attention_weights, effective_cells
+from .attention import effective_cells
 from .model import ReIDNet
 from .synthetic import PARTS
 
@@ -37,8 +37,10 @@ def class_activation_maps(model: ReIDNet, images: Tensor | None, classes: Tensor
     if stage < 4:
         pooled = model.pool_stage(f).requires_grad_()                       # (B, C)  G
         (weights,) = torch.autograd.grad(model.stages[stage - 1](pooled)[rows, classes].sum(), pooled)
-        share = attention_weights(f, model.sa2_form)[:, None]               # (B, 1, h, w)  p, 1/hw without SA
-        return (weights[:, :, None, None] * f * share).sum(dim=1) * model.pool_scale(model.sa2_form, h * w)
+        share = model.own_weights(f)[:, None]                               # (B, 1, h, w)  p, 1/hw without SA
+        maps = (weights[:, :, None, None] * f * share).sum(dim=1)
+        scale = model.own_scale(f)
+        return maps * (scale[:, :, None] if torch.is_tensor(scale) else scale)
     attended = model.attend(f)
     pooled = model.pool_parts(attended).requires_grad_()                    # (B, C, m, 1)
     logits = model.main_logits(pooled)

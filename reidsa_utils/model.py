@@ -1,6 +1,7 @@
 """The network of Fig. 3: a ResNet, six part classifiers (P), three deeply supervised branches (DS), two places for SA."""
 
 import tomllib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 
 from . import InputError, known
 from .attention import FORMS, SpatialAttention, attended_pool, attention_weights
+from .weights import read_weights
 
 PARTS = 6            # m of section 3.1
 REDUCED = 256        # channels after the shared 1x1 convolution
@@ -34,23 +36,58 @@ class Recipe:
     lam: float = 0.2              # lambda of section 3.1, the weight of the auxiliary losses
     lam_decays: bool = False      # lambda falls linearly, in the last of E epochs to 1 / E of it; section 2: as in reference [10]
     total: float = 0.0            # the weights of several losses scaled to this sum; 0: as they are
+    # what separates attention from optimisation (notebook 08); all of the branches' SA2
+    detach: bool = False          # the branches send no gradient into the backbone
+    gradient_as_gap: bool = False  # what a branch sends there has, step by step, the norm that its head sends without SA
+    norm_as_gap: bool = False     # a branch's pooled vector has, image by image, the norm of the average-pooled one
+    temperature: float = 1.0      # the scores A are divided by it before the softmax
+    standardise: bool = False     # the scores of an image have mean 0 and deviation 1 before the softmax
     nesterov: bool = True         # released; the paper says "momentum"
     erase_area: tuple = (0.02, 0.4)  # random erasing: smallest and largest share of the image
 
 
 RECIPES = {name: Recipe(**fields) for name, fields in tomllib.loads(Path(__file__).with_name("recipes.toml").read_text()).items()}
 
-# name -> (torchvision constructor, channels of stages 1-4)
+@dataclass(frozen=True)
+class Backbone:
+    """A network of torchvision in the place of Fig. 3's ResNet-50."""
+
+    make: Callable      # () -> the network with random weights
+    channels: tuple     # of the maps of stages 1 to 4
+    stages: Callable    # the network -> (modules before stage 1, those of stages 1 to 4), each to be called one after the other
+    classifier: str     # name of its ImageNet classifier, which is thrown away
+
+
+def _resnet_stages(net) -> tuple:
+    return [net.conv1, net.bn1, net.relu, net.maxpool], [net.layer1], [net.layer2], [net.layer3], [net.layer4]
+
+
+def _mobilenet_stages(net) -> tuple:
+    """Stages end behind the expansion (1x1 convolution, batch norm, ReLU6) of a block, at strides 4, 8 and 16.
+
+    The outputs of the blocks are linear and may be negative, and the layer sits behind a ReLU. None of the three blocks that are
+    cut in two has a shortcut past the cut.
+    """
+    blocks = net.features
+    return ([blocks[0]], [*blocks[1:4], blocks[4].conv[0]], [*blocks[4].conv[1:], *blocks[5:7], blocks[7].conv[0]],
+            [*blocks[7].conv[1:], *blocks[8:14], blocks[14].conv[0]], [*blocks[14].conv[1:], *blocks[15:]])
+
+
+def _thin():
+    """One bottleneck a stage, a quarter of the inner width, the paper's channel numbers: 4.6 M parameters with 150 identities' heads."""
+    return torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16)
+
+
 BACKBONES = {
-    "resnet50": (lambda: torchvision.models.resnet50(), (256, 512, 1024, 2048)),
-    "resnet18": (lambda: torchvision.models.resnet18(), (64, 128, 256, 512)),
-    # one bottleneck a stage, a quarter of the inner width, the paper's channel numbers: 4.6 M parameters with 150 identities' heads
-    "thin": (lambda: torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16),
-             (256, 512, 1024, 2048))}
+    "resnet50": Backbone(lambda: torchvision.models.resnet50(), (256, 512, 1024, 2048), _resnet_stages, "fc"),
+    "resnet18": Backbone(lambda: torchvision.models.resnet18(), (64, 128, 256, 512), _resnet_stages, "fc"),
+    "thin": Backbone(_thin, (256, 512, 1024, 2048), _resnet_stages, "fc"),
+    "mobilenet_v2": Backbone(lambda: torchvision.models.mobilenet_v2(), (144, 192, 576, 1280), _mobilenet_stages, "classifier"),
+}
 
 
 class ReIDNet(nn.Module):
-    """Backbone, heads and pooling of Fig. 3.
+    """Backbone, heads and pooling of Fig. 3. `loaded` says what the backbone began with (see weights.read_weights).
 
     num_classes: training identities. variant: a key of VARIANTS. form: the attention form of SA1 and SA2 ("none":
     the variant without SA). recipe: "paper", "released" or a Recipe. dropout: before the 1x1 convolution (section 4).
@@ -64,19 +101,18 @@ class ReIDNet(nn.Module):
         blocks = VARIANTS[known("variant", variant, VARIANTS)]
         known("attention form", form, FORMS)
         self.recipe = recipe if isinstance(recipe, Recipe) else RECIPES[known("recipe", recipe, RECIPES)]
-        make, channels = BACKBONES[known("backbone", backbone, BACKBONES)]
+        self.kind = BACKBONES[known("backbone", backbone, BACKBONES)]
+        self.channels = channels = self.kind.channels
         self.sa1 = SpatialAttention(form if "sa1" in blocks else "none")   # on the stage-4 map, before any pooling
         self.sa2_form = form if "sa2" in blocks else "none"                # in the DS branches
         self.parts = PARTS if "parts" in blocks else 1                     # without P the whole map is the one part
-        self.channels = channels
 
-        net = make()
-        self.loaded = _load_backbone(net, backbone, weights)
-        for module in net.layer4[0].modules():                             # last stride 1: 24x8 at 384x128
+        self.backbone = self.kind.make()
+        self.loaded = read_weights(self.backbone, backbone, self.kind.classifier, weights)
+        setattr(self.backbone, self.kind.classifier, nn.Identity())
+        for module in self.stage_modules()[4].modules():                   # last stride 1: 24x8 at 384x128
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.stride = (1, 1)
-        net.fc = nn.Identity()
-        self.backbone = net
 
         self.dropout = nn.Dropout(dropout)
         self.reduce = nn.Sequential(nn.Conv2d(channels[3], REDUCED, 1, bias=False), nn.BatchNorm2d(REDUCED), nn.ReLU())
@@ -91,18 +127,22 @@ class ReIDNet(nn.Module):
 
     def feature_maps(self, images: Tensor) -> list:
         """images: (B, 3, H, W) -> the maps of stages 1-4, (B, C, H/4, W/4), H/8, H/16 and H/16 again."""
-        net = self.backbone
-        x = net.maxpool(net.relu(net.bn1(net.conv1(images))))
-        maps = []
-        for layer in (net.layer1, net.layer2, net.layer3, net.layer4):
-            x = layer(x)
+        x, maps = images, []
+        for modules in self.kind.stages(self.backbone):
+            for module in modules:
+                x = module(x)
             maps.append(x)
+        maps = maps[1:]                                                    # not what lies before stage 1
         if self.parts > 1 and x.shape[2] % self.parts:
             h, step = images.shape[2], 16 * self.parts
             near = sorted({max(step, h // step * step), (h // step + 1) * step})
             raise InputError(f"an input {h} pixels high gives a stage-4 map of {x.shape[2]} rows, which six parts do not divide; "
                              f"the nearest heights that work: {', '.join(map(str, near))}")
         return maps
+
+    def stage_modules(self) -> list:
+        """Five nn.Sequential on the backbone's own modules: what lies before stage 1, and stages 1 to 4."""
+        return [nn.Sequential(*modules) for modules in self.kind.stages(self.backbone)]
 
     def attend(self, stage4: Tensor) -> Tensor:
         """SA1, the one call that forward and embed share: (B, C, H, W) -> (B, C, H, W).
@@ -123,15 +163,52 @@ class ReIDNet(nn.Module):
         return attended.reshape(B, C, self.parts, H // self.parts * W).mean(3, keepdim=True)
 
     def pool_stage(self, f: Tensor, form: str | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C): SA2 and the average pooling of a DS branch; `form` instead of the model's own to compare."""
-        form = form or self.sa2_form
-        return attended_pool(f, form) * self.pool_scale(form, f.shape[2] * f.shape[3])
+        """(B, C, H, W) -> (B, C): SA2 and the average pooling of a DS branch; `form` instead of the model's own to compare.
+
+        Compared forms are pure: without the recipe's temperature, standardised scores and norm.
+        """
+        if form is not None or self.sa2_form == "none":
+            form = form or "none"
+            return attended_pool(f, form) * self.pool_scale(form, f.shape[2] * f.shape[3])
+        return attended_pool(f, self.sa2_form, self.recipe.temperature, self.recipe.standardise) * self.own_scale(f)
 
     def pool_scale(self, form: str, cells: int) -> float:
         """What a recipe multiplies the weighted mean of a DS branch with."""
         if form == "none":
             return cells if self.recipe.literal_sum else 1
         return 1 / cells if self.recipe.mean_after_sa else 1
+
+    def own_weights(self, f: Tensor) -> Tensor:
+        """p of SA2 as this model has it: (B, C, H, W) -> (B, H, W)."""
+        if self.sa2_form == "none":
+            return attention_weights(f, "none")
+        return attention_weights(f, self.sa2_form, self.recipe.temperature, self.recipe.standardise)
+
+    @torch.no_grad()
+    def own_scale(self, f: Tensor):
+        """What this model multiplies its weighted mean of a DS branch with: a number or, for norm_as_gap, (B, 1).
+
+        The factor of norm_as_gap counts as a constant: what reaches the map is the gradient of the weighted mean, times it.
+        """
+        scale = self.pool_scale(self.sa2_form, f.shape[2] * f.shape[3])
+        if not self.recipe.norm_as_gap or self.sa2_form == "none":
+            return scale
+        norm, gap = (attended_pool(f, *how).norm(dim=1, keepdim=True) for how in
+                     ((self.sa2_form, self.recipe.temperature, self.recipe.standardise), ("none",)))
+        return scale * gap / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+
+    def branch_input(self, stage: int, f: Tensor, target: Tensor | None) -> Tensor:
+        """The map as the branch of a stage (from 0) takes it: the same values; the recipe decides what gradient goes back."""
+        if self.recipe.detach:
+            return f.detach()
+        if self.recipe.gradient_as_gap and target is not None and f.requires_grad:
+            leaf = f.detach().requires_grad_()
+            sent = []
+            for form in (None, "none"):
+                loss = nn.functional.cross_entropy(self.stages[stage](self.pool_stage(leaf, form)), target)
+                sent.append(torch.autograd.grad(loss, leaf)[0].float().norm())
+            return _ScaledGradient.apply(f, sent[1] / sent[0].clamp(min=torch.finfo(torch.float32).tiny))
+        return f
 
     def main_logits(self, pooled: Tensor) -> dict:
         """pooled: (B, C, m, 1) -> logits of the parts (with P) and of the main head `final`."""
@@ -140,18 +217,21 @@ class ReIDNet(nn.Module):
         logits["final"] = self.final(g.mean(dim=(2, 3)))                   # another GAP, over the parts
         return logits
 
-    def forward(self, images: Tensor, with_maps: bool = False):
+    def forward(self, images: Tensor, with_maps: bool = False, target: Tensor | None = None):
         """images: (B, 3, H, W) -> {name: logits (B, num_classes)}; names final, part1-6, stage1-3 as the variant has them.
 
-        with_maps: (that, the maps of stages 1-4).
+        with_maps: (that, the maps of stages 1-4). target: (B,) class numbers, for recipes with gradient_as_gap in training.
         """
         maps = self.feature_maps(images)
-        return (self.heads(maps), maps) if with_maps else self.heads(maps)
+        logits = self.heads(maps, target)
+        return (logits, maps) if with_maps else logits
 
-    def heads(self, maps: list) -> dict:
+    def heads(self, maps: list, target: Tensor | None = None) -> dict:
         """The logits of forward, from the maps of stages 1-4."""
         logits = self.main_logits(self.pool_parts(self.attend(maps[3])))
-        return logits | {f"stage{i + 1}": head(self.pool_stage(maps[i])) for i, head in enumerate(self.stages)}
+        for i, head in enumerate(self.stages):
+            logits[f"stage{i + 1}"] = head(self.pool_stage(self.branch_input(i, maps[i], target)))
+        return logits
 
     def embed(self, images: Tensor, kind: str = "global") -> Tensor:
         """Retrieval vectors; all heads are thrown away.
@@ -188,35 +268,17 @@ def _classifier(channels: int, num_classes: int) -> nn.Linear:
     return linear
 
 
-def _load_backbone(net: nn.Module, backbone: str, weights: str):
-    """Fill the backbone. Returns False, True, or, if a run's checkpoint was loaded, that run's settings."""
-    if weights == "none":
-        return False
-    if weights == "imagenet":
-        if backbone == "thin":
-            raise InputError("there are no ImageNet weights for the thin backbone; use weights=none, or backbone=resnet50")
-        try:
-            # V1: the weights that existed when the paper was written; torchvision's default is a recipe of 2021
-            state = there = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"].get_state_dict(progress=True)
-        except OSError as error:  # URLError is one
-            raise InputError(f"the ImageNet weights of {backbone} are not on this machine and could not be downloaded "
-                             f"({error}); go online once, give the path of a state_dict, or use weights=none") from error
-    else:
-        if not Path(weights).is_file():
-            raise InputError(f"no weights at {weights}; expected 'none', 'imagenet' or the path of a state_dict")
-        try:
-            there = torch.load(weights, map_location="cpu", weights_only=True)
-            state = {k.removeprefix("backbone."): v for k, v in there.get("model", there).items()}  # a run's checkpoint: its backbone
-        except Exception as error:
-            raise InputError(f"{weights} is not a readable state_dict of {backbone} ({type(error).__name__})") from error
-    own = net.state_dict()
-    fit = {k: v for k, v in state.items() if k in own and v.shape == own[k].shape and not k.startswith("fc.")}
-    missing = [k for k in own if k not in fit and not k.startswith("fc.") and not k.endswith("num_batches_tracked")]
-    if missing:
-        raise InputError(f"the weights {weights} do not fit {backbone}: {len(missing)} tensors are missing or of another "
-                         f"shape, first {missing[0]}")
-    net.load_state_dict(fit, strict=False)
-    return there.get("identity", True)
+class _ScaledGradient(torch.autograd.Function):
+    """f unchanged; the gradient that comes back, times a factor."""
+
+    @staticmethod
+    def forward(ctx, f: Tensor, factor: Tensor) -> Tensor:
+        ctx.save_for_backward(factor)
+        return f.view_as(f)
+
+    @staticmethod
+    def backward(ctx, g: Tensor):
+        return g * ctx.saved_tensors[0].to(g.dtype), None
 
 
 def loss_weights(names, recipe="paper", lam: float | None = None) -> dict:

@@ -55,7 +55,12 @@ def read_records(folder) -> list:
 def starts(records: list) -> dict:
     """What networks began with, {weights in a config: in words}: a run's checkpoint is named by the data of that run."""
     runs = {json.dumps(r["identity"]): f"{r['source']} {r['config']['benchmark']}" for r in records}
-    return {(w := r["config"].get("weights")): runs.get(json.dumps(r.get("loaded")), w or "none") for r in records}
+    out = {}
+    for record in records:
+        weights, loaded = record["config"].get("weights"), record.get("loaded")
+        words = loaded["source"].split(" (")[0] if isinstance(loaded, dict) and "source" in loaded else weights or "none"
+        out[weights] = runs.get(json.dumps(loaded), words)
+    return out
 
 
 def table(records: list):

@@ -31,14 +31,19 @@ from launch import only_one, read_checkpoint, same_run, write_atomic
 
 from . import InputError, cores, known, reranking
 from .attention import FORMS, attention_weights, effective_cells
-from .benchmarks import LAYOUTS, Benchmark, load_benchmark, load_images
+from .benchmarks import LAYOUTS, Benchmark, hold_out, load_benchmark, load_images
 from .metrics import euclidean, evaluate_ranking
 from .model import BACKBONES, RECIPES, VARIANTS, ReIDNet, reid_loss
 from .results import ROOT, read_record
 from .synthetic import RENDERER, Settings, render_benchmark
+from .weights import named
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
 TABLE = (torch.arange(256).float()[:, None] / 255 - torch.tensor(MEAN).float()) / torch.tensor(STD).float()  # (256, 3): what x becomes
+# In every run's identity. A setting that came later stands there only where it is not at its default: old identities stay.
+ALWAYS = ("benchmark", "variant", "form", "recipe", "profile", "seed", "backbone", "weights", "height", "width", "scale", "data_seed",
+          "epochs", "batch", "lr", "warmup", "decay_at", "momentum", "weight_decay", "dropout", "flip", "erasing", "threads")
+NOT_NUMBERS = ("run_dir", "data", "device", "rerank")  # where and how a run is made: the numbers do not depend on these
 PROFILES = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text())
 
 
@@ -54,7 +59,7 @@ class Config:
     profile: str = "demo"
     seed: int = 0
     backbone: str | None = None
-    weights: str | None = None      # "none", "imagenet", or the path of a state_dict or a run's checkpoint
+    weights: str | None = None      # "none", "imagenet", or the path of a state_dict or a run's checkpoint (see weights.py)
     height: int | None = None       # pixels
     width: int | None = None
     scale: float | None = None      # of the rendered benchmark
@@ -71,6 +76,7 @@ class Config:
     dropout: float | None = None    # section 4: 0.47 on Market-1501, 0.5 elsewhere
     flip: bool = True
     erasing: bool = True            # random erasing: on in Tables 1 and 3, off in Table 2
+    held_out: int = 0               # training identities that are not trained on; they are the query and gallery instead of the test's
     rerank: bool = True             # also report re-ranked numbers
     threads: int = 0                # 0: all cores
     precision: str | None = None    # "float32" or "bfloat16"; None: bfloat16 on a GPU that has it, float32 elsewhere
@@ -104,10 +110,9 @@ def configure(parameters: dict) -> Config:
         except (TypeError, ValueError, OverflowError):
             raise InputError(f"{name} is {value!r}; expected {kind.__name__}") from None
     config = Config(**values)
-    profile = PROFILES[known("profile", config.profile, PROFILES)]
-    dropout = LAYOUTS[known("benchmark", config.benchmark, LAYOUTS)].dropout
-    defaults = {"data": "embedded", "weights": "none", "dropout": dropout} | profile
-    config = replace(config, **{k: v for k, v in defaults.items() if getattr(config, k) is None})
+    known("profile", config.profile, PROFILES)
+    known("benchmark", config.benchmark, LAYOUTS)
+    config = replace(config, **{k: v for k, v in defaults(config.profile, config.benchmark).items() if getattr(config, k) is None})
     for kind, names in (("variant", VARIANTS), ("attention form", FORMS), ("recipe", RECIPES), ("backbone", BACKBONES),
                         ("device", ("auto", "cpu", "cuda"))):
         known(kind, getattr(config, kind.split()[-1]), names)
@@ -121,7 +126,7 @@ def configure(parameters: dict) -> Config:
         raise InputError(f"recipe sa1_on_parts weighs the parts by SA1; {config.variant} has not both, b_p_ds_sa12 has")
     bounds = {"height": (32, 4096), "width": (16, 4096), "epochs": (0, 10**5), "batch": (2, 10**5), "lr": (0, 100), "threads": (0, 4096),
               "dropout": (0, 0.99), "decay_at": (0, 1), "warmup": (0, 10**7), "seed": (0, 2**31), "scale": (1e-3, 4), "momentum": (0, 1),
-              "weight_decay": (0, 1), "data_seed": (0, 2**31), "occlusion": (0, 1), "view_overlap": (0, 1)}
+              "weight_decay": (0, 1), "data_seed": (0, 2**31), "occlusion": (0, 1), "view_overlap": (0, 1), "held_out": (0, 10**5)}
     for name, (low, high) in bounds.items():
         if (value := getattr(config, name)) is not None and not low <= value <= high:
             raise InputError(f"{name} is {value}; expected between {low} and {high}")
@@ -130,6 +135,12 @@ def configure(parameters: dict) -> Config:
     if config.data != "embedded" and _knobs(config):
         raise InputError(f"{' and '.join(_knobs(config))} can be turned where the benchmark is rendered; data is {config.data}")
     return config
+
+
+def defaults(profile: str, benchmark: str) -> dict:
+    """What the settings of a run are where nothing is said: {name: value}."""
+    own = {f.name: f.default for f in fields(Config)}
+    return own | {"data": "embedded", "weights": "none", "dropout": LAYOUTS[benchmark].dropout} | PROFILES[profile]
 
 
 def _knobs(config: Config) -> dict:
@@ -147,14 +158,28 @@ def run_folder(config: Config) -> Path:
 
 def run_settings(config: Config) -> dict:
     """What the numbers depend on, beside the data itself: not where things lie. Weights count by their content."""
-    out = {k: v for k, v in asdict(config).items() if k not in ("run_dir", "data", "device", "rerank") and v is not None}
-    if Path(config.weights).is_file():
-        out["weights"] = f"{Path(config.weights).name} {hashlib.sha256(Path(config.weights).read_bytes()).hexdigest()[:16]}"
-    return out
+    usual = defaults(config.profile, config.benchmark)
+    out = {k: v for k, v in asdict(config).items() if k not in NOT_NUMBERS and v is not None and (k in ALWAYS or v != usual[k])}
+    return out | {"weights": named(config.weights)}
+
+
+def unusual(settings: dict) -> dict:
+    """The settings of a record that are not as its profile has them: {name: value}, in the order of Config.
+
+    Without what a record's name always says (benchmark, variant, form, recipe, profile, erasing, epochs, seed) and threads.
+    """
+    usual = defaults(settings["profile"], settings["benchmark"])
+    said = ("benchmark", "variant", "form", "recipe", "profile", "erasing", "epochs", "seed", "threads", *NOT_NUMBERS)
+    return {k: settings[k] for k in usual if k not in said and settings.get(k, usual[k]) != usual[k]}
 
 
 def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
-    """The benchmark of a run; the embedded one is rendered into runs/data on first use."""
+    """The benchmark of a run; the embedded one is rendered into runs/data on first use. With held_out, its training identities only."""
+    benchmark = _open_benchmark(config, progress)
+    return hold_out(benchmark, config.held_out) if config.held_out else benchmark
+
+
+def _open_benchmark(config: Config, progress: bool) -> Benchmark:
     if config.data == "embedded":
         settings = f"{Settings(config.benchmark, config.scale, config.data_seed, **_knobs(config))} {RENDERER}"  # new defaults, new folder
         root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
@@ -380,7 +405,7 @@ def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, image
         x, target = to_input(batch[rank::world], device), targets[chosen[rank::world]].to(device)
         waited += time.perf_counter() - clock
         with torch.autocast(device, precision, enabled=precision != torch.float32):
-            logits, maps = step_model(x, with_maps=True)
+            logits, maps = step_model(x, with_maps=True, target=target)
             loss = reid_loss(logits, target, config.recipe, lam)
         if device == "cpu" or step % 20 == 0 or step == steps - 1:  # a GPU is not waited for in every step
             value = float(launch.mean_over_processes([loss.item()], device)[0])  # not finite in one of them: in all
@@ -393,8 +418,8 @@ def _train_epoch(config: Config, epoch: int, model, step_model, optimizer, image
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
-        norms.append(torch.stack([nn.utils.get_total_norm([p.grad for p in getattr(model.backbone, f"layer{s}").parameters()])
-                                  for s in (1, 2, 3, 4)]))  # stays on the device: no waiting for it in every step
+        norms.append(torch.stack([nn.utils.get_total_norm([p.grad for p in stage.parameters()])
+                                  for stage in model.stage_modules()[1:]]))  # stays on the device: no waiting for it in every step
         losses.append(torch.stack([nn.functional.cross_entropy(v.detach().float(), target) for v in logits.values()]))
         total = total + loss.detach().double()
         correct = correct + (logits["final"].argmax(1) == target).sum()

@@ -28,7 +28,7 @@ def test_stage4_map_at_384x128(backbone):
     with torch.no_grad():
         maps = net.feature_maps(torch.randn(1, 3, 384, 128))
     assert [tuple(f.shape[2:]) for f in maps] == [(96, 32), (48, 16), (24, 8), (24, 8)]
-    assert tuple(f.shape[1] for f in maps) == BACKBONES[backbone][1]
+    assert tuple(f.shape[1] for f in maps) == BACKBONES[backbone].channels
 
 
 def test_thin_has_4_6_million_parameters():
@@ -126,7 +126,10 @@ def test_every_control_changes_one_thing():
     paper = asdict(RECIPES["paper"])
     changed = {name: [k for k, v in asdict(recipe).items() if v != paper[k]] for name, recipe in RECIPES.items()}
     assert changed.pop("paper") == [] and changed.pop("released") == ["mean_after_sa", "ds_reduced", "equal_loss", "erase_area"]
-    assert all(len(fields) == 1 for fields in changed.values()) and len({f for [f] in changed.values()}) == len(changed) - 1  # lam twice
+    assert changed.pop("lambda_0_total_1") == ["lam", "total"]  # lambda_0 with its total
+    assert all(len(fields) == 1 for fields in changed.values())
+    names = {(field, RECIPES[name].__dict__[field]) for name, [field] in changed.items()}
+    assert len(names) == len(changed) and len({f for f, _ in names}) == len(changed) - 3  # lambda twice, the temperature three times
 
 
 def test_sa1_on_the_pooled_parts_by_hand():

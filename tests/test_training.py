@@ -296,10 +296,10 @@ def test_settings_reach_the_training(small_benchmark, tmp_path):
     loss("loaded", weights=str(path))
     state = torch.load(tmp_path / "loaded" / "checkpoint.pt", weights_only=True)
     assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.1 * state["optimizer"]["param_groups"][1]["lr"])
-    assert state["identity"]["weights"].startswith("backbone.pt ") and str(tmp_path) not in json.dumps(state["identity"])
+    assert state["identity"]["weights"].startswith("state_dict ") and str(tmp_path) not in json.dumps(state["identity"])
     torch.manual_seed(99)
     torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)  # the same name, other weights
-    with pytest.raises(InputError, match="belongs to another configuration: weights=backbone.pt"):
+    with pytest.raises(InputError, match="belongs to another configuration: weights=state_dict"):
         loss("loaded", weights=str(path))
 
 
