@@ -27,9 +27,10 @@ from safetensors.torch import save
 from reidsa_utils import InputError, cores, known, run_command
 from reidsa_utils.attention import FORMS
 from reidsa_utils.benchmarks import LAYOUTS, find_folder
+from reidsa_utils.config import Config, configure, run_folder, run_settings, unusual
 from reidsa_utils.model import VARIANTS
 from reidsa_utils.results import read_record, read_records, record_paths
-from reidsa_utils.training import Config, configure, open_benchmark, read_checkpoint, run_folder, run_settings, unusual, write_atomic
+from reidsa_utils.training import open_benchmark, read_checkpoint, write_atomic
 from reproduce import START_UP, fail, minutes, state
 
 ROOT = Path(__file__).resolve().parent

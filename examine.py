@@ -11,6 +11,7 @@ SA that are named beside it.
 
 import argparse
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -188,11 +189,11 @@ def main(argv=None) -> int:
     parser.add_argument("runs", nargs="*", type=Path, help="folders of finished runs")
     parser.add_argument("--maps", action="store_true", help="class activation maps and missing parts, for notebook 07")
     parser.add_argument("--populations", metavar="SEED,SEED", help="data seeds of other rendered people that finished runs are tested on")
-    parser.add_argument("--saturation", metavar="WEIGHTS", help="none, imagenet or a file: what the forms of attention do before any training")
+    parser.add_argument("--saturation", metavar="WEIGHTS", help="attention before any training; none, imagenet or a file")
     parser.add_argument("--backbone", default="mobilenet_v2", help="with --saturation")
-    parser.add_argument("--size", default="384x128", help="with --saturation: HEIGHTxWIDTH")
+    parser.add_argument("--size", default="384x128", help="HEIGHTxWIDTH, with --saturation")
     parser.add_argument("--into", type=Path, help="a folder; default: results/examined, with --maps results/maps")
-    parser.add_argument("--data", default="embedded", help="what they were trained on: embedded (the default), real, or a folder")
+    parser.add_argument("--data", help="what they were trained on: embedded (the default), real, or a folder")
     arguments = parser.parse_args(argv)
     kind = "maps" if arguments.maps else "populations" if arguments.populations else "run"
     into = arguments.into or ROOT / "results" / ("saturation" if arguments.saturation else KINDS[kind][0])
@@ -204,7 +205,8 @@ def main(argv=None) -> int:
             raise InputError(f"--into {into} cannot be made ({error.strerror}); name another folder") from error
         if arguments.saturation:
             height, width = size_of(arguments.size)
-            write(into, saturation(arguments.saturation, arguments.backbone, arguments.data, height, width))
+            data = arguments.data or ("real" if os.environ.get("REIDSA_DATA") else "embedded")
+            write(into, saturation(arguments.saturation, arguments.backbone, data, height, width))
             return
         if not arguments.runs:
             raise InputError("no run is named; name folders of finished runs")
@@ -219,7 +221,11 @@ def main(argv=None) -> int:
                 raise InputError(f"no checkpoint.pt in {run}; name folders of finished runs as the training left them")
             if there.setdefault(published_name(record), record["identity"]) != record["identity"]:
                 raise InputError(f"{run} and another run are both called {published_name(record)}; examine one of them, or use --into")
-        for found in (elsewhere(run, seeds) for run in arguments.runs) if seeds else examine_all(arguments.runs, arguments.data, arguments.maps):
+        if seeds:
+            every = (elsewhere(run, seeds) for run in arguments.runs)
+        else:
+            every = examine_all(arguments.runs, arguments.data or "embedded", arguments.maps)
+        for found in every:
             for key in {"overlap", "populations"} & set(found):  # those that are not named this time are kept
                 found[key] = before.get(found["run"], {}).get(key, {}) | found[key]
             write(into, found)

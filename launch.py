@@ -271,24 +271,24 @@ def work_through(path: Path, minutes: float, configure, train, folder) -> int:
 
 def main(argv=None) -> int:
     """The command line of reidsa_utils.training."""
-    from reidsa_utils import training
+    from reidsa_utils import config, training
 
     parser = argparse.ArgumentParser(prog="python -m reidsa_utils.training", description=training.__doc__.splitlines()[0])
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="pairs",
-                        help="a parameter: " + ", ".join(f.name for f in fields(training.Config)))
+                        help="a parameter: " + ", ".join(f.name for f in fields(config.Config)))
     parser.add_argument("--queue", type=Path, metavar="FILE", help="many runs instead: a line KEY=VALUE KEY=VALUE ... for each")
     parser.add_argument("--minutes", type=float, default=math.inf, help="stop in time; the same command goes on later (exit code 75)")
     arguments = parser.parse_args(argv)
 
     def work():
-        configure, train = training.configure, training.train
+        configure, train = config.configure, training.train
         bad = [pair for pair in arguments.pairs if "=" not in pair]
         if bad:
             raise InputError(f"--set {bad[0]}: expected KEY=VALUE")
         common = dict(pair.split("=", 1) for pair in arguments.pairs)
         with processes():
             if arguments.queue:
-                return work_through(arguments.queue, arguments.minutes, lambda own: configure(common | own), train, training.run_folder)
+                return work_through(arguments.queue, arguments.minutes, lambda own: configure(common | own), train, config.run_folder)
             record = train(configure(common), deadline=time.time() + 60 * arguments.minutes)
             if rank_and_world()[0]:
                 return 0

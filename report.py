@@ -13,12 +13,13 @@ import seaborn as sns
 
 from reidsa_utils import InputError, known, results
 from reidsa_utils.benchmarks import LAYOUTS, PUBLISHED
+from reidsa_utils.config import PROFILES
 from reidsa_utils.model import VARIANTS
 from reidsa_utils.synthetic import Settings
 from reidsa_utils.training import write_atomic
 
 ROOT = Path(__file__).resolve().parent
-SETTING = ["source", "profile", "recipe", "epochs", "weights"]  # what runs must share to stand in one table
+SETTING = ["source", "profile", "recipe", "epochs", "weights", "other"]  # what runs must share to stand in one table
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
 KNOBS = {"occlusion": "share of images with an occluder", "view_overlap": "view overlap (0: a camera sees one side; 1: all)"}
 DATA = ("exact", "published", "rendered", "real")
@@ -78,7 +79,7 @@ def aggregate(runs: pd.DataFrame) -> pd.DataFrame:
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Large profiles first, benchmarks and variants as in the paper."""
-    for key, order in (("variant", list(VARIANTS)), ("benchmark", list(LAYOUTS)), ("profile", ["paper", "laptop", "demo", "smoke"])):
+    for key, order in (("variant", list(VARIANTS)), ("benchmark", list(LAYOUTS)), ("profile", list(PROFILES)[::-1])):
         rows = rows.sort_values(key, key=lambda values, order=order: values.map(order.index), kind="stable")
     return rows
 

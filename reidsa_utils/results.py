@@ -13,14 +13,15 @@ with contextlib.suppress(ImportError):  # a machine that only trains need not ha
 
 from . import InputError
 from .benchmarks import PUBLISHED
+from .config import ROOT, defaults, unusual  # noqa: F401  ROOT: notebooks say results.ROOT
 
-ROOT = Path(__file__).resolve().parents[1]
 CLAIMS = tomllib.loads(Path(__file__).with_name("claims.toml").read_text())["claims"]  # of the paper, each with a verdict
 NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions", "identity")
 CELL = ("benchmark", "variant", "form", "recipe", "profile", "seed", "epochs", "erasing")
 BASE = {"b_sa1": "b", "b_ds_sa2": "b_ds", "b_ds_sa12": "b_ds", "b_p_ds_sa2": "b_p_ds", "b_p_ds_sa12": "b_p_ds"}  # without its SA
 METRICS = (("rank-1", "rank1", "first_match"), ("mAP", "mean_ap", "average_precision"))  # name, in a record, of each query
-SHOWN = ("benchmark", "profile", "recipe", "epochs", "weights", "occlusion", "view_overlap")
+SHOWN = ("benchmark", "profile", "recipe", "epochs", "weights", "occlusion", "view_overlap", "other")
+APART = ("weights", "occlusion", "view_overlap")  # settings with a column of their own
 
 
 def read_record(path) -> dict:
@@ -52,6 +53,11 @@ def read_records(folder) -> list:
     return records
 
 
+def other_settings(config: dict) -> str:
+    """What of a run's settings is not as its profile has it and has no column of its own: "lr=0.1, data_seed=3", mostly ""."""
+    return ", ".join(f"{k}={v}" for k, v in unusual(config).items() if k not in APART)
+
+
 def starts(records: list) -> dict:
     """What networks began with, {weights in a config: in words}: a run's checkpoint is named by the data of that run."""
     runs = {json.dumps(r["identity"]): f"{r['source']} {r['config']['benchmark']}" for r in records}
@@ -71,7 +77,8 @@ def table(records: list):
         for name, m in record["metrics"].items():
             rows.append({key: config.get(key) for key in (*CELL, "occlusion", "view_overlap")} | {
                 "source": record["source"], "data": record["identity"]["fingerprint"], "weights": began[config.get("weights")],
-                "vector": name, "rank1": 100 * m["rank1"], "mAP": 100 * m["mean_ap"], "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
+                "other": other_settings(config), "vector": name, "rank1": 100 * m["rank1"], "mAP": 100 * m["mean_ap"],
+                "mAP_trapezoid": 100 * m["mean_ap_trapezoid"]})
     return pd.DataFrame(rows)
 
 
@@ -104,13 +111,64 @@ def effects(records: list, repeats: int = 5000):
             for k, (metric, mean, queries) in enumerate(METRICS):
                 pairs = [(runs[s][vector], base[s][vector]) for s in seeds]
                 row = {"table": "table2" if not c["erasing"] else "table3" if variant in published else "", "source": source, "data": data,
-                       **{key: c.get(key) for key in SHOWN}, "weights": began[c.get("weights")], "variant": variant, "form": form,
+                       **{key: c.get(key) for key in SHOWN}, "weights": began[c.get("weights")], "other": other_settings(c),
+                       "variant": variant, "form": form,
                        "vector": vector, "metric": metric, **difference(pairs, mean, queries, ids.get(data), repeats)}
                 if {variant, BASE[variant]} <= set(published) and "+" not in vector:
                     row["paper"] = published[variant][k] - published[BASE[variant]][k]
                 rows.append(row)
     return pd.DataFrame(rows, columns=["table", "source", "data", *SHOWN, "variant", "form", "vector", "metric", "seeds", "people",
                                        "without", "with", "Δ", "deltas", "sd", "low", "high", "p", "smallest", "paper"])
+
+
+def pick(records: list, wanted: dict) -> dict:
+    """The runs of one setting, {seed: record}: those whose settings are as wanted. Raises InputError where they differ in more."""
+    out = {}
+    for record in records:
+        settings = settings_of(record)
+        if unknown := [name for name in wanted if name not in settings]:
+            raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(settings)}")
+        if any(settings[name] != value for name, value in wanted.items()):
+            continue
+        first = settings_of(next(iter(out.values()), record))
+        differ = [name for name in settings if name not in ("seed", "rerank") and settings[name] != first[name]]
+        if differ:
+            name = differ[0]
+            raise InputError(f"runs with {_words(wanted)} differ in {name} ({first[name]} and {settings[name]}); name it, too")
+        if settings["seed"] in out:
+            raise InputError(f"two runs with {_words(wanted)} have the seed {settings['seed']}; keep one")
+        out[settings["seed"]] = record
+    return out
+
+
+def settings_of(record: dict) -> dict:
+    """All settings of a run, those too that its record leaves at their default, and its data."""
+    config = record["config"]
+    return defaults(config["profile"], config["benchmark"]) | config | {"data": record["identity"]["fingerprint"]}
+
+
+def between(records: list, a: dict, b: dict, vector: str = "parts", repeats: int = 5000) -> dict:
+    """Setting a minus setting b, paired by seed: {metric: difference()}.
+
+    a, b: what picks the runs of each, as {"variant": "b_p_ds_sa2", "form": "softmax", "lr": 0.025}. What neither of them names
+    must be the same in both: only so the difference is theirs. Raises InputError where it is not, or where no seed is in both.
+    """
+    first, second = pick(records, a), pick(records, b)
+    seeds = sorted(set(first) & set(second))
+    if not seeds:
+        raise InputError(f"no seed has both a run with {_words(a)} (seeds {sorted(first)}) and one with {_words(b)} "
+                         f"(seeds {sorted(second)})")
+    x, y = settings_of(first[seeds[0]]), settings_of(second[seeds[0]])
+    if differ := [name for name in x if name not in {*a, *b, "rerank"} and x[name] != y[name]]:
+        name = differ[0]
+        raise InputError(f"runs with {_words(a)} and with {_words(b)} differ in {name}, too ({x[name]} and {y[name]}); name it in one "
+                         "of them")
+    pairs = [(first[s]["metrics"][vector], second[s]["metrics"][vector]) for s in seeds]
+    return {metric: difference(pairs, mean, queries, first[seeds[0]].get("query_ids"), repeats) for metric, mean, queries in METRICS}
+
+
+def _words(settings: dict) -> str:
+    return ", ".join(f"{k}={v}" for k, v in settings.items())
 
 
 def difference(pairs: list, mean: str, queries: str, ids=None, repeats: int = 5000) -> dict:

@@ -125,13 +125,13 @@ def _imagenet(backbone: str) -> tuple:
     if cached.exists():  # torch compares the checksum of a download only
         found, expected = hashlib.sha256(cached.read_bytes()).hexdigest(), re.search(r"-([0-9a-f]{8,})\.", name)[1]
         if not found.startswith(expected):
-            raise InputError(f"{cached} is not the file that torchvision published: its sha256 begins with {found[:len(expected)]}, expected "
-                             f"{expected}; delete it, and it is downloaded again")
+            raise InputError(f"{cached} is not the file that torchvision published: its sha256 begins with {found[:len(expected)]}, "
+                             f"expected {expected}; delete it, and it is downloaded again")
     try:
         state = entry.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
-        raise InputError(f"the ImageNet weights of {backbone} are not on this machine and could not be downloaded ({error}); go online once, "
-                         "name a file of weights (`python -m reidsa_utils.weights --help` makes one of a package for mobilenet_v2), or use "
+        raise InputError(f"the ImageNet weights of {backbone} are not on this machine and could not be downloaded ({error}); go online "
+                         "once, name a file of weights (for mobilenet_v2 `python -m reidsa_utils.weights --help` says how), or use "
                          "weights=none") from error
     return state, {"source": f"torchvision's {entry}"}
 
@@ -144,8 +144,8 @@ def rename(there: dict, net: nn.Module, classifier: str) -> dict:
     out = {}
     for (name, value), (foreign, found) in zip(own.items(), there.items(), strict=False):
         if value.shape != found.shape or name.rsplit(".")[-1] != foreign.rsplit(".")[-1]:
-            raise InputError(f"in the place of {name}, {tuple(value.shape)}, stands {foreign}, {tuple(found.shape)}; is this a file of another "
-                             "network?")
+            raise InputError(f"in the place of {name}, {tuple(value.shape)}, stands {foreign}, {tuple(found.shape)}; is this a file of "
+                             "another network?")
         out[name] = found
     return out
 

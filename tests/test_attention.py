@@ -45,6 +45,24 @@ def test_pool_equals_layer_then_sum(form, layout):
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.parametrize("how", [(0.3, False), (1.0, True), (2.0, True)])
+@pytest.mark.parametrize("form", ["softmax", "softmax_mean"])
+def test_temperature_and_standardised_scores(form, how):
+    """The gradient by finite differences; weights that sum to 1; a flat map stays uniform; other forms are refused."""
+    f = maps(2, 3, 3, 2).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: attended_pool(x, form, *how), f)
+    p = attention_weights(f, form, *how)
+    torch.testing.assert_close(p.sum((1, 2)), torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(attended_pool(f, form, *how), (f * p[:, None]).sum((2, 3)))
+    flat = torch.full((1, 3, 3, 2), 0.7, requires_grad=True)
+    pooled = attended_pool(flat, form, *how)
+    assert torch.equal(attention_weights(flat, form, *how), torch.full((1, 3, 2), 1 / 6))
+    assert torch.isfinite(torch.autograd.grad(pooled.sum(), flat)[0]).all()
+    for other, (temperature, standardise) in (("l1", how), (form, (-1.0, False))):
+        with pytest.raises(InputError, match="only softmax and softmax_mean" if other == "l1" else "expected a positive number"):
+            attended_pool(f, other, temperature, standardise)
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_gradient_by_finite_differences(form):
     f = maps(2, 3, 3, 2).requires_grad_()

@@ -11,7 +11,7 @@ from conftest import assert_one_sentence
 
 from check_benchmark import check
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import LAYOUTS, load_benchmark, load_images, read_image, read_split
+from reidsa_utils.benchmarks import LAYOUTS, hold_out, load_benchmark, load_images, read_image, read_split
 
 
 @pytest.fixture
@@ -243,3 +243,34 @@ def test_the_real_market1501(tmp_path, capsys):
     assert check("market1501", found.folder, progress=False) == 0
     copy = Path(shutil.copytree(found.folder, tmp_path / found.folder.name, ignore=shutil.ignore_patterns("gt_*")))
     assert_names_the_damage("market1501", copy, capsys)
+
+
+@pytest.mark.parametrize("n", [1, 5, 10])
+def test_held_out_people_are_not_trained_on(small_benchmark, n):
+    """The training images, parted: n identities are query and gallery, one query for each of them and camera, and nobody is in both."""
+    whole = load_benchmark("market1501", small_benchmark)
+    part = hold_out(whole, n)
+    splits = (part.train, part.query, part.gallery)
+    assert sorted(sum((s.paths for s in splits), [])) == whole.train.paths
+    out = set(part.query.ids.tolist())
+    assert len(out) == n and not out & set(part.train.ids.tolist()) and set(part.gallery.ids.tolist()) <= out
+    assert not {Path(p).name for s in splits for p in s.paths} & {Path(p).name for s in (whole.query, whole.gallery) for p in s.paths}
+    pairs = list(zip(part.query.ids.tolist(), part.query.cameras.tolist(), strict=True))
+    assert len(set(pairs)) == len(pairs)
+    for path, i, camera in zip(part.query.paths, *zip(*pairs, strict=True), strict=True):  # the first by name
+        own = zip(whole.train.paths, whole.train.ids, whole.train.cameras, strict=True)
+        assert path == min(p for p, j, c in own if (j, c) == (i, camera))
+    for split in splits:
+        for path, i, camera in zip(split.paths, split.ids, split.cameras, strict=True):
+            assert Path(path).name.startswith(f"{i:04d}_c{camera}")
+    assert part.fingerprint() != whole.fingerprint() and part.counts["train"]["ids"] == whole.counts["train"]["ids"] - n
+    assert not part.differences()
+
+
+def test_more_held_out_than_there_are(small_benchmark):
+    whole = load_benchmark("market1501", small_benchmark)
+    people = whole.counts["train"]["ids"]
+    for n in (people - 1, 1000):
+        words = f"held_out is {n}, and Market-1501 .* has {people} training identities.*choose from 1 to {people - 2}"
+        with pytest.raises(InputError, match=words):
+            hold_out(whole, n)

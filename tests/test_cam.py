@@ -16,10 +16,10 @@ from reidsa_utils.model import ReIDNet
 from reidsa_utils.synthetic import LABEL, PARTS
 
 
-def trained_like(variant, form, recipe):
+def trained_like(variant, form, recipe, backbone="thin"):
     """A net whose batch norms and biases are away from their initial values, in eval mode."""
     torch.manual_seed(0)
-    net = ReIDNet(9, variant, form, recipe, backbone="thin")
+    net = ReIDNet(9, variant, form, recipe, backbone)
     with torch.no_grad():
         for _ in range(3):
             net(torch.randn(8, 3, 96, 32))
@@ -37,13 +37,22 @@ def trained_like(variant, form, recipe):
 @pytest.mark.parametrize("variant, form", [("b_p_ds", "none"), ("b_p_ds_sa2", "softmax"), ("b_p_ds_sa12", "l1"),
                                            ("b_ds_sa12", "softmax_mean")])
 def test_maps_of_both_recipes(variant, form, recipe):
-    test_a_map_sums_to_its_logit(variant, form, recipe)
+    test_a_map_sums_to_its_logit(variant, form, recipe, "thin")
 
 
 @pytest.mark.parametrize("variant, form, recipe", [("b_p_ds_sa12", "l1", "sa1_on_parts"), ("b_p_ds", "none", "literal_sum"),
-                                                   ("b_p_ds_sa2", "sigmoid", "mean_after_sa"), ("b_ds_sa2", "l1", "ds_reduced")])
-def test_a_map_sums_to_its_logit(variant, form, recipe):
-    net = trained_like(variant, form, recipe)
+                                                   ("b_p_ds_sa2", "sigmoid", "mean_after_sa"), ("b_ds_sa2", "l1", "ds_reduced"),
+                                                   ("b_p_ds_sa2", "softmax", "norm_as_gap"), ("b_ds_sa2", "softmax", "temperature_100"),
+                                                   ("b_ds_sa2", "softmax", "standardised")])
+def test_maps_of_other_recipes(variant, form, recipe):
+    test_a_map_sums_to_its_logit(variant, form, recipe, "thin")
+
+
+@pytest.mark.parametrize("variant, form, recipe, backbone", [("b_p_ds_sa12", "l1", "paper", "mobilenet_v2"),
+                                                             ("b_p_ds_sa2", "softmax", "released", "mobilenet_v2"),
+                                                             ("b_p_ds", "none", "paper", "resnet18")])
+def test_a_map_sums_to_its_logit(variant, form, recipe, backbone):
+    net = trained_like(variant, form, recipe, backbone)
     images, classes = torch.randn(4, 3, 96, 32), torch.tensor([0, 3, 8, 3])
     rows = torch.arange(4)
     with torch.no_grad():

@@ -13,9 +13,10 @@ import examine_maps
 from reidsa_utils import InputError
 from reidsa_utils.benchmarks import load_benchmark, load_images
 from reidsa_utils.metrics import evaluate_ranking
+from reidsa_utils.model import ReIDNet
 from reidsa_utils.reranking import rerank
 from reidsa_utils.synthetic import LABEL, plan, read_settings, render_shot
-from reidsa_utils.training import configure, extract, load_run, train
+from reidsa_utils.training import configure, extract, load_run, to_input, train
 
 
 def test_filter_redundancy_by_hand():
@@ -137,7 +138,49 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
             assert len(seen) < 2 or not most or most != least
 
 
+def test_on_the_people_of_other_populations(tmp_path, capfd):
+    """A network trained on one population, tested on another: what training's own evaluation gives there; named seeds are kept."""
+    settings = {"profile": "smoke", "threads": 1, "epochs": 1, "form": "l1", "rerank": "false"}
+    record = train(configure(settings | {"run_dir": str(tmp_path / "run")}), progress=False)
+    assert examine.main(["--populations", "0,3", str(tmp_path / "run"), "--into", str(tmp_path / "out")]) == 0, capfd.readouterr().err
+    other = train(configure(settings | {"epochs": 0, "data_seed": 3, "weights": str(tmp_path / "run" / "checkpoint.pt"),
+                                        "run_dir": str(tmp_path / "there")}), progress=False)
+    [found] = examine.read(tmp_path / "out", ("populations",))
+    assert found["identity"] == record["identity"] and set(found["populations"]) == {"0", "3"}
+    for seed, expected in (("0", record), ("3", other)):
+        there = found["populations"][seed]
+        assert there["fingerprint"] == expected["identity"]["fingerprint"] and there["query_ids"] == expected["query_ids"]
+        for vector in ("global", "parts"):
+            assert there["metrics"][vector]["mean_ap"] == pytest.approx(expected["metrics"][vector]["mean_ap"], abs=1e-5)
+            assert there["metrics"][vector]["first_match"] == expected["metrics"][vector]["first_match"]
+    assert other["metrics"]["parts"]["mean_ap"] != record["metrics"]["parts"]["mean_ap"]
+    assert examine.main(["--populations", "4", str(tmp_path / "run"), "--into", str(tmp_path / "out")]) == 0
+    assert set(examine.read(tmp_path / "out", ("populations",))[0]["populations"]) == {"0", "3", "4"}
+
+
+def test_attention_before_training(small_benchmark, tmp_path, capfd):
+    """The numbers of notebook 08's table, from maps worked out here."""
+    assert examine.main(["--saturation", "none", "--data", str(small_benchmark), "--size", "192x96", "--into", str(tmp_path)]) == 0, \
+        capfd.readouterr().err
+    [found] = [json.loads(path.read_text()) for path in tmp_path.glob("*.json")]
+    assert found["backbone"] == "mobilenet_v2" and found["began"] == "none" and found["source"] == "rendered" and found["images"] == 64
+    torch.manual_seed(0)
+    net = ReIDNet(2, "b_ds_sa2", "softmax", backbone="mobilenet_v2").eval()
+    paths = load_benchmark("market1501", small_benchmark).train.paths
+    paths = [paths[k] for k in np.linspace(0, len(paths) - 1, 64).astype(int)]
+    with torch.no_grad():
+        maps = net.feature_maps(to_input(load_images(paths, 192, 96)))
+    for stage, f in enumerate(maps):
+        p = torch.softmax(f.sum(1).flatten(1), dim=1)
+        assert found["weights"]["softmax"]["largest"][stage] == pytest.approx(p.amax(1).mean().item(), rel=1e-4)
+
+
 def test_bad_input(tmp_path, command):
+    for words, expected in (([], "no run is named"), (["--populations", "1,x", tmp_path], "--populations is 1,x; expected data seeds"),
+                            (["--saturation", "none", "--size", "384"], "--size is 384; expected HEIGHTxWIDTH"),
+                            (["--saturation", "no.pt"], "no weights at no.pt"),
+                            (["--saturation", "imagenet", "--backbone", "thin"], "no ImageNet weights for the thin backbone")):
+        assert_one_sentence(command("examine.py", *words, "--into", tmp_path / "into"), expected)
     assert_one_sentence(command("examine.py", tmp_path), "no record.json in", "name folders of finished runs")
     assert_one_sentence(command("examine.py", "--maps", tmp_path), "no record.json in", "name folders of finished runs")
     (tmp_path / "x.json").write_text("{}")
@@ -164,8 +207,10 @@ def test_runs_of_one_setting():
 
 def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
     """A checkpoint of another run, two runs of one name, a folder that cannot be made: refused before anything is written."""
-    for name, lr in (("a", 0.02), ("b", 0.01)):
-        train(configure({"profile": "smoke", "threads": 1, "epochs": 1, "rerank": False, "lr": lr, "data": str(small_benchmark),
+    other = shutil.copytree(small_benchmark, tmp_path / "other" / small_benchmark.name)
+    max((other / "bounding_box_test").iterdir()).unlink()
+    for name, data in (("a", small_benchmark), ("b", other)):  # equal settings, other images
+        train(configure({"profile": "smoke", "threads": 1, "epochs": 1, "rerank": False, "data": str(data),
                          "run_dir": str(tmp_path / name)}), progress=False)
     out = tmp_path / "out"
     done = command("examine.py", tmp_path / "a", tmp_path / "b", "--data", small_benchmark, "--into", out)

@@ -1,12 +1,17 @@
 """Fig. 3: shapes, what SA adds (nothing), equal starts, one SA1 for training and retrieval, the losses."""
 
+import json
 import math
 from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from two_steps import CASES, two_steps
 
 from reidsa_utils import InputError
+from reidsa_utils.attention import SpatialAttention, attention_jacobian, attention_weights
 from reidsa_utils.benchmarks import LAYOUTS, load_benchmark, load_images
 from reidsa_utils.model import BACKBONES, RECIPES, VARIANTS, ReIDNet, loss_weights, reid_loss
 from reidsa_utils.training import to_input
@@ -51,15 +56,54 @@ def test_logits_and_vectors_of_every_variant(variant, images):
         torch.testing.assert_close(net.embed(images, "parts"), vectors["parts"])
 
 
+@pytest.mark.parametrize("backbone, form", [(backbone, form) for backbone, forms in CASES.items() for form in forms])
+def test_two_steps_compute_what_they_did(backbone, form):
+    """Two training steps in float64 against stored numbers: a change here is another experiment, whatever the processor."""
+    stored = json.loads(Path(__file__).with_name("two_steps.json").read_text())[backbone][form]
+    for key, found in two_steps(backbone, form).items():
+        assert found == pytest.approx(stored[key], rel=1e-8), key
+
+
+def test_the_stages_of_mobilenet_lie_behind_a_relu(images):
+    """Stages 1-4: what leaves the ReLU6 of the expansions of blocks 4, 7, 14 and of block 18; the blocks' own outputs are signed."""
+    net, seen, block = make(7, "b_p_ds", "none", backbone="mobilenet_v2"), {}, {}
+    features = net.backbone.features
+    for number in (4, 7, 14):
+        features[number].conv[0].register_forward_hook(lambda m, i, out, n=number: seen.update({n: out}))
+        features[number - 1].register_forward_hook(lambda m, i, out, n=number: block.update({n: out}))
+    features[18].register_forward_hook(lambda m, i, out: seen.update({18: out}))
+    with torch.no_grad():
+        maps = net.feature_maps(images)
+        whole = features(images)
+    for f, number in zip(maps, (4, 7, 14, 18), strict=True):
+        assert torch.equal(f, seen[number]) and 0 <= f.min() and f.max() <= 6
+    assert all(out.min() < 0 for out in block.values())
+    assert torch.equal(maps[3], whole)                                # cut in pieces, it is the same network
+    assert sum(p.numel() for stage in net.stage_modules() for p in stage.parameters()) == sum(p.numel() for p in features.parameters())
+    strides = [m.stride for m in net.backbone.modules() if isinstance(m, nn.Conv2d)]
+    assert strides.count((2, 2)) == 4 and features[14].conv[1][0].stride == (1, 1)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_the_jacobian_on_the_maps_of_every_backbone(backbone, images):
+    net = make(3, "b", "none", backbone=backbone).double()
+    with torch.no_grad():
+        f = net.feature_maps(images[:1].double())[2][0, :24, :2, :2]   # a corner of stage 3: (24, 2, 2)
+    auto = torch.autograd.functional.jacobian(lambda x: SpatialAttention("softmax")(x[None])[0], f)
+    torch.testing.assert_close(attention_jacobian(f), auto, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("backbone", ["thin", "mobilenet_v2"])
 @pytest.mark.parametrize("recipe", ["paper", "released"])
 @pytest.mark.parametrize("without, with_sa", [("b", "b_sa1"), ("b_ds", "b_ds_sa2"), ("b_p_ds", "b_p_ds_sa12")])
-def test_sa_adds_no_parameter_and_starts_equal(recipe, without, with_sa, images):
-    a, b = make(7, without, "none", recipe, seed=4), make(7, with_sa, "softmax", recipe, seed=4)
+def test_sa_adds_no_parameter_and_starts_equal(backbone, recipe, without, with_sa, images):
+    a = make(7, without, "none", recipe, backbone=backbone, seed=4)
+    b = make(7, with_sa, "softmax", recipe, backbone=backbone, seed=4)
     state = b.state_dict()
     assert a.state_dict().keys() == state.keys()
     assert all(torch.equal(v, state[k]) for k, v in a.state_dict().items())
     # the form "none" in a variant with SA is the variant without
-    c = make(7, with_sa, "none", recipe, seed=4)
+    c = make(7, with_sa, "none", recipe, backbone=backbone, seed=4)
     with torch.no_grad():
         x, y, z = a(images), c(images), b(images)
     assert all(torch.equal(x[k], y[k]) for k in x)
@@ -150,6 +194,66 @@ def test_literal_sum():
     torch.testing.assert_close(make(7, "b_p_ds", "none", "literal_sum").pool_stage(f), f.sum((2, 3)))
     l1 = make(7, "b_p_ds_sa2", "l1", "literal_sum").pool_stage(f)  # weights of SA sum to 1 already
     torch.testing.assert_close(l1, make(7, "b_p_ds_sa2", "l1").pool_stage(f))
+
+
+def branch_gradients(recipe, form, images, target):
+    """d l_s / d f_s of the three branches as training sees them, and the model."""
+    net = make(5, "b_p_ds_sa2", form, recipe, seed=1).train()
+    net.dropout.p = 0.0
+    logits, maps = net(images, with_maps=True, target=target)
+    out = []
+    for stage in range(3):
+        loss = nn.functional.cross_entropy(logits[f"stage{stage + 1}"], target)
+        out.append(torch.autograd.grad(loss, maps[stage], retain_graph=True, allow_unused=True)[0])
+    return out, maps, net
+
+
+def test_detached_branches_learn_and_the_backbone_does_not_hear_them(images):
+    target = torch.tensor([0, 1, 2])
+    gradients, _, net = branch_gradients("detached", "softmax", images, target)
+    assert gradients == [None] * 3
+    loss = nn.functional.cross_entropy(net(images)["stage1"], target)
+    loss.backward()
+    assert net.stages[0].weight.grad.abs().sum() > 0 and all(p.grad is None for p in net.backbone.parameters())
+
+
+def test_gradients_scaled_to_those_without_sa(images):
+    """The direction of the softmax's gradient, the norm of average pooling's from the same head on the same maps."""
+    target = torch.tensor([0, 1, 2])
+    scaled, maps, net = branch_gradients("gradient_as_gap", "softmax", images, target)
+    plain, _, _ = branch_gradients("paper", "softmax", images, target)
+    for stage, (a, b, f) in enumerate(zip(scaled, plain, maps, strict=False)):
+        leaf = f.detach().requires_grad_()
+        gap = nn.functional.cross_entropy(net.stages[stage](leaf.mean((2, 3))), target)
+        expected = torch.autograd.grad(gap, leaf)[0].norm()
+        torch.testing.assert_close(a.norm(), expected, rtol=1e-5, atol=0)
+        torch.testing.assert_close(a / a.norm(), b / b.norm(), rtol=1e-4, atol=1e-6)
+        assert b.norm() > 2 * expected
+    evaluated = net.eval()(images)  # nothing else changes: same logits as the paper's recipe, with and without targets
+    assert all(torch.equal(v, net(images, target=target)[k]) for k, v in evaluated.items())
+
+
+def test_vectors_scaled_to_the_norm_without_sa(images):
+    net, plain = make(5, "b_p_ds_sa2", "softmax", "norm_as_gap"), make(5, "b_p_ds_sa2", "softmax")
+    f = net.feature_maps(images)[0].detach()
+    g, own = net.pool_stage(f), plain.pool_stage(f)
+    torch.testing.assert_close(g.norm(dim=1), f.mean((2, 3)).norm(dim=1))
+    torch.testing.assert_close(nn.functional.normalize(g, dim=1), nn.functional.normalize(own, dim=1))
+    assert torch.equal(net.pool_stage(f, "softmax"), own)             # compared forms are pure
+    zero = torch.zeros(1, 256, 4, 2)
+    assert torch.equal(net.pool_stage(zero), torch.zeros(1, 256))     # a dark map: no 0 / 0
+
+
+@pytest.mark.parametrize("recipe, T", [("temperature_10", 10), ("temperature_100", 100), ("temperature_1000", 1000)])
+def test_temperature_and_standardised_scores_by_hand(recipe, T, images):
+    f = torch.rand(2, 256, 4, 3, dtype=torch.float64)
+    A = f.sum(1).flatten(1)
+    p = torch.softmax(A / T, dim=1).view(2, 4, 3)
+    torch.testing.assert_close(make(5, "b_ds_sa2", "softmax", recipe).pool_stage(f), (f * p[:, None]).sum((2, 3)))
+    z = (A - A.mean(1, keepdim=True)) / A.std(1, correction=0, keepdim=True)
+    p = torch.softmax(z, dim=1).view(2, 4, 3)
+    torch.testing.assert_close(make(5, "b_ds_sa2", "softmax", "standardised").own_weights(f), p)
+    torch.testing.assert_close(attention_weights(f * 3 + 5, standardise=True), p)    # contrast and brightness do not count
 
 
 def test_last_stride_and_learning_rates(tmp_path):

@@ -5,6 +5,7 @@ of the named notebooks run against it. Only a failed assertion counts as noticed
 """
 
 import importlib
+import inspect
 import sys
 import types
 from contextlib import contextmanager
@@ -16,11 +17,12 @@ import torch
 from conftest import ROOT
 from torch.autograd.gradcheck import GradcheckError
 
-MODULES = ("attention", "model", "cam", "training")  # in the order in which they import each other
+MODULES = ("attention", "weights", "model", "benchmarks", "config", "cam", "training")  # in the order in which they import each other
 NOTICED = (AssertionError, GradcheckError)           # torch.autograd.gradcheck asserts by an error of its own
 FORM = {"form": "softmax", "layout": torch.contiguous_format}
 PARTS, LOSS, JACOBIAN = "test_parts_are_horizontal_stripes", "test_loss_of_section_3_1", "test_jacobian_is_eq_12"
-CAM = {"variant": "b_p_ds_sa12", "form": "l1", "recipe": "paper"}
+IMAGES = torch.randn(3, 3, 96, 32, generator=torch.Generator().manual_seed(1))
+CAM = {"variant": "b_p_ds_sa12", "form": "l1", "recipe": "paper", "backbone": "thin"}
 
 # name: (file, the line, the faulty line, tests that notice, notebooks that notice: first code cells)
 FAULTS = {
@@ -78,10 +80,44 @@ FAULTS = {
     "SA forgotten in the branches": (
         "model", 'self.sa2_form = form if "sa2" in blocks else "none"', 'self.sa2_form = "none"',
         [("test_model", "test_sa_adds_no_parameter_and_starts_equal",
-          {"recipe": "paper", "without": "b_ds", "with_sa": "b_ds_sa2", "images": torch.ones(2, 3, 96, 32).cumsum(2) / 96})], {}),
+          {"backbone": "thin", "recipe": "paper", "without": "b_ds", "with_sa": "b_ds_sa2",
+           "images": torch.ones(2, 3, 96, 32).cumsum(2) / 96})], {}),
+    "a temperature that multiplies": (
+        "attention", "return A / temperature", "return A * temperature",
+        [("test_model", "test_temperature_and_standardised_scores_by_hand", {"recipe": "temperature_10", "T": 10, "images": None})], {}),
+    "scores standardised over the batch": (
+        "attention", "centred = A - A.mean(dim=1, keepdim=True)", "centred = A - A.mean()",
+        [("test_model", "test_temperature_and_standardised_scores_by_hand", {"recipe": "temperature_10", "T": 10, "images": None})], {}),
+    "a stage of MobileNetV2 at the output of a block": (
+        "model", "[*blocks[1:4], blocks[4].conv[0]], [*blocks[4].conv[1:],", "[*blocks[1:4]], [*blocks[4].conv,",
+        [("test_model", "test_the_stages_of_mobilenet_lie_behind_a_relu", {"images": IMAGES})], {}),
+    "branches that are not detached": (
+        "model", "            return f.detach()\n", "            return f\n",
+        [("test_model", "test_detached_branches_learn_and_the_backbone_does_not_hear_them", {"images": IMAGES})], {}),
+    "a gradient scaled the wrong way": (
+        "model", "return g * ctx.saved_tensors[0].to(g.dtype), None", "return g / ctx.saved_tensors[0].to(g.dtype), None",
+        [("test_model", "test_gradients_scaled_to_those_without_sa", {"images": IMAGES})], {}),
+    "a vector with another norm than average pooling's": (
+        "model", "return scale * gap / norm.clamp", "return scale * norm / gap.clamp",
+        [("test_model", "test_vectors_scaled_to_the_norm_without_sa", {"images": IMAGES})], {}),
+    "a last stride of two": (
+        "model", "module.stride = (1, 1)", "pass",
+        [("test_model", "test_two_steps_compute_what_they_did", {"backbone": "thin", "form": "l1"})], {}),
+    "weights known by their file": (
+        "weights", 'return f"state_dict {content(tensors)}"', 'return f"state_dict {path}"',
+        [("test_weights", "test_content_counts_and_not_the_file", {})], {}),
+    "a new setting in every identity": (
+        "config", "and (k in ALWAYS or v != usual[k])}", "}",
+        [("test_config", "test_a_later_setting_changes_no_old_identity", {})], {}),
+    "held-out people in the training set": (
+        "benchmarks", 'splits = {"train": ~out,', 'splits = {"train": ~out | first,',
+        [("test_benchmarks", "test_held_out_people_are_not_trained_on", {"n": 5})], {}),
     "p dropped from the CAM of eq. 7": (
-        "cam", "return (weights[:, :, None, None] * f * share).sum(dim=1)", "return (weights[:, :, None, None] * f).sum(dim=1)",
+        "cam", "maps = (weights[:, :, None, None] * f * share).sum(dim=1)", "maps = (weights[:, :, None, None] * f).sum(dim=1)",
         [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
+    "the recipe's scale left out of a CAM": (
+        "cam", "return maps * (scale[:, :, None] if torch.is_tensor(scale) else scale)", "return maps",
+        [("test_cam", "test_a_map_sums_to_its_logit", CAM | {"variant": "b_p_ds_sa2", "form": "softmax", "recipe": "norm_as_gap"})], {}),
     "the CAM of another part": (
         "cam", "weights = weights.repeat_interleave(h // model.parts, dim=2)",
         "weights = weights.flip(2).repeat_interleave(h // model.parts, dim=2)",
@@ -134,10 +170,13 @@ def modules(changed=None, old="", new=""):
             setattr(package, name, module)
 
 
-def run_test(file, function, arguments):
-    namespace = {"__name__": file}
-    exec(compile((ROOT / "tests" / f"{file}.py").read_text(), f"{file}.py", "exec"), namespace)
-    namespace[function](**arguments)
+def run_test(request, file, function, arguments):
+    """A test function by name; what it takes and `arguments` do not give are fixtures that all tests share."""
+    path = ROOT / "tests" / f"{file}.py"
+    namespace = {"__name__": file, "__file__": str(path)}
+    exec(compile(path.read_text(), path.name, "exec"), namespace)
+    fixtures = {name: request.getfixturevalue(name) for name in inspect.signature(namespace[function]).parameters if name not in arguments}
+    namespace[function](**fixtures, **arguments)
 
 
 def run_cells(notebook, n):
@@ -161,18 +200,18 @@ def quiet(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_noticed(name):
+def test_noticed(name, request):
     changed, old, new, tests, notebooks = FAULTS[name]
     with modules(changed, old, new):
         for test in tests:
             with pytest.raises(NOTICED):
-                run_test(*test)
+                run_test(request, *test)
         for notebook, n in notebooks.items():
             with pytest.raises(NOTICED):
                 run_cells(notebook, n)
 
 
-def test_nothing_is_noticed_without_a_fault():
+def test_nothing_is_noticed_without_a_fault(request):
     """The same tests and cells pass on the modules as they are: what noticed the faults was the faults."""
     tests, cells = {}, {}
     for *_, noticed, notebooks in FAULTS.values():
@@ -181,7 +220,7 @@ def test_nothing_is_noticed_without_a_fault():
             cells[notebook] = max(n, cells.get(notebook, 0))
     with modules():
         for test in tests.values():
-            run_test(*test)
+            run_test(request, *test)
         for notebook, n in cells.items():
             run_cells(notebook, n)
 

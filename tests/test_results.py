@@ -8,7 +8,7 @@ from conftest import assert_one_sentence
 
 import report
 from reidsa_utils import InputError
-from reidsa_utils.results import CLAIMS, METRICS, ROOT, bootstrap, difference, effects, holm, read_records, table
+from reidsa_utils.results import CLAIMS, METRICS, ROOT, between, bootstrap, difference, effects, holm, pick, read_records, table
 from report import aggregate
 
 
@@ -157,3 +157,44 @@ def test_a_difference_of_any_two_cells():
         assert all(d[k] == pytest.approx(e.loc[metric, k], nan_ok=True) for k in ("Δ", "low", "high", "p", "sd", "smallest"))
     back = difference([(b, a) for a, b in pairs], *METRICS[1][1:], runs[0]["query_ids"])
     assert back["Δ"] == pytest.approx(-d["Δ"]) and back["low"] == pytest.approx(-d["high"], abs=0.5)
+
+
+def test_runs_with_other_settings_are_told_apart():
+    """A setting that differs from the profile parts the rows of a table, and is named there."""
+    runs = [record("b_p_ds", "none", s, [1, 2], [0.5, 0.3]) for s in (0, 1)]
+    runs += [record("b_p_ds_sa2", "l1", s, [1, 1], [0.6, 0.5]) for s in (0, 1)]
+    for r in [record("b_p_ds", "none", 0, [2, 2], [0.1, 0.1]), record("b_p_ds_sa2", "l1", 0, [1, 2], [0.2, 0.1])]:
+        r["config"] |= {"lr": 0.1, "data_seed": 3, "height": 192}  # 192 is the profile's own
+        runs.append(r)
+    cells = aggregate(table(runs))
+    assert sorted(zip(cells.other, cells.variant, cells.seeds, strict=True)) == [
+        ("", "b_p_ds", 2), ("", "b_p_ds_sa2", 2), ("data_seed=3, lr=0.1", "b_p_ds", 1), ("data_seed=3, lr=0.1", "b_p_ds_sa2", 1)]
+    e = effects(runs)
+    assert e[e.metric == "mAP"].groupby("other").seeds.first().to_dict() == {"": 2, "data_seed=3, lr=0.1": 1}
+
+
+def test_two_settings_at_different_rates():
+    """Each form at its own rate: what is named may differ, anything else is refused; seeds are paired."""
+    runs = []
+    for variant, form, lr, shift in (("b_p_ds", "none", 0.05, 0.0), ("b_p_ds", "none", 0.1, 0.1), ("b_p_ds_sa2", "l1", 0.05, 0.2),
+                                     ("b_p_ds_sa2", "l1", 0.025, 0.3)):
+        for seed in (2, 0, 1):
+            r = record(variant, form, seed, [1, 2, 1], [0.3 + shift + 0.01 * seed, 0.2, 0.4])
+            r["config"]["lr"] = lr
+            runs.append(r)
+    sa, plain = {"form": "l1", "variant": "b_p_ds_sa2"}, {"form": "none", "variant": "b_p_ds"}
+    d = between(runs, sa | {"lr": 0.025}, plain | {"lr": 0.1})
+    assert d["mAP"]["seeds"] == 3 and d["mAP"]["Δ"] == pytest.approx(100 * 0.2 / 3) and d["rank-1"]["Δ"] == 0
+    assert d["mAP"]["deltas"] == pytest.approx([100 * 0.2 / 3] * 3)
+    with pytest.raises(InputError, match="differ in lr \\(0.05 and 0.025\\)|differ in lr \\(0.025 and 0.05\\)"):
+        between(runs, sa, plain | {"lr": 0.1})
+    runs[-1]["config"]["seed"] = 0
+    with pytest.raises(InputError, match="two runs with form=l1, variant=b_p_ds_sa2, lr=0.025 have the seed 0"):
+        pick(runs, sa | {"lr": 0.025})
+    for r in runs[:3]:
+        r["config"]["flip"] = False
+    with pytest.raises(InputError, match="differ in flip, too \\(True and False\\); name it"):
+        between(runs[:-1], sa | {"lr": 0.05}, plain | {"lr": 0.05})
+    for wanted, words in (({"rate": 1}, "unknown setting 'rate'"), ({"lr": 7.0}, "no seed has both")):
+        with pytest.raises(InputError, match=words):
+            between(runs[:-1], sa | wanted, plain | {"lr": 0.1})

@@ -319,12 +319,19 @@ def test_direct_transfer_and_fine_tuning(unbroken, small_benchmark, tmp_path):
 
 
 def test_half_precision_on_demand(unbroken, small_benchmark, tmp_path):
-    """The forward pass in bfloat16, as on a GPU that has it: the losses are those of float32 within its eight bits."""
+    """The forward pass in bfloat16, as on a GPU that has it: an epoch from the same start has the losses of float32.
+
+    Later epochs part, as those of two processors do: roundings of 1 in 256 grow from step to step.
+    """
     record = train(configure(small(small_benchmark, tmp_path, precision="bfloat16")), progress=False)
     whole = unbroken[1]
     assert record["precision"] == "bfloat16" and whole["precision"] == "float32" and record["history"] != whole["history"]
-    for half, full in zip(record["history"], whole["history"], strict=True):
-        assert half["loss"] == pytest.approx(full["loss"], rel=0.02) and set(half["first_step"]) == set(full["first_step"])
+    first, full = record["history"][0], whole["history"][0]
+    assert first["loss"] == pytest.approx(full["loss"], rel=0.002) and set(first["first_step"]) == set(full["first_step"])
+    for form, numbers in full["first_step"].items():  # before the first step: one forward pass
+        assert first["first_step"][form]["cells"] == pytest.approx(numbers["cells"], rel=0.02), form
+    losses = [line["loss"] for line in record["history"]]
+    assert losses == sorted(losses, reverse=True)  # and it learns
 
 
 def test_a_decaying_lambda(small_benchmark, tmp_path):

@@ -8,8 +8,6 @@ import json
 import torch
 from torch import nn
 
-from reidsa_utils.model import ReIDNet, reid_loss
-
 CASES = {"thin": ("l1", "softmax"), "mobilenet_v2": ("l1",)}  # backbone -> attention forms
 
 
@@ -19,6 +17,8 @@ def two_steps(backbone: str, form: str) -> dict:
     All of Fig. 3 takes part (b_p_ds_sa12), from the seeded start, on images that need no file. Dropout is off: its draws
     belong to torch, not to the network.
     """
+    from reidsa_utils.model import ReIDNet, reid_loss  # here: the planted faults change that module
+
     torch.manual_seed(0)
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
@@ -34,8 +34,8 @@ def two_steps(backbone: str, form: str) -> dict:
             loss.backward()
             optimizer.step()
             losses.append(loss.item())
-        norms = {name: nn.utils.get_total_norm([p.grad for p in module.parameters()]).item()
-                 for name, module in (("backbone", model.backbone), ("reduce", model.reduce), ("stages", model.stages), ("part", model.part))}
+        norms = {name: nn.utils.get_total_norm([p.grad for p in getattr(model, name).parameters()]).item()
+                 for name in ("backbone", "reduce", "stages", "part")}
         losses.append(reid_loss(model(images), target).item())
         model.eval()
         with torch.no_grad():
