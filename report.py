@@ -248,7 +248,7 @@ def readme(records: list) -> str:
             continue
         lines += _heading("benchmark | variant | SA as | seeds | rank-1 | mAP | Δ rank-1 | Δ mAP | paper's Δ | command of a run")
         for r in rows.itertuples():
-            at = (r.data, r.source, r.profile, r.recipe, r.epochs, r.weights, table, r.variant, r.form, vector)
+            at = (r.data, *(getattr(r, key) for key in SETTING), table, r.variant, r.form, vector)
             deltas = [added.get((*at, metric)) for metric in ("rank-1", "mAP")]
             paper = ", ".join(signed(e.paper) for e in deltas if e)
             run = {"profile": "laptop", "benchmark": r.benchmark, "variant": r.variant, "form": r.form, "erasing": erasing, "threads": 1}
@@ -257,12 +257,29 @@ def readme(records: list) -> str:
                               *(f"{change(e)} ({interval(e)})" if e else "" for e in deltas), paper, f"`{command}`"))
     lines += ["", "**Real data**, vector `parts`: the level, and the gap to the paper's Table 3 or 2; 0 epochs: direct transfer", ""]
     lines += _heading("benchmark | profile | variant | SA as | erasing | began with | epochs | seeds | rank-1 | mAP | gap rank-1, mAP")
-    for r in cells[(cells.source == "real") & (cells.vector == "parts")].itertuples():
-        began = "nothing" if r.weights == "none" else r.weights
-        lines.append(_row(title(r.benchmark), r.profile, r.variant, r.form, "yes" if r.erasing else "no", began, r.epochs, r.seeds,
-                          spread(r.rank1, r.rank1_sd), spread(r.mAP, r.mAP_sd),
-                          ", ".join(signed(g) for g in gap(r.rank1, r.mAP, r.benchmark, r.variant, r.erasing))))
+    lines += [_real_row(r) for r in cells[(cells.source == "real") & (cells.vector == "parts")].itertuples()]
     return "\n".join(lines) + "\n\n"
+
+
+def readme_photographs(folder: Path) -> str:
+    """The README's rows of runs on photographs that began with ImageNet weights: the records of a folder, full runs only."""
+    lines = ["", "**Photographs, ImageNet weights** (real Market-1501): the level, and the gap to the paper's Table 2", ""]
+    records = [r for r in results.read_records(folder) if not r["config"].get("held_out")] if folder.is_dir() else []
+    if not records:
+        return "\n".join([*lines, "No run is recorded yet."]) + "\n\n"
+    lines += _heading("benchmark | profile | variant | SA as | erasing | began with | epochs | seeds | rank-1 | mAP | gap rank-1, mAP "
+                      "| vector")
+    cells = aggregate(results.table(records))
+    lines += [f"{_real_row(r)} {r.vector} |" for r in cells.itertuples()]
+    return "\n".join(lines) + "\n\n"
+
+
+def _real_row(r) -> str:
+    began = "nothing" if r.weights == "none" else r.weights
+    form = f"{r.form}{f', {r.recipe}' if r.recipe != 'paper' else ''}{f', {r.other}' if r.other else ''}"
+    return _row(title(r.benchmark), r.profile, r.variant, form, "yes" if r.erasing else "no", began, r.epochs, r.seeds,
+                spread(r.rank1, r.rank1_sd), spread(r.mAP, r.mAP_sd),
+                ", ".join(signed(g) for g in gap(r.rank1, r.mAP, r.benchmark, r.variant, r.erasing)))
 
 
 def _row(*values) -> str:
@@ -287,7 +304,8 @@ def readme_claims(claims: list) -> str:
 def write_readme(path: Path = ROOT / "README.md") -> None:
     """Put the tables made from results/ and the summary of the claims between their marks in the README."""
     text = path.read_text()
-    made = {"claims": readme_claims(results.CLAIMS), "tables": readme(results.read_records(ROOT / "results"))}
+    made = {"claims": readme_claims(results.CLAIMS), "tables": readme(results.read_records(ROOT / "results")),
+            "photographs": readme_photographs(ROOT / "results" / "photographs")}
     for name, block in made.items():
         before, start, rest = text.partition(MARKS[0].format(name))
         _, end, after = rest.partition(MARKS[1].format(name))

