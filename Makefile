@@ -2,13 +2,14 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+REIDSA := $(PY) -m reidsa_utils
 # glibc otherwise gives every large block back to the system and takes it again: a tenth of a training step
 export MALLOC_MMAP_MAX_ := 0
 export MALLOC_TRIM_THRESHOLD_ := 100000000000
 export MALLOC_TOP_PAD_ := 536870912
 
 reproduce: $(VENV)/installed
-	$(PY) reproduce.py
+	$(REIDSA) reproduce
 
 # Tables 1 to 3; smaller: make tables PROFILE=smoke SEEDS=1; what would run, and for how long: make plan
 PROFILE ?= laptop
@@ -21,18 +22,18 @@ tables table1 table2 table3 curves: $(VENV)/installed
 controls: $(VENV)/installed  # notebook 08
 	$(VENV)/bin/snakemake --cores $(JOBS) --config profile=$(PROFILE) seeds=$(SEEDS) $(CONFIG) -- $@
 plan: $(VENV)/installed
-	$(PY) batch.py plan tables --jobs $(JOBS) profile=$(PROFILE) seeds=$(SEEDS) forms=$(FORMS) $(CONFIG)
+	$(REIDSA) plan tables --jobs $(JOBS) profile=$(PROFILE) seeds=$(SEEDS) forms=$(FORMS) $(CONFIG)
 
 weights: $(VENV)/installed  # the three small networks of 01, 03, 07 and 08: train them (40 minutes), write results/weights
-	set -e; for run in b_p_ds-none b_p_ds_sa2-softmax b_p_ds_sa2-l1; do $(PY) -m reidsa_utils.training --set profile=laptop \
+	set -e; for run in b_p_ds-none b_p_ds_sa2-softmax b_p_ds_sa2-l1; do $(REIDSA) train --set profile=laptop \
 	  --set variant=$${run%-*} --set form=$${run#*-} --set seed=3 --set threads=1 --set run_dir=runs/weights/$$run; done
-	$(PY) batch.py publish --weights runs/weights/*
+	$(REIDSA) publish --weights runs/weights/*
 
 test: $(VENV)/installed
 	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 speed: $(VENV)/installed
-	$(PY) speed.py
+	$(REIDSA) speed
 
 lab: $(VENV)/installed
 	$(PY) -m jupyterlab notebooks

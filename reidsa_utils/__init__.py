@@ -1,15 +1,25 @@
-"""Helper code of the notebooks: the spatial attention layer, the model, the protocol, the embedded benchmark."""
+"""Parameter-free spatial attention for person re-identification: the code behind the notebooks.
+
+The paper's parts, in the order in which they import each other (downwards only):
+
+    training, evaluation    one epoch; images -> vectors -> metrics
+    cam, config             class activation maps (eq. 3, 5, 7); the settings of one run
+    model                   Fig. 3 on a ResNet or MobileNetV2, recipes, losses
+    metrics, reranking      the protocol: CMC, both average precisions; k-reciprocal re-ranking
+    data, batches           a benchmark on disk -> arrays; arrays -> augmented batch -> input
+    weights                 what a backbone begins with
+    attention               the layer: eq. 1, 6, 12
+
+Around them: datasets (rendered benchmarks, CUHK03-NP, check), experiments (runs, records, statistics, tables, figures),
+support (files, processes), settings (profiles, recipes, benchmarks, claims: TOML), cli (the command `reidsa`).
+"""
 
 import os
 import sys
-
-try:
-    import cv2  # noqa: F401  here, so that a missing system library is told before anything is done
-except ImportError as error:
-    raise ImportError(f"opencv-python cannot be loaded ({error}); install the requirements, and on a bare Debian or Ubuntu also "
-                      "`apt-get install libgl1 libglib2.0-0 libxcb1`") from None
+from pathlib import Path
 
 __version__ = "0.1.0"
+SETTINGS = Path(__file__).with_name("settings")  # what is data and not code: benchmarks, profiles, recipes, claims
 
 
 def cores() -> int:

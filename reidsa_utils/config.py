@@ -8,18 +8,18 @@ from pathlib import Path
 
 import torch
 
-from . import InputError, known
+from . import SETTINGS, InputError, known
 from .attention import FORMS
-from .benchmarks import LAYOUTS
+from .data import LAYOUTS
 from .model import BACKBONES, RECIPES, VARIANTS
+from .support.files import ROOT
 from .weights import named
 
-ROOT = Path(__file__).resolve().parents[1]
 # In every run's identity. A setting that came later stands there only where it is not at its default: old identities stay.
 ALWAYS = ("benchmark", "variant", "form", "recipe", "profile", "seed", "backbone", "weights", "height", "width", "scale", "data_seed",
           "epochs", "batch", "lr", "warmup", "decay_at", "momentum", "weight_decay", "dropout", "flip", "erasing", "threads")
 NOT_NUMBERS = ("run_dir", "data", "device", "rerank")  # where and how a run is made: the numbers do not depend on these
-PROFILES = tomllib.loads(Path(__file__).with_name("profiles.toml").read_text())
+PROFILES = tomllib.loads((SETTINGS / "profiles.toml").read_text())
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Config:
     width: int | None = None
     scale: float | None = None      # of the rendered benchmark
     data_seed: int = 0              # of the rendered benchmark: fixed over the runs of a table
-    occlusion: float | None = None  # knobs of the rendered benchmark; None: as frozen in synthetic.Settings
+    occlusion: float | None = None  # knobs of the rendered benchmark; None: as frozen in datasets.rendered.Settings
     view_overlap: float | None = None
     epochs: int | None = None       # 0: evaluate the weights as they are
     batch: int | None = None

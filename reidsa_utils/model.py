@@ -3,13 +3,12 @@
 import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torchvision
 from torch import Tensor, nn
 
-from . import InputError, known
+from . import SETTINGS, InputError, known
 from .attention import FORMS, SpatialAttention, attended_pool, attention_weights
 from .weights import read_weights
 
@@ -46,7 +45,7 @@ class Recipe:
     erase_area: tuple = (0.02, 0.4)  # random erasing: smallest and largest share of the image
 
 
-RECIPES = {name: Recipe(**fields) for name, fields in tomllib.loads(Path(__file__).with_name("recipes.toml").read_text()).items()}
+RECIPES = {name: Recipe(**fields) for name, fields in tomllib.loads((SETTINGS / "recipes.toml").read_text()).items()}
 
 @dataclass(frozen=True)
 class Backbone:

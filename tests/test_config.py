@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from batch import EVIDENCE, published_name, queue
 from reidsa_utils import InputError
 from reidsa_utils.config import ALWAYS, Config, configure, defaults, run_folder, run_settings, unusual
-from reidsa_utils.results import ROOT, read_record
+from reidsa_utils.experiments.grid import EVIDENCE, queue
+from reidsa_utils.experiments.results import published_name, read_record
+from reidsa_utils.support.files import ROOT
 
 
 def test_committed_records_keep_identity_name_and_folder():

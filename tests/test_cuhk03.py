@@ -15,10 +15,10 @@ import pytest
 from conftest import ROOT, assert_one_sentence
 from scipy.io import loadmat, savemat
 
-from check_benchmark import check
-from cuhk03 import prepare_cuhk03
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import LAYOUTS, load_benchmark
+from reidsa_utils.data import LAYOUTS, load_benchmark
+from reidsa_utils.datasets.check import check
+from reidsa_utils.datasets.cuhk03 import prepare_cuhk03
 
 KINDS = ("labeled", "detected")
 SPLIT = {"train": (1, 2), "test": (3, 4, 5)}  # identities
@@ -112,7 +112,7 @@ def test_a_second_call_keeps_what_is_there(original):
 FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-import check_benchmark, cuhk03
+from reidsa_utils.datasets import check, cuhk03
 write, count = cuhk03.cv2.imencode, [0]
 def encode(*arguments):  # from the tenth image on, no byte fits on the disk
     count[0] += 1
@@ -120,7 +120,7 @@ def encode(*arguments):  # from the tenth image on, no byte fits on the disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))
     return write(*arguments)
 cuhk03.cv2.imencode = encode
-sys.exit(check_benchmark.main(["prepare", "cuhk03", *sys.argv[1:]]))
+sys.exit(check.main(["prepare-cuhk03", *sys.argv[1:]]))
 """
 
 
@@ -242,10 +242,10 @@ def test_killed_in_the_middle_it_goes_on(original):
 
 
 def test_command_line(original, command):
-    done = command("-m", "reidsa_utils.benchmarks", "prepare", "cuhk03", original / "cuhk-03.mat", original, original / "out")
+    done = command("-m", "reidsa_utils", "prepare-cuhk03", original / "cuhk-03.mat", original, original / "out")
     assert done.returncode == 1 and done.stdout.count("differs") > 4   # small, so counts differ
     assert "labeled: 100%" in done.stderr and "detected: 100%" in done.stderr
-    done = command("-m", "reidsa_utils.benchmarks", "prepare", "cuhk03", original / "no.mat", original, original / "out")
+    done = command("-m", "reidsa_utils", "prepare-cuhk03", original / "no.mat", original, original / "out")
     assert_one_sentence(done, "no file")
 
 

@@ -1,4 +1,4 @@
-"""examine.py: redundancy of filters by hand, and what it writes about a real run."""
+"""reidsa examine: redundancy of filters by hand, and what it writes about a real run."""
 
 import json
 import shutil
@@ -8,15 +8,17 @@ import pytest
 import torch
 from conftest import assert_one_sentence
 
-import examine
-import examine_maps
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import load_benchmark, load_images
+from reidsa_utils.batches import to_input
+from reidsa_utils.config import configure
+from reidsa_utils.data import load_benchmark, load_images
+from reidsa_utils.datasets.rendered import LABEL, plan, read_settings, render_shot
+from reidsa_utils.evaluation import extract
+from reidsa_utils.experiments import examine, map_measures
+from reidsa_utils.experiments.run import load_run, train
 from reidsa_utils.metrics import evaluate_ranking
 from reidsa_utils.model import ReIDNet
 from reidsa_utils.reranking import rerank
-from reidsa_utils.synthetic import LABEL, plan, read_settings, render_shot
-from reidsa_utils.training import configure, extract, load_run, to_input, train
 
 
 def test_filter_redundancy_by_hand():
@@ -64,17 +66,17 @@ def test_a_part_is_left_out_and_nothing_else(name, four_benchmarks):
     """The picture with nothing left out is the file; without a part its pixels change, and few others."""
     benchmark, settings = load_benchmark(name, four_benchmarks[name]), read_settings(four_benchmarks[name])
     shots = {s.filename: s for s in plan(settings)}
-    masks = examine_maps.read_masks(benchmark, "query", benchmark.query.paths)
+    masks = map_measures.read_masks(benchmark, "query", benchmark.query.paths)
     tried = 0
     for path, mask in zip(benchmark.query.paths, masks, strict=True):
         shot = shots[path.rsplit("/", 1)[1]]
         [there] = load_images([path], *mask.shape)
-        whole = examine_maps.without_part(settings, shot, "")
+        whole = map_measures.without_part(settings, shot, "")
         np.testing.assert_array_equal(whole, there)
         for part in ("hair", "backpack", "bag"):
             if (mask == LABEL[part]).mean() < 0.01:
                 continue
-            less = examine_maps.without_part(settings, shot, part).astype(int)
+            less = map_measures.without_part(settings, shot, part).astype(int)
             changed = np.abs(less - whole).max(2) > 24                     # JPEG and blur move the others a little
             assert changed[mask == LABEL[part]].any() and changed[mask != LABEL[part]].mean() < 0.02
             assert (render_shot(settings, shot, {part})[1] != LABEL[part]).all()
@@ -83,7 +85,7 @@ def test_a_part_is_left_out_and_nothing_else(name, four_benchmarks):
 
 
 def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
-    """`examine.py --maps`: every number against a plain computation of its own, on two short runs."""
+    """`reidsa examine --maps`: every number against a plain computation of its own, on two short runs."""
     names = {}
     for variant, form in (("b_p_ds", "none"), ("b_p_ds_sa2", "l1")):
         names[form] = str(tmp_path / form)
@@ -109,7 +111,7 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
     [against] = found["l1"]["overlap"].values()
     assert set(against) == {"same", "at", "chance"} and all(len(v) == 4 for v in against.values())
     a, b = torch.tensor([[[1.0, 3], [0, 0]], [[-1, 0], [0, 2]]]), torch.tensor([[[2.0, 2], [0, 0]], [[1, 1], [1, 1]]])
-    [by_hand] = examine_maps.overlaps([a], {"other": [b]}).values()
+    [by_hand] = map_measures.overlaps([a], {"other": [b]}).values()
     assert by_hand == {"same": pytest.approx([(3 / 4 + 1 / 4) / 2]), "at": pytest.approx([(2 + 1) / 2]),
                        "chance": pytest.approx([(2 / 4 + 0) / 2])}
     mask = next((small_benchmark / "part_masks" / "bounding_box_train").glob("*.png"))
@@ -125,7 +127,7 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
     r = evaluate_ranking(d, benchmark.query.ids, benchmark.gallery.ids, benchmark.query.cameras, benchmark.gallery.cameras)
     np.testing.assert_allclose(np.array(e["before"]["parts"], float), r.average_precision, atol=2e-4)
     assert e["queries"] == benchmark.query.ids.tolist() and {"hair", "occluder"} <= set(e["after"])
-    masks = examine_maps.read_masks(benchmark, "query", benchmark.query.paths)
+    masks = map_measures.read_masks(benchmark, "query", benchmark.query.paths)
     for part, after in e["after"].items():
         assert after["index"] == [k for k, mask in enumerate(masks) if (mask == LABEL[part]).mean() >= 0.005]
         assert len(after["parts"]) == len(after["global"]) == len(after["index"])
@@ -133,7 +135,7 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
         assert np.abs(np.array(after["parts"], float) - before).max() > 0      # it was rendered again, without the part
     for stage in range(4):
         for most, least, mask in zip(e["most"][stage], e["least"][stage], masks, strict=True):
-            seen = [p for p in examine_maps.REMOVABLE if (mask == LABEL[p]).mean() >= 0.005]
+            seen = [p for p in map_measures.REMOVABLE if (mask == LABEL[p]).mean() >= 0.005]
             assert (most in seen and least in seen) if most else not seen or not least
             assert len(seen) < 2 or not most or most != least
 
@@ -180,13 +182,13 @@ def test_bad_input(tmp_path, command):
                             (["--saturation", "none", "--size", "384"], "--size is 384; expected HEIGHTxWIDTH"),
                             (["--saturation", "no.pt"], "no weights at no.pt"),
                             (["--saturation", "imagenet", "--backbone", "thin"], "no ImageNet weights for the thin backbone")):
-        assert_one_sentence(command("examine.py", *words, "--into", tmp_path / "into"), expected)
-    assert_one_sentence(command("examine.py", tmp_path), "no record.json in", "name folders of finished runs")
-    assert_one_sentence(command("examine.py", "--maps", tmp_path), "no record.json in", "name folders of finished runs")
+        assert_one_sentence(command("-m", "reidsa_utils", "examine", *words, "--into", tmp_path / "into"), expected)
+    assert_one_sentence(command("-m", "reidsa_utils", "examine", tmp_path), "no record.json in", "name folders of finished runs")
+    assert_one_sentence(command("-m", "reidsa_utils", "examine", "--maps", tmp_path), "no record.json in", "name folders of finished runs")
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(InputError, match="x.json does not hold what examine.py writes; name another folder"):
+    with pytest.raises(InputError, match="x.json does not hold what reidsa examine writes; name another folder"):
         examine.read(tmp_path)
-    with pytest.raises(InputError, match="no folder .*none with what examine.py wrote"):
+    with pytest.raises(InputError, match="no folder .*none with what reidsa examine wrote"):
         examine.read(tmp_path / "none")
 
 
@@ -213,9 +215,11 @@ def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
         train(configure({"profile": "smoke", "threads": 1, "epochs": 1, "rerank": False, "data": str(data),
                          "run_dir": str(tmp_path / name)}), progress=False)
     out = tmp_path / "out"
-    done = command("examine.py", tmp_path / "a", tmp_path / "b", "--data", small_benchmark, "--into", out)
+    done = command("-m", "reidsa_utils", "examine", tmp_path / "a", tmp_path / "b", "--data", small_benchmark, "--into", out)
     assert_one_sentence(done, "are both called market1501-rendered-smoke-b_p_ds_sa2-softmax-paper-erasing-e1-s0")
     shutil.copy(tmp_path / "b" / "checkpoint.pt", tmp_path / "a" / "checkpoint.pt")
-    assert_one_sentence(command("examine.py", tmp_path / "a", "--data", small_benchmark, "--into", out), "are not of one run")
-    assert_one_sentence(command("examine.py", tmp_path / "b", "--into", tmp_path / "a" / "record.json"), "--into", "name another folder")
+    done = command("-m", "reidsa_utils", "examine", tmp_path / "a", "--data", small_benchmark, "--into", out)
+    assert_one_sentence(done, "are not of one run")
+    done = command("-m", "reidsa_utils", "examine", tmp_path / "b", "--into", tmp_path / "a" / "record.json")
+    assert_one_sentence(done, "--into", "name another folder")
     assert list(out.iterdir()) == []

@@ -13,10 +13,15 @@ from conftest import ROOT, assert_one_sentence
 from PIL import Image
 from torchvision.transforms import InterpolationMode, v2
 
-from launch import MALLOC, STOPPED, main
-from reidsa_utils.benchmarks import load_benchmark, load_images, read_image
+from reidsa_utils.batches import augment, to_input
+from reidsa_utils.config import configure
+from reidsa_utils.data import load_benchmark, load_images, read_image
+from reidsa_utils.evaluation import extract
+from reidsa_utils.experiments.queue import STOPPED, main
+from reidsa_utils.experiments.run import train
 from reidsa_utils.model import ReIDNet, reid_loss
-from reidsa_utils.training import augment, configure, extract, learning_rate, to_input, train
+from reidsa_utils.support.processes import MALLOC
+from reidsa_utils.training import learning_rate
 
 SMALL = "profile=smoke threads=1 epochs={epochs} rerank=false data={data} run_dir={run_dir} variant=b_p_ds_sa2 form={form}"
 
@@ -102,7 +107,7 @@ def queue(small_benchmark, tmp_path_factory):
 
 
 def start(file, *arguments):
-    command = [sys.executable, "-m", "reidsa_utils.training", "--queue", str(file), *map(str, arguments)]
+    command = [sys.executable, "-m", "reidsa_utils", "train", "--queue", str(file), *map(str, arguments)]
     return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
 
 
@@ -148,7 +153,9 @@ def test_a_missing_queue(tmp_path):
 
 def test_the_command_starts_itself_again_with_settings_of_malloc(tmp_path):
     """They count from the start of a process. As set by a user they are left alone."""
-    (tmp_path / "show.py").write_text("import os, launch\nlaunch.with_malloc()\nprint({k: os.environ.get(k) for k in launch.MALLOC})")
+    code = ("import os\nfrom reidsa_utils.support.processes import MALLOC, with_malloc\nwith_malloc()\n"
+            "print({k: os.environ.get(k) for k in MALLOC})")
+    (tmp_path / "show.py").write_text(code)
     clean = {k: v for k, v in os.environ.items() if k not in MALLOC}
     for own in ({}, {"MALLOC_TOP_PAD_": "1"}):
         done = subprocess.run([sys.executable, str(tmp_path / "show.py")], env={**clean, **own, "PYTHONPATH": str(ROOT)},
@@ -164,7 +171,7 @@ def test_a_queue_needs_torch_torchvision_numpy_and_opencv_only(queue, tmp_path, 
     file = tmp_path / "queue.txt"
     line = SMALL.format(epochs=3, data=small_benchmark, run_dir=tmp_path / "run", form="l1")
     file.write_text(line.replace("rerank=false", "rerank=true"))
-    command = [sys.executable, "-m", "reidsa_utils.training", "--queue", str(file)]
+    command = [sys.executable, "-m", "reidsa_utils", "train", "--queue", str(file)]
     environment = {**ENVIRONMENT, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and "no scipy here" in done.stdout, done.stdout + done.stderr
@@ -180,7 +187,7 @@ def test_a_queue_needs_torch_torchvision_numpy_and_opencv_only(queue, tmp_path, 
 
 
 def torchrun(parameters):
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "reidsa_utils.training",
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "reidsa_utils", "train",
                *(x for pair in parameters.split() for x in ("--set", pair))]
     return subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=300)
 
@@ -241,7 +248,7 @@ def test_an_error_in_one_process_is_one_in_all(small_benchmark, tmp_path):
     lines = [SMALL.format(epochs=1, data=data, run_dir=tmp_path / name, form="l1") for name, data in
              (("none", tmp_path / "nothing"), ("some", small_benchmark))]
     (tmp_path / "queue.txt").write_text("\n".join(lines))
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "reidsa_utils.training",
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "reidsa_utils", "train",
                "--queue", str(tmp_path / "queue.txt")]
     done = subprocess.run(command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=200)
     assert "1/2 none: failed: Market-1501: the data root" in done.stdout and "2/2 some: finished" in done.stdout, done.stdout + done.stderr
@@ -255,7 +262,7 @@ def test_two_lines_of_one_run(tmp_path, capsys):
 
 def test_inputs_whatever_the_default_type():
     """A notebook may have set float64 before it imports this module."""
-    code = ("import torch; torch.set_default_dtype(torch.float64); import numpy as np; from reidsa_utils.training import to_input; "
+    code = ("import torch; torch.set_default_dtype(torch.float64); import numpy as np; from reidsa_utils.batches import to_input; "
             "x = to_input(np.full((1, 2, 2, 3), 255, np.uint8)); print(x.dtype, *(round(x[0, c, 1, 1].item(), 4) for c in (0, 2)))")
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True)
     assert done.stdout.split() == ["torch.float32", "2.2489", "2.64"], done.stdout + done.stderr

@@ -12,9 +12,9 @@ from two_steps import CASES, two_steps
 
 from reidsa_utils import InputError
 from reidsa_utils.attention import SpatialAttention, attention_jacobian, attention_weights
-from reidsa_utils.benchmarks import LAYOUTS, load_benchmark, load_images
+from reidsa_utils.batches import to_input
+from reidsa_utils.data import LAYOUTS, load_benchmark, load_images
 from reidsa_utils.model import BACKBONES, RECIPES, VARIANTS, ReIDNet, loss_weights, reid_loss
-from reidsa_utils.training import to_input
 
 
 def make(*arguments, seed=0, **keywords):

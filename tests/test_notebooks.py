@@ -67,7 +67,7 @@ def smoke(tmp_path_factory):
     """`make reproduce` at smoke size, into a folder of its own."""
     folder = tmp_path_factory.mktemp("reproduce")
     before = tracked()
-    command = [sys.executable, "reproduce.py", "--profile", "smoke", "--out", str(folder)]
+    command = [sys.executable, "-m", "reidsa_utils", "reproduce", "--profile", "smoke", "--out", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, command, done, before

@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 from conftest import assert_one_sentence
 
-import report
 from reidsa_utils import InputError
-from reidsa_utils.results import CLAIMS, METRICS, ROOT, between, bootstrap, difference, effects, holm, pick, read_records, table
-from report import aggregate
+from reidsa_utils.experiments import report
+from reidsa_utils.experiments.report import aggregate
+from reidsa_utils.experiments.results import CLAIMS, METRICS, between, effects, pick, read_records, table
+from reidsa_utils.experiments.statistics import bootstrap, difference, holm
+from reidsa_utils.support.files import ROOT
 
 
 def record(variant, form, seed, first_match, average_precision):
@@ -106,7 +108,7 @@ def test_broken_records(tmp_path, command):
         read_records(tmp_path)
     path = tmp_path / "record.json"
     path.write_text("{")
-    assert_one_sentence(command("batch.py", "publish", tmp_path), "not valid JSON")
+    assert_one_sentence(command("-m", "reidsa_utils", "publish", tmp_path), "not valid JSON")
     path.write_text("{}")
     with pytest.raises(InputError, match="no complete run record: config, source"):
         read_records(tmp_path)

@@ -7,7 +7,7 @@ import sys
 import numpy as np
 from conftest import ROOT
 
-import speed
+from reidsa_utils.experiments import speed
 from reidsa_utils.metrics import euclidean, evaluate_ranking
 from reidsa_utils.reranking import rerank
 
@@ -21,7 +21,7 @@ def test_the_baselines_compute_the_same():
 
 def test_every_group_runs():
     before = {p: p.read_bytes() for p in (ROOT / "results" / "speed").iterdir()}
-    done = subprocess.run([sys.executable, "speed.py"], cwd=ROOT, capture_output=True, text=True,
+    done = subprocess.run([sys.executable, "-m", "reidsa_utils", "speed"], cwd=ROOT, capture_output=True, text=True,
                           env={**os.environ, "REIDSA_SPEED_QUICK": "1"})
     assert done.returncode == 0, done.stderr
     for name in speed.GROUPS:

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from conftest import assert_one_sentence
 
-from pedestrians import _rays, draw_person
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import LAYOUTS, SPLITS, count, load_benchmark
-from reidsa_utils.synthetic import LABEL, Settings, describe_person, plan, render_benchmark, render_shot
+from reidsa_utils.data import LAYOUTS, SPLITS, count, load_benchmark
+from reidsa_utils.datasets.pedestrians import _rays, draw_person
+from reidsa_utils.datasets.rendered import LABEL, Settings, describe_person, plan, render_benchmark, render_shot
 
 
 def files(folder):
@@ -175,8 +175,8 @@ def test_numbers_of_numpy_are_numbers(tmp_path):
 
 
 def test_command_line(command, tmp_path):
-    done = command("-m", "reidsa_utils.synthetic", "market1501", tmp_path, "--scale", "0.002", "--workers", "1", "--occlusion", "0")
+    done = command("-m", "reidsa_utils", "render", "market1501", tmp_path, "--scale", "0.002", "--workers", "1", "--occlusion", "0")
     assert done.returncode == 0 and "rendered" in done.stdout and "images" in done.stderr  # a progress bar
-    assert_one_sentence(command("-m", "reidsa_utils.synthetic", "duke", tmp_path), "unknown benchmark 'duke'")
+    assert_one_sentence(command("-m", "reidsa_utils", "render", "duke", tmp_path), "unknown benchmark 'duke'")
     (tmp_path / "file").write_text("")
-    assert_one_sentence(command("-m", "reidsa_utils.synthetic", "market1501", tmp_path / "file", "--scale", "0.002"), "choose another root")
+    assert_one_sentence(command("-m", "reidsa_utils", "render", "market1501", tmp_path / "file", "--scale", "0.002"), "choose another root")

@@ -9,13 +9,18 @@ import torch
 from conftest import assert_one_sentence
 
 from reidsa_utils import InputError
-from reidsa_utils.benchmarks import load_images
+from reidsa_utils.batches import to_input
 from reidsa_utils.config import configure, run_folder, run_settings
+from reidsa_utils.data import load_images
 from reidsa_utils.model import BACKBONES, ReIDNet
-from reidsa_utils.training import to_input
 from reidsa_utils.weights import AGREE, content, convert, named, statistics
 
 MOBILE = {"variant": "b_ds", "form": "none", "backbone": "mobilenet_v2"}
+
+
+def fresh():
+    """A network to convert for, and the name of its classifier."""
+    return BACKBONES["mobilenet_v2"].make(), BACKBONES["mobilenet_v2"].classifier
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +53,7 @@ def foreign(mobile, tmp_path):
 
 
 def test_conversion_by_order(mobile, foreign, photographs, tmp_path):
-    agree = convert(foreign, tmp_path / "named.pt", images=photographs)
+    agree = convert(foreign, tmp_path / "named.pt", *fresh(), images=photographs)
     assert len(agree) == 52 and all(means < AGREE[0] / 5 and variances < AGREE[1] / 5 for means, variances in agree.values())
     net = ReIDNet(3, **MOBILE, weights=str(tmp_path / "named.pt"))
     own = mobile.state_dict()
@@ -70,7 +75,7 @@ def test_tensors_in_another_order_are_noticed(mobile, photographs, pair, tmp_pat
     torch.save(moved, tmp_path / "moved.pt")
     same_word = a.rsplit(".")[-1] == b.rsplit(".")[-1]
     with pytest.raises(InputError, match="batch norms are not those" if same_word else "stands features"):
-        convert(tmp_path / "moved.pt", tmp_path / "named.pt", images=photographs * (3 if same_word else 1))
+        convert(tmp_path / "moved.pt", tmp_path / "named.pt", *fresh(), images=photographs * (3 if same_word else 1))
     assert not (tmp_path / "named.pt").exists()
 
 
@@ -120,10 +125,10 @@ def test_weights_of_another_network_are_one_sentence(tmp_path, command):
             ReIDNet(3, **MOBILE, weights=str(tmp_path / name))
     with pytest.raises(InputError, match="128 pixels high.*the nearest heights that work: 96, 192"):
         ReIDNet(3, "b_p_ds", "none", backbone="mobilenet_v2")(torch.randn(1, 3, 128, 64))
-    assert_one_sentence(command("-m", "reidsa_utils.weights", tmp_path / "resnet.pt", tmp_path / "out.pt"),
+    assert_one_sentence(command("-m", "reidsa_utils", "weights", tmp_path / "resnet.pt", tmp_path / "out.pt"),
                         "is this a file of another network?")
-    assert_one_sentence(command("-m", "reidsa_utils.weights", tmp_path / "none.pt", tmp_path / "out.pt"), "no weights at")
-    assert_one_sentence(command("-m", "reidsa_utils.weights", tmp_path / "run.pt", tmp_path / "out.pt", "--images", tmp_path),
+    assert_one_sentence(command("-m", "reidsa_utils", "weights", tmp_path / "none.pt", tmp_path / "out.pt"), "no weights at")
+    assert_one_sentence(command("-m", "reidsa_utils", "weights", tmp_path / "run.pt", tmp_path / "out.pt", "--images", tmp_path),
                         "found 0 images under", "16 photographs or more")
 
 

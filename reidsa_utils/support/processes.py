@@ -1,0 +1,94 @@
+"""Several processes with one run (torchrun), and the memory settings that a process starts with."""
+
+import contextlib
+import datetime
+import os
+import sys
+
+import torch
+from torch import distributed
+
+from .. import InputError
+
+# glibc otherwise gives every large block back to the system and takes it again: a tenth of a training step. It reads them at start.
+MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "536870912"}
+
+
+def with_malloc() -> None:
+    """Start this program again with MALLOC in its environment, where they are missing and could help."""
+    if sys.platform == "linux" and not any(name in os.environ for name in MALLOC):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], os.environ | MALLOC)
+
+
+def rank_and_world() -> tuple:
+    """This process's number and how many share the run; (0, 1) without torchrun."""
+    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+
+
+@contextlib.contextmanager
+def processes():
+    """Join the processes that torchrun started, if it did: NCCL where there are GPUs, each process on its own, else gloo."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    gpus = torch.cuda.is_available()
+    if gpus and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
+        raise InputError(f"more processes than the {torch.cuda.device_count()} GPUs here; lower --nproc-per-node")
+    if gpus:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # others wait while one evaluates; what is said between processes lies on the CPU, gradients on the GPUs
+    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=datetime.timedelta(hours=2))
+    yield
+    distributed.destroy_process_group()  # not after an error, where it would wait for the others: torchrun ends them
+
+
+def wait_for_all() -> None:
+    if distributed.is_initialized():
+        distributed.barrier()
+
+
+@contextlib.contextmanager
+def first_alone():
+    """The first process does this before the others."""
+    first = rank_and_world()[0] == 0
+    if not first:
+        wait_for_all()
+    try:
+        yield
+    finally:
+        if first:
+            wait_for_all()
+
+
+def from_first(make):
+    """What the first process makes, in all of them; what it raises, too: all go on, or none."""
+    if not distributed.is_initialized():
+        return make()
+    box = [None]
+    if rank_and_world()[0] == 0:
+        try:
+            box = [make()]
+        except (InputError, OSError) as error:
+            box = [InputError(str(error))]
+    distributed.broadcast_object_list(box)
+    if isinstance(box[0], InputError):
+        raise box[0]
+    return box[0]
+
+
+def mean_over_processes(values, device) -> torch.Tensor:
+    """Element by element, of numbers that every process has."""
+    values = torch.as_tensor(values, dtype=torch.float64, device=device)
+    if distributed.is_initialized():
+        distributed.all_reduce(values)
+        values /= distributed.get_world_size()
+    return values.cpu()
+
+
+def peak_memory(device: str) -> dict:
+    """{"memory_gib": the most that was held on the GPU since the last call}; {} on a CPU."""
+    if device != "cuda":
+        return {}
+    peak = torch.cuda.max_memory_allocated() / 2**30
+    torch.cuda.reset_peak_memory_stats()
+    return {"memory_gib": round(peak, 3)}
