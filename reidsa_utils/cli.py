@@ -3,6 +3,8 @@
 import sys
 from importlib import import_module
 
+from .support.malloc import with_malloc
+
 # subcommand -> (module whose main() does it, words before the user's own, what it does)
 COMMANDS = {
     "train": ("experiments.queue", [], "one run, or a queue of them"),
@@ -32,5 +34,7 @@ def main(argv=None) -> int:
     if words[0] not in COMMANDS:
         print(f"error: unknown command {words[0]!r}; known: {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
+    if words[0] == "train" and argv is None:
+        with_malloc()  # this program once more, before torch is loaded
     module, before, _ = COMMANDS[words[0]]
     return import_module(f"reidsa_utils.{module}").main([*before, *words[1:]]) or 0

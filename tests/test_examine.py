@@ -155,6 +155,8 @@ def test_on_the_people_of_other_populations(tmp_path, capfd):
         for vector in ("global", "parts"):
             assert there["metrics"][vector]["mean_ap"] == pytest.approx(expected["metrics"][vector]["mean_ap"], abs=1e-5)
             assert there["metrics"][vector]["first_match"] == expected["metrics"][vector]["first_match"]
+    assert examine.main(["--saturation", str(tmp_path / "run" / "checkpoint.pt"), "--backbone", "thin", "--into", str(tmp_path)]) == 1
+    assert "checkpoint.pt is the checkpoint of a run; expected weights from before" in capfd.readouterr().err
     assert other["metrics"]["parts"]["mean_ap"] != record["metrics"]["parts"]["mean_ap"]
     assert examine.main(["--populations", "4", str(tmp_path / "run"), "--into", str(tmp_path / "out")]) == 0
     assert set(examine.read(tmp_path / "out", ("populations",))[0]["populations"]) == {"0", "3", "4"}

@@ -20,7 +20,7 @@ from reidsa_utils.evaluation import extract
 from reidsa_utils.experiments.queue import STOPPED, main
 from reidsa_utils.experiments.run import train
 from reidsa_utils.model import ReIDNet, reid_loss
-from reidsa_utils.support.processes import MALLOC
+from reidsa_utils.support.malloc import MALLOC
 from reidsa_utils.training import learning_rate
 
 SMALL = "profile=smoke threads=1 epochs={epochs} rerank=false data={data} run_dir={run_dir} variant=b_p_ds_sa2 form={form}"
@@ -153,7 +153,7 @@ def test_a_missing_queue(tmp_path):
 
 def test_the_command_starts_itself_again_with_settings_of_malloc(tmp_path):
     """They count from the start of a process. As set by a user they are left alone."""
-    code = ("import os\nfrom reidsa_utils.support.processes import MALLOC, with_malloc\nwith_malloc()\n"
+    code = ("import os\nfrom reidsa_utils.support.malloc import MALLOC, with_malloc\nwith_malloc()\n"
             "print({k: os.environ.get(k) for k in MALLOC})")
     (tmp_path / "show.py").write_text(code)
     clean = {k: v for k, v in os.environ.items() if k not in MALLOC}
@@ -162,6 +162,12 @@ def test_the_command_starts_itself_again_with_settings_of_malloc(tmp_path):
                               capture_output=True, text=True)
         expected = own | {k: None for k in MALLOC if k not in own} if own or sys.platform != "linux" else MALLOC
         assert eval(done.stdout) == expected, done.stderr
+    # the installed command does it, too, before torch is loaded
+    code = ("import os, sys; sys.argv = ['reidsa', 'train', '--help']\n"
+            "from reidsa_utils.cli import main\nassert 'torch' not in sys.modules\n"
+            f"try:\n    main()\nfinally:\n    print({{k: os.environ.get(k) for k in {list(MALLOC)}}})")
+    done = subprocess.run([sys.executable, "-c", code], env={**clean, "PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert eval(done.stdout.splitlines()[-1]) == (MALLOC if sys.platform == "linux" else dict.fromkeys(MALLOC)), done.stderr
 
 
 def test_a_queue_needs_torch_torchvision_numpy_and_opencv_only(queue, tmp_path, small_benchmark):

@@ -69,7 +69,7 @@ def look(model, paths, height: int, width: int) -> dict:
 
 
 def open_run(run_dir: Path, data: str = "embedded") -> tuple:
-    """(record, model, Config, Benchmark) of a finished run; data: as in training.Config.
+    """(record, model, Config, Benchmark) of a finished run; data: as in config.Config.
 
     Raises InputError for a run without record or checkpoint, or with those of two runs.
     """
@@ -122,13 +122,17 @@ def elsewhere(run_dir: Path, data_seeds: list) -> dict:
 def saturation(weights: str, backbone: str, data: str, height: int, width: int, images: int = 64) -> dict:
     """Every attention form on the maps of a network before any training for people: notebook 08.
 
-    weights: as in training.Config; data: "real" or a folder (Market-1501's training images), or "embedded" (rendered ones).
+    weights: as in config.Config; data: "real" or a folder (Market-1501's training images), or "embedded" (rendered ones).
+    Raises InputError for the checkpoint of a run, which has been trained for people.
     """
     config = configure({"profile": "photographs" if data != "embedded" else "laptop", "data": data, "height": height, "width": width,
                         "backbone": backbone, "weights": weights})
     benchmark = open_benchmark(config)
     torch.manual_seed(0)
     model = ReIDNet(2, "b_ds_sa2", "softmax", backbone=backbone, weights=weights).eval()
+    if model.loaded and "source" not in model.loaded:
+        raise InputError(f"{weights} is the checkpoint of a run; expected weights from before any training for people: imagenet, none or "
+                         "a state_dict")
     chosen = [benchmark.train.paths[k] for k in evenly(benchmark.train.paths, images)]
     name = "-".join(["market1501", benchmark.source, backbone, "untrained" if weights == "none" else "pretrained", f"{height}x{width}"])
     return {"run": name, "backbone": backbone, "began": model.loaded or "none", "source": benchmark.source, "images": len(chosen),

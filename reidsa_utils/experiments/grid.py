@@ -342,7 +342,11 @@ def main(argv=None) -> int:
         words = arguments.words + more
         settings = dict(word.split("=", 1) for word in words if "=" in word)
         if arguments.command == "queue":
-            print(*queue([word for word in words if "=" not in word], settings), sep="\n")
+            names = [word for word in words if "=" not in word]
+            print(*queue(names, settings), sep="\n")
+            for name in names:
+                if seeds := EVIDENCE[name].get("populations"):
+                    print(f"# {name}: then test each run on other people: reidsa examine --populations {','.join(map(str, seeds))} RUN ...")
             return
         batch = make_batch(settings, [word for word in words if "=" not in word] or ["tables"])
         if arguments.command == "plan":

@@ -35,8 +35,8 @@ from ..datasets.rendered import render_benchmark
 from ..metrics import euclidean, evaluate_ranking
 from ..model import ReIDNet, reid_loss
 from ..support.files import ROOT, write_atomic
+from ..support.malloc import MALLOC
 from ..support.opencv import cv2
-from ..support.processes import MALLOC
 
 QUERIES, GALLERY, IDENTITIES, DISTRACTORS = 3368, 15913, 750, 2798
 QUICK = bool(os.environ.get("REIDSA_SPEED_QUICK"))  # the tests: the same path, a tenth of the size
