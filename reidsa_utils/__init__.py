@@ -19,7 +19,9 @@ import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
-SETTINGS = Path(__file__).with_name("settings")  # what is data and not code: benchmarks, profiles, recipes, claims
+SETTINGS = Path(__file__).with_name(
+    "settings"
+)  # what is data and not code: benchmarks, profiles, recipes, claims
 
 
 def cores() -> int:

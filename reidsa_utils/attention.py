@@ -8,7 +8,9 @@ from . import InputError, known
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid", "none")
 
 
-def attention_weights(f: Tensor, form: str = "softmax", temperature: float = 1.0, standardise: bool = False) -> Tensor:
+def attention_weights(
+    f: Tensor, form: str = "softmax", temperature: float = 1.0, standardise: bool = False
+) -> Tensor:
     """The weight p(i, j) of every position of a feature map (eq. 1 and its alternatives).
 
     f: (B, C, H, W), any float type; non-negative for form="l1" (the layer sits behind a ReLU).
@@ -31,7 +33,9 @@ def attention_weights(f: Tensor, form: str = "softmax", temperature: float = 1.0
 def _check(f: Tensor, form: str) -> None:
     known("attention form", form, FORMS)
     if f.dim() != 4:
-        raise InputError(f"a feature map of shape {tuple(f.shape)}; expected (batch, channels, height, width)")
+        raise InputError(
+            f"a feature map of shape {tuple(f.shape)}; expected (batch, channels, height, width)"
+        )
 
 
 def _scores(f: Tensor, form: str) -> Tensor:
@@ -48,8 +52,10 @@ def _tempered(A: Tensor, form: str, temperature: float, standardise: bool) -> Te
     if temperature == 1 and not standardise:
         return A
     if form not in ("softmax", "softmax_mean"):
-        raise InputError(f"temperature is {temperature:g} and standardise is {standardise} for the form {form}; only softmax and "
-                         "softmax_mean have them")
+        raise InputError(
+            f"temperature is {temperature:g} and standardise is {standardise} for the form {form}; only softmax and "
+            "softmax_mean have them"
+        )
     if not temperature > 0:
         raise InputError(f"temperature is {temperature}; expected a positive number")
     if standardise:
@@ -67,8 +73,12 @@ def _weights(A: Tensor, form: str) -> Tensor:
         return nn.functional.logsigmoid(A).softmax(dim=1)
     if form == "l1":
         total = A.sum(dim=1, keepdim=True)
-        dark = total <= torch.finfo(A.dtype).tiny * A.shape[1]  # the released code divides 0 by 0 here
-        return torch.where(dark, 1 / A.shape[1], A / torch.where(dark, torch.ones_like(total), total))
+        dark = (
+            total <= torch.finfo(A.dtype).tiny * A.shape[1]
+        )  # the released code divides 0 by 0 here
+        return torch.where(
+            dark, 1 / A.shape[1], A / torch.where(dark, torch.ones_like(total), total)
+        )
     return torch.full_like(A, 1 / A.shape[1])
 
 
@@ -103,10 +113,14 @@ class _AttendedPool(torch.autograd.Function):
     @torch.autograd.function.once_differentiable
     def backward(ctx, g: Tensor):
         (f,), A, p = ctx.saved_tensors, ctx.A, ctx.p
-        df = torch.empty_like(f)                                     # keeps the memory format of f
-        torch.mul(g[:, :, None, None], p.detach().to(f.dtype).view(len(f), 1, *f.shape[2:]), out=df)  # g_k p(i, j)
+        df = torch.empty_like(f)  # keeps the memory format of f
+        torch.mul(
+            g[:, :, None, None], p.detach().to(f.dtype).view(len(f), 1, *f.shape[2:]), out=df
+        )  # g_k p(i, j)
         if ctx.form != "none":
-            dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)  sum_k g_k f_k
+            dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(
+                1
+            )  # (B, HW)  sum_k g_k f_k
             (dA,) = torch.autograd.grad(p, A, dp, retain_graph=True)
             if ctx.form == "softmax_mean":
                 dA = dA / f.shape[1]
@@ -114,7 +128,9 @@ class _AttendedPool(torch.autograd.Function):
         return df, None, None, None
 
 
-def attended_pool(f: Tensor, form: str = "softmax", temperature: float = 1.0, standardise: bool = False) -> Tensor:
+def attended_pool(
+    f: Tensor, form: str = "softmax", temperature: float = 1.0, standardise: bool = False
+) -> Tensor:
     """Pool a feature map with its own spatial attention (eq. 6), without making F.
 
     f: (B, C, H, W), any float type; non-negative for form="l1".
@@ -125,7 +141,9 @@ def attended_pool(f: Tensor, form: str = "softmax", temperature: float = 1.0, st
     _check(f, form)
     if form == "none":
         return f.mean(dim=(2, 3))
-    if torch.compiler.is_compiling():  # the compiler fuses the two: F is never made, and df is written once
+    if (
+        torch.compiler.is_compiling()
+    ):  # the compiler fuses the two: F is never made, and df is written once
         p = _weights(_tempered(_scores(f, form), form, temperature, standardise), form)
         return (f * p.to(f.dtype).view(len(f), 1, *f.shape[2:])).sum(dim=(2, 3))
     return _AttendedPool.apply(f, form, temperature, standardise)
@@ -155,11 +173,17 @@ def attention_jacobian(f: Tensor) -> Tensor:
     Raises InputError for a map that is not 3-D.
     """
     if f.dim() != 3:
-        raise InputError(f"a feature map of shape {tuple(f.shape)}; expected (channels, height, width)")
+        raise InputError(
+            f"a feature map of shape {tuple(f.shape)}; expected (channels, height, width)"
+        )
     C, H, W = f.shape
-    p = attention_weights(f[None])[0].reshape(-1)                              # (HW,)
-    flat = f.reshape(C, -1)                                                    # (C, HW)
-    dp = p.diag() - p[:, None] * p[None, :]                                    # (HW, HW)  eq. 11
-    jacobian = (flat[:, :, None] * dp[None])[:, :, None].repeat(1, 1, C, 1)    # f_k dp, the same for every t
-    jacobian += torch.eye(C, dtype=f.dtype, device=f.device)[:, None, :, None] * p.diag()[None, :, None, :]
+    p = attention_weights(f[None])[0].reshape(-1)  # (HW,)
+    flat = f.reshape(C, -1)  # (C, HW)
+    dp = p.diag() - p[:, None] * p[None, :]  # (HW, HW)  eq. 11
+    jacobian = (flat[:, :, None] * dp[None])[:, :, None].repeat(
+        1, 1, C, 1
+    )  # f_k dp, the same for every t
+    jacobian += (
+        torch.eye(C, dtype=f.dtype, device=f.device)[:, None, :, None] * p.diag()[None, :, None, :]
+    )
     return jacobian.view(C, H, W, C, H, W)

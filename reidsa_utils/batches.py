@@ -8,7 +8,9 @@ import torch
 from .support.opencv import cv2
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
-TABLE = (torch.arange(256).float()[:, None] / 255 - torch.tensor(MEAN).float()) / torch.tensor(STD).float()  # (256, 3): what x becomes
+TABLE = (torch.arange(256).float()[:, None] / 255 - torch.tensor(MEAN).float()) / torch.tensor(
+    STD
+).float()  # (256, 3): what x becomes
 
 
 def erasing_boxes(rng: np.random.Generator, B: int, H: int, W: int, area: tuple = (0.02, 0.4)):
@@ -17,14 +19,23 @@ def erasing_boxes(rng: np.random.Generator, B: int, H: int, W: int, area: tuple 
         if rng.random() >= 0.5:
             continue
         for _ in range(100):
-            size, aspect = rng.uniform(*area) * H * W, math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))  # height by width
+            size, aspect = (
+                rng.uniform(*area) * H * W,
+                math.exp(rng.uniform(math.log(0.3), -math.log(0.3))),
+            )  # height by width
             h, w = round(math.sqrt(size * aspect)), round(math.sqrt(size / aspect))
             if 0 < h < H and 0 < w < W:
                 yield k, rng.integers(H - h + 1), rng.integers(W - w + 1), h, w
                 break
 
 
-def augment(images, rng: np.random.Generator, flip: bool = True, erasing: bool = True, erase_area: tuple = (0.02, 0.4)):
+def augment(
+    images,
+    rng: np.random.Generator,
+    flip: bool = True,
+    erasing: bool = True,
+    erase_area: tuple = (0.02, 0.4),
+):
     """Random flip and random erasing (p = 0.5 each) on a batch (B, H, W, 3) uint8, every image with its own luck.
 
     An array is changed in place. A tensor, on a GPU, is not: all its images at once, the noise drawn there.
@@ -35,14 +46,20 @@ def augment(images, rng: np.random.Generator, flip: bool = True, erasing: bool =
         for k in np.flatnonzero(chosen):
             images[k] = cv2.flip(images[k], 1)
         for k, y, x, h, w in erasing_boxes(rng, B, H, W, erase_area) if erasing else ():
-            images[k, y:y + h, x:x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
+            images[k, y : y + h, x : x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
         return images
-    images = torch.where(torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(2), images)
+    images = torch.where(
+        torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(2), images
+    )
     if erasing and (boxes := list(erasing_boxes(rng, B, H, W, erase_area))):
         k, y, x, h, w = torch.tensor(boxes, device=images.device).T[..., None]
         rows, columns = torch.arange(H, device=images.device), torch.arange(W, device=images.device)
-        inside = ((rows >= y) & (rows < y + h))[:, :, None] & ((columns >= x) & (columns < x + w))[:, None]      # (boxes, H, W)
-        noise = torch.randint(0, 256, (len(boxes), H, W, 3), dtype=torch.uint8, device=images.device)
+        inside = ((rows >= y) & (rows < y + h))[:, :, None] & ((columns >= x) & (columns < x + w))[
+            :, None
+        ]  # (boxes, H, W)
+        noise = torch.randint(
+            0, 256, (len(boxes), H, W, 3), dtype=torch.uint8, device=images.device
+        )
         images[k[:, 0]] = torch.where(inside[..., None], noise, images[k[:, 0]])
     return images
 

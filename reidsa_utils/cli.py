@@ -10,15 +10,39 @@ COMMANDS = {
     "train": ("experiments.queue", [], "one run, or a queue of them"),
     "plan": ("experiments.grid", ["plan"], "what a batch would run, and for how long"),
     "status": ("experiments.grid", ["status"], "how far a batch is"),
-    "queue": ("experiments.grid", ["queue"], "the runs of a list of evidence.toml, for train --queue"),
+    "queue": (
+        "experiments.grid",
+        ["queue"],
+        "the runs of a list of evidence.toml, for train --queue",
+    ),
     "publish": ("experiments.grid", ["publish"], "copy the records of finished runs into results/"),
     "readme": ("experiments.grid", ["readme"], "write the README's tables anew from results/"),
-    "examine": ("experiments.examine", [], "finished runs beyond their records: filters, maps, other populations"),
-    "reproduce": ("experiments.reproduce", [], "the main job: render, train three models, evaluate, draw"),
-    "check": ("datasets.check", ["check"], "a copy of a benchmark: counts, names, images, protocol"),
-    "prepare-cuhk03": ("datasets.check", ["prepare-cuhk03"], "CUHK03-NP from the original cuhk-03.mat"),
+    "examine": (
+        "experiments.examine",
+        [],
+        "finished runs beyond their records: filters, maps, other populations",
+    ),
+    "reproduce": (
+        "experiments.reproduce",
+        [],
+        "the main job: render, train three models, evaluate, draw",
+    ),
+    "check": (
+        "datasets.check",
+        ["check"],
+        "a copy of a benchmark: counts, names, images, protocol",
+    ),
+    "prepare-cuhk03": (
+        "datasets.check",
+        ["prepare-cuhk03"],
+        "CUHK03-NP from the original cuhk-03.mat",
+    ),
     "render": ("datasets.rendered", [], "an embedded benchmark"),
-    "weights": ("experiments.pretrained", [], "ImageNet weights from a package, renamed and checked"),
+    "weights": (
+        "experiments.pretrained",
+        [],
+        "ImageNet weights from a package, renamed and checked",
+    ),
     "speed": ("experiments.speed", [], "times against plain baselines"),
 }
 

@@ -17,7 +17,9 @@ from .support.opencv import cv2
 
 SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 PUBLISHED = tomllib.loads((SETTINGS / "published.toml").read_text())
-LAYOUTS = {name: SimpleNamespace(**entry) for name, entry in PUBLISHED["benchmarks"].items()}  # fields: see there
+LAYOUTS = {
+    name: SimpleNamespace(**entry) for name, entry in PUBLISHED["benchmarks"].items()
+}  # fields: see there
 
 
 @dataclass(frozen=True)
@@ -39,17 +41,21 @@ class Benchmark:
     name: str
     title: str
     folder: Path
-    source: str      # "real" or "rendered"
+    source: str  # "real" or "rendered"
     train: Split
     query: Split
     gallery: Split
-    counts: dict     # what is there, junk included
-    expected: dict   # the published counts, or those of the manifest of a rendered benchmark
+    counts: dict  # what is there, junk included
+    expected: dict  # the published counts, or those of the manifest of a rendered benchmark
 
     def differences(self) -> list:
         """One phrase for every count that is not as expected."""
-        return [f"{self.counts[split][what]:,} {split} {what} (expected {n:,})"
-                for split, counts in self.expected.items() for what, n in counts.items() if self.counts[split][what] != n]
+        return [
+            f"{self.counts[split][what]:,} {split} {what} (expected {n:,})"
+            for split, counts in self.expected.items()
+            for what, n in counts.items()
+            if self.counts[split][what] != n
+        ]
 
     def fingerprint(self) -> str:
         """sha256 over names and bytes of all images used (train, query, gallery without junk), 16 hex digits."""
@@ -64,26 +70,47 @@ class Benchmark:
 def count(split: str, ids, cameras) -> dict:
     """Images, identities and cameras of a split, in the gallery junk and distractors too, as the benchmarks' papers count."""
     ids = np.asarray(ids)
-    out = {"images": len(ids), "ids": len(set(ids[ids > 0].tolist())), "cameras": len(set(np.asarray(cameras).tolist()))}
-    return out | ({"junk": int((ids == -1).sum()), "distractors": int((ids == 0).sum())} if split == "gallery" else {})
+    out = {
+        "images": len(ids),
+        "ids": len(set(ids[ids > 0].tolist())),
+        "cameras": len(set(np.asarray(cameras).tolist())),
+    }
+    return out | (
+        {"junk": int((ids == -1).sum()), "distractors": int((ids == 0).sum())}
+        if split == "gallery"
+        else {}
+    )
 
 
 def find_folder(name: str, root) -> Path:
     """The benchmark's own folder: `root` itself or the folder of the distributed name inside it."""
     layout, root = LAYOUTS[known("benchmark", name, LAYOUTS)], Path(root)
     if not root.is_dir():
-        raise InputError(f"{layout.title}: the data root {root} {'is a file' if root.exists() else 'does not exist'}; expected the folder "
-                         f"{layout.folder}, unpacked, or its parent ({layout.note})")
+        raise InputError(
+            f"{layout.title}: the data root {root} {'is a file' if root.exists() else 'does not exist'}; expected the folder "
+            f"{layout.folder}, unpacked, or its parent ({layout.note})"
+        )
     names = Path(layout.folder).parts
-    for folder in (*(root.joinpath(*names[i:]) for i in range(len(names) + 1)), root / layout.folder / layout.folder):
+    for folder in (
+        *(root.joinpath(*names[i:]) for i in range(len(names) + 1)),
+        root / layout.folder / layout.folder,
+    ):
         if any((folder / split).is_dir() for split in SPLITS.values()):
-            others = {Path(o.folder).name: o.title for o in LAYOUTS.values() if o.folder != layout.folder and o.pattern == layout.pattern}
+            others = {
+                Path(o.folder).name: o.title
+                for o in LAYOUTS.values()
+                if o.folder != layout.folder and o.pattern == layout.pattern
+            }
             if folder.resolve().name in others:
-                raise InputError(f"{layout.title}: {folder} is the folder of {others[folder.resolve().name]}; name that, or its parent")
+                raise InputError(
+                    f"{layout.title}: {folder} is the folder of {others[folder.resolve().name]}; name that, or its parent"
+                )
             return folder
     inside = ", ".join(sorted(p.name for p in root.iterdir())[:6]) or "nothing"
-    raise InputError(f"{layout.title}: no benchmark in {root} (it holds {inside}); expected {layout.folder} with the folders "
-                     f"{', '.join(SPLITS.values())} ({layout.note})")
+    raise InputError(
+        f"{layout.title}: no benchmark in {root} (it holds {inside}); expected {layout.folder} with the folders "
+        f"{', '.join(SPLITS.values())} ({layout.note})"
+    )
 
 
 def read_split(name: str, folder) -> tuple:
@@ -94,14 +121,24 @@ def read_split(name: str, folder) -> tuple:
     """
     layout, folder = LAYOUTS[known("benchmark", name, LAYOUTS)], Path(folder)
     if not folder.is_dir():
-        raise InputError(f"{layout.title}: the folder {folder.name} is missing in {folder.parent}; is the archive unpacked completely?")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in (".jpg", ".jpeg", ".png") and p.name[0] != "." and not p.is_dir())
+        raise InputError(
+            f"{layout.title}: the folder {folder.name} is missing in {folder.parent}; is the archive unpacked completely?"
+        )
+    files = sorted(
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in (".jpg", ".jpeg", ".png") and p.name[0] != "." and not p.is_dir()
+    )
     if not files:
-        raise InputError(f"{layout.title}: no images in {folder}; is the archive unpacked completely?")
+        raise InputError(
+            f"{layout.title}: no images in {folder}; is the archive unpacked completely?"
+        )
     parsed = [re.fullmatch(layout.pattern, p.name) for p in files]
     ids, cameras = np.array([[int(m[1]), int(m[2])] for m in parsed if m], int).reshape(-1, 2).T
-    return (Split([str(p) for p, m in zip(files, parsed, strict=True) if m], ids, cameras),
-            [p.name for p, m in zip(files, parsed, strict=True) if not m])
+    return (
+        Split([str(p) for p, m in zip(files, parsed, strict=True) if m], ids, cameras),
+        [p.name for p, m in zip(files, parsed, strict=True) if not m],
+    )
 
 
 def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> Benchmark:
@@ -117,26 +154,41 @@ def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> B
     if (folder / "manifest.json").is_file():
         try:
             manifest = json.loads((folder / "manifest.json").read_text())
-            rendered, source, expected = manifest["settings"]["name"], "rendered", {s: dict(manifest["counts"][s]) for s in SPLITS}
+            rendered, source, expected = (
+                manifest["settings"]["name"],
+                "rendered",
+                {s: dict(manifest["counts"][s]) for s in SPLITS},
+            )
             expected["gallery"]["junk"]
         except (ValueError, KeyError, TypeError):
-            raise InputError(f"{layout.title}: {folder / 'manifest.json'} is not the manifest of a rendered benchmark; delete it if the "
-                             "images are real, or render again") from None
+            raise InputError(
+                f"{layout.title}: {folder / 'manifest.json'} is not the manifest of a rendered benchmark; delete it if the "
+                "images are real, or render again"
+            ) from None
         if rendered != name:
-            raise InputError(f"{layout.title}: {folder} holds a rendered {rendered}; name that, or give another root")
+            raise InputError(
+                f"{layout.title}: {folder} holds a rendered {rendered}; name that, or give another root"
+            )
     splits, counts = {}, {}
     for split, directory in SPLITS.items():
         found, bad = read_split(name, folder / directory)
         if bad and strict:
-            raise InputError(f"{layout.title}: {len(bad)} of {len(bad) + len(found)} image names in {folder / directory} do not parse, "
-                             f"first {bad[0]!r}; expected names like {layout.example}: is this another benchmark, or are two mixed?")
+            raise InputError(
+                f"{layout.title}: {len(bad)} of {len(bad) + len(found)} image names in {folder / directory} do not parse, "
+                f"first {bad[0]!r}; expected names like {layout.example}: is this another benchmark, or are two mixed?"
+            )
         counts[split] = count(split, found.ids, found.cameras)
         keep = np.flatnonzero(found.ids != -1)
         splits[split] = Split([found.paths[i] for i in keep], found.ids[keep], found.cameras[keep])
-    found = Benchmark(name, layout.title, folder, source, **splits, counts=counts, expected=expected)
+    found = Benchmark(
+        name, layout.title, folder, source, **splits, counts=counts, expected=expected
+    )
     if warn and found.differences():
-        warnings.warn(f"{layout.title} at {folder}: found {'; '.join(found.differences())}; is the download complete? "
-                      f"(reidsa check {name} {root})", stacklevel=2)
+        warnings.warn(
+            f"{layout.title} at {folder}: found {'; '.join(found.differences())}; is the download complete? "
+            f"(reidsa check {name} {root})",
+            stacklevel=2,
+        )
     return found
 
 
@@ -148,15 +200,23 @@ def hold_out(benchmark: Benchmark, n: int) -> Benchmark:
     """
     people = np.unique(benchmark.train.ids)
     if not 0 < n <= len(people) - 2:
-        raise InputError(f"held_out is {n}, and {benchmark.title} at {benchmark.folder} has {len(people)} training identities, of which "
-                         f"two or more must be left to train on; choose from 1 to {len(people) - 2}")
+        raise InputError(
+            f"held_out is {n}, and {benchmark.title} at {benchmark.folder} has {len(people)} training identities, of which "
+            f"two or more must be left to train on; choose from 1 to {len(people) - 2}"
+        )
     out = np.isin(benchmark.train.ids, people[np.arange(n) * len(people) // n])
     pairs = np.stack([benchmark.train.ids, benchmark.train.cameras], 1)
     first = np.zeros(len(out), bool)
     first[np.unique(pairs, axis=0, return_index=True)[1]] = True  # paths are sorted by name
     splits = {"train": ~out, "query": out & first, "gallery": out & ~first}
-    splits = {name: Split([benchmark.train.paths[i] for i in np.flatnonzero(chosen)], benchmark.train.ids[chosen],
-                          benchmark.train.cameras[chosen]) for name, chosen in splits.items()}
+    splits = {
+        name: Split(
+            [benchmark.train.paths[i] for i in np.flatnonzero(chosen)],
+            benchmark.train.ids[chosen],
+            benchmark.train.cameras[chosen],
+        )
+        for name, chosen in splits.items()
+    }
     counts = {name: count(name, split.ids, split.cameras) for name, split in splits.items()}
     return replace(benchmark, **splits, counts=counts, expected=counts)
 
@@ -166,12 +226,16 @@ def decode(path) -> np.ndarray:
     try:
         data = Path(path).read_bytes()
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); restore this file from the archive") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); restore this file from the archive"
+        ) from error
     # OpenCV fills the missing part of a truncated file with grey and says nothing: look for the end marker first.
     whole = b"\xff\xd9" in data[-64:] if data[:2] == b"\xff\xd8" else b"IEND" in data[-16:]
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if whole else None
     if image is None:
-        raise InputError(f"{path} is truncated or no image ({len(data):,} bytes); restore this file from the archive")
+        raise InputError(
+            f"{path} is truncated or no image ({len(data):,} bytes); restore this file from the archive"
+        )
     return image
 
 

@@ -16,7 +16,7 @@ def extract(model: ReIDNet, images: np.ndarray, batch: int = 64, device="cpu", t
     out = {}
     with torch.inference_mode():
         for i in range(0, len(images), batch):
-            for kind, vectors in model.embed_all(to_input(images[i:i + batch], device)).items():
+            for kind, vectors in model.embed_all(to_input(images[i : i + batch], device)).items():
                 out.setdefault(kind, []).append(vectors.float().cpu().numpy())
             if tick:
                 tick(min(batch, len(images) - i))
@@ -31,9 +31,22 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
         if with_rerank:
             matrices[f"{kind}+rerank"] = lambda k=kind: reranking.rerank(query[k], gallery[k])
         for name, matrix in matrices.items():
-            r = evaluate_ranking(matrix(), benchmark.query.ids, benchmark.gallery.ids, benchmark.query.cameras, benchmark.gallery.cameras)
+            r = evaluate_ranking(
+                matrix(),
+                benchmark.query.ids,
+                benchmark.gallery.ids,
+                benchmark.query.cameras,
+                benchmark.gallery.cameras,
+            )
             ap = [None if np.isnan(v) else round(float(v), 5) for v in r.average_precision]
-            results[name] = {"rank1": float(r.cmc[0]), "rank5": float(r.cmc[4]), "rank10": float(r.cmc[9]), "mean_ap": r.mean_ap,
-                             "mean_ap_trapezoid": r.mean_ap_trapezoid, "skipped": r.skipped, "average_precision": ap,
-                             "first_match": r.first_match.tolist()}
+            results[name] = {
+                "rank1": float(r.cmc[0]),
+                "rank5": float(r.cmc[4]),
+                "rank10": float(r.cmc[9]),
+                "mean_ap": r.mean_ap,
+                "mean_ap_trapezoid": r.mean_ap_trapezoid,
+                "skipped": r.skipped,
+                "average_precision": ap,
+                "first_match": r.first_match.tolist(),
+            }
     return results

@@ -12,14 +12,19 @@ from . import SETTINGS, InputError, known
 from .attention import FORMS, SpatialAttention, attended_pool, attention_weights
 from .weights import read_weights
 
-PARTS = 6            # m of section 3.1
-REDUCED = 256        # channels after the shared 1x1 convolution
+PARTS = 6  # m of section 3.1
+REDUCED = 256  # channels after the shared 1x1 convolution
 
 # The eight rows of Table 2. `sa1`: attention on the stage-4 map; `sa2`: attention in the DS branches.
 VARIANTS = {
-    "b": (), "b_sa1": ("sa1",),
-    "b_ds": ("ds",), "b_ds_sa2": ("ds", "sa2"), "b_ds_sa12": ("ds", "sa1", "sa2"),
-    "b_p_ds": ("parts", "ds"), "b_p_ds_sa2": ("parts", "ds", "sa2"), "b_p_ds_sa12": ("parts", "ds", "sa1", "sa2"),
+    "b": (),
+    "b_sa1": ("sa1",),
+    "b_ds": ("ds",),
+    "b_ds_sa2": ("ds", "sa2"),
+    "b_ds_sa12": ("ds", "sa1", "sa2"),
+    "b_p_ds": ("parts", "ds"),
+    "b_p_ds_sa2": ("parts", "ds", "sa2"),
+    "b_p_ds_sa12": ("parts", "ds", "sa1", "sa2"),
 }
 
 
@@ -27,38 +32,58 @@ VARIANTS = {
 class Recipe:
     """Where the paper's text and its released code differ, or the text leaves a choice."""
 
-    mean_after_sa: bool = False   # released: a mean over HW on top of weights that already sum to 1
-    literal_sum: bool = False     # GAP without SA as the plain sum that section 3.3 writes, in the DS branches
-    ds_reduced: bool = False      # released: a 1x1 convolution to 256 channels in front of every DS classifier
-    sa1_on_parts: bool = False    # Fig. 3: SA1 weighs the six pooled parts; else the cells of the map before that
-    equal_loss: bool = False      # released: all ten losses with weight 1
-    lam: float = 0.2              # lambda of section 3.1, the weight of the auxiliary losses
-    lam_decays: bool = False      # lambda falls linearly, in the last of E epochs to 1 / E of it; section 2: as in reference [10]
-    total: float = 0.0            # the weights of several losses scaled to this sum; 0: as they are
+    mean_after_sa: bool = False  # released: a mean over HW on top of weights that already sum to 1
+    literal_sum: bool = (
+        False  # GAP without SA as the plain sum that section 3.3 writes, in the DS branches
+    )
+    ds_reduced: bool = (
+        False  # released: a 1x1 convolution to 256 channels in front of every DS classifier
+    )
+    sa1_on_parts: bool = (
+        False  # Fig. 3: SA1 weighs the six pooled parts; else the cells of the map before that
+    )
+    equal_loss: bool = False  # released: all ten losses with weight 1
+    lam: float = 0.2  # lambda of section 3.1, the weight of the auxiliary losses
+    lam_decays: bool = False  # lambda falls linearly, in the last of E epochs to 1 / E of it; section 2: as in reference [10]
+    total: float = 0.0  # the weights of several losses scaled to this sum; 0: as they are
     # what separates attention from optimisation (notebook 08); all of the branches' SA2
-    detach: bool = False          # the branches send no gradient into the backbone
+    detach: bool = False  # the branches send no gradient into the backbone
     gradient_as_gap: bool = False  # what a branch sends there has, step by step, the norm that its head sends without SA
-    norm_as_gap: bool = False     # a branch's pooled vector has, image by image, the norm of the average-pooled one
-    temperature: float = 1.0      # the scores A are divided by it before the softmax
-    standardise: bool = False     # the scores of an image have mean 0 and deviation 1 before the softmax
-    nesterov: bool = True         # released; the paper says "momentum"
+    norm_as_gap: bool = (
+        False  # a branch's pooled vector has, image by image, the norm of the average-pooled one
+    )
+    temperature: float = 1.0  # the scores A are divided by it before the softmax
+    standardise: bool = (
+        False  # the scores of an image have mean 0 and deviation 1 before the softmax
+    )
+    nesterov: bool = True  # released; the paper says "momentum"
     erase_area: tuple = (0.02, 0.4)  # random erasing: smallest and largest share of the image
 
 
-RECIPES = {name: Recipe(**fields) for name, fields in tomllib.loads((SETTINGS / "recipes.toml").read_text()).items()}
+RECIPES = {
+    name: Recipe(**fields)
+    for name, fields in tomllib.loads((SETTINGS / "recipes.toml").read_text()).items()
+}
+
 
 @dataclass(frozen=True)
 class Backbone:
     """A network of torchvision in the place of Fig. 3's ResNet-50."""
 
-    make: Callable      # () -> the network with random weights
-    channels: tuple     # of the maps of stages 1 to 4
-    stages: Callable    # the network -> (modules before stage 1, those of stages 1 to 4), each to be called one after the other
-    classifier: str     # name of its ImageNet classifier, which is thrown away
+    make: Callable  # () -> the network with random weights
+    channels: tuple  # of the maps of stages 1 to 4
+    stages: Callable  # the network -> (modules before stage 1, those of stages 1 to 4), each to be called one after the other
+    classifier: str  # name of its ImageNet classifier, which is thrown away
 
 
 def _resnet_stages(net) -> tuple:
-    return [net.conv1, net.bn1, net.relu, net.maxpool], [net.layer1], [net.layer2], [net.layer3], [net.layer4]
+    return (
+        [net.conv1, net.bn1, net.relu, net.maxpool],
+        [net.layer1],
+        [net.layer2],
+        [net.layer3],
+        [net.layer4],
+    )
 
 
 def _mobilenet_stages(net) -> tuple:
@@ -68,20 +93,36 @@ def _mobilenet_stages(net) -> tuple:
     cut in two has a shortcut past the cut.
     """
     blocks = net.features
-    return ([blocks[0]], [*blocks[1:4], blocks[4].conv[0]], [*blocks[4].conv[1:], *blocks[5:7], blocks[7].conv[0]],
-            [*blocks[7].conv[1:], *blocks[8:14], blocks[14].conv[0]], [*blocks[14].conv[1:], *blocks[15:]])
+    return (
+        [blocks[0]],
+        [*blocks[1:4], blocks[4].conv[0]],
+        [*blocks[4].conv[1:], *blocks[5:7], blocks[7].conv[0]],
+        [*blocks[7].conv[1:], *blocks[8:14], blocks[14].conv[0]],
+        [*blocks[14].conv[1:], *blocks[15:]],
+    )
 
 
 def _thin():
     """One bottleneck a stage, a quarter of the inner width, the paper's channel numbers: 4.6 M parameters with 150 identities' heads."""
-    return torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16)
+    return torchvision.models.ResNet(
+        torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16
+    )
 
 
 BACKBONES = {
-    "resnet50": Backbone(lambda: torchvision.models.resnet50(), (256, 512, 1024, 2048), _resnet_stages, "fc"),
-    "resnet18": Backbone(lambda: torchvision.models.resnet18(), (64, 128, 256, 512), _resnet_stages, "fc"),
+    "resnet50": Backbone(
+        lambda: torchvision.models.resnet50(), (256, 512, 1024, 2048), _resnet_stages, "fc"
+    ),
+    "resnet18": Backbone(
+        lambda: torchvision.models.resnet18(), (64, 128, 256, 512), _resnet_stages, "fc"
+    ),
     "thin": Backbone(_thin, (256, 512, 1024, 2048), _resnet_stages, "fc"),
-    "mobilenet_v2": Backbone(lambda: torchvision.models.mobilenet_v2(), (144, 192, 576, 1280), _mobilenet_stages, "classifier"),
+    "mobilenet_v2": Backbone(
+        lambda: torchvision.models.mobilenet_v2(),
+        (144, 192, 576, 1280),
+        _mobilenet_stages,
+        "classifier",
+    ),
 }
 
 
@@ -94,35 +135,55 @@ class ReIDNet(nn.Module):
     Raises InputError for an unknown name or weights that cannot be had.
     """
 
-    def __init__(self, num_classes: int, variant: str = "b_p_ds_sa2", form: str = "softmax", recipe="paper",
-                 backbone: str = "resnet50", dropout: float = 0.5, weights: str = "none"):
+    def __init__(
+        self,
+        num_classes: int,
+        variant: str = "b_p_ds_sa2",
+        form: str = "softmax",
+        recipe="paper",
+        backbone: str = "resnet50",
+        dropout: float = 0.5,
+        weights: str = "none",
+    ):
         super().__init__()
         blocks = VARIANTS[known("variant", variant, VARIANTS)]
         known("attention form", form, FORMS)
-        self.recipe = recipe if isinstance(recipe, Recipe) else RECIPES[known("recipe", recipe, RECIPES)]
+        self.recipe = (
+            recipe if isinstance(recipe, Recipe) else RECIPES[known("recipe", recipe, RECIPES)]
+        )
         self.kind = BACKBONES[known("backbone", backbone, BACKBONES)]
         self.channels = channels = self.kind.channels
-        self.sa1 = SpatialAttention(form if "sa1" in blocks else "none")   # on the stage-4 map, before any pooling
-        self.sa2_form = form if "sa2" in blocks else "none"                # in the DS branches
-        self.parts = PARTS if "parts" in blocks else 1                     # without P the whole map is the one part
+        self.sa1 = SpatialAttention(
+            form if "sa1" in blocks else "none"
+        )  # on the stage-4 map, before any pooling
+        self.sa2_form = form if "sa2" in blocks else "none"  # in the DS branches
+        self.parts = PARTS if "parts" in blocks else 1  # without P the whole map is the one part
 
         self.backbone = self.kind.make()
         self.loaded = read_weights(self.backbone, backbone, self.kind.classifier, weights)
         setattr(self.backbone, self.kind.classifier, nn.Identity())
-        for module in self.stage_modules()[4].modules():                   # last stride 1: 24x8 at 384x128
+        for module in self.stage_modules()[4].modules():  # last stride 1: 24x8 at 384x128
             if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
                 module.stride = (1, 1)
 
         self.dropout = nn.Dropout(dropout)
-        self.reduce = nn.Sequential(nn.Conv2d(channels[3], REDUCED, 1, bias=False), nn.BatchNorm2d(REDUCED), nn.ReLU())
+        self.reduce = nn.Sequential(
+            nn.Conv2d(channels[3], REDUCED, 1, bias=False), nn.BatchNorm2d(REDUCED), nn.ReLU()
+        )
         nn.init.kaiming_normal_(self.reduce[0].weight, mode="fan_out")
-        self.final = _classifier(REDUCED, num_classes)                     # l_F
-        self.stages = nn.ModuleList()                                      # l_s1 .. l_s3
+        self.final = _classifier(REDUCED, num_classes)  # l_F
+        self.stages = nn.ModuleList()  # l_s1 .. l_s3
         if "ds" in blocks:
             for c in channels[:3]:
                 head = _classifier(REDUCED if self.recipe.ds_reduced else c, num_classes)
-                self.stages.append(nn.Sequential(nn.Linear(c, REDUCED, bias=False), head) if self.recipe.ds_reduced else head)
-        self.part = nn.ModuleList(_classifier(REDUCED, num_classes) for _ in range(self.parts if self.parts > 1 else 0))
+                self.stages.append(
+                    nn.Sequential(nn.Linear(c, REDUCED, bias=False), head)
+                    if self.recipe.ds_reduced
+                    else head
+                )
+        self.part = nn.ModuleList(
+            _classifier(REDUCED, num_classes) for _ in range(self.parts if self.parts > 1 else 0)
+        )
 
     def feature_maps(self, images: Tensor) -> list:
         """images: (B, 3, H, W) -> the maps of stages 1-4, (B, C, H/4, W/4), H/8, H/16 and H/16 again."""
@@ -131,12 +192,14 @@ class ReIDNet(nn.Module):
             for module in modules:
                 x = module(x)
             maps.append(x)
-        maps = maps[1:]                                                    # not what lies before stage 1
+        maps = maps[1:]  # not what lies before stage 1
         if self.parts > 1 and x.shape[2] % self.parts:
             h, step = images.shape[2], 16 * self.parts
             near = sorted({max(step, h // step * step), (h // step + 1) * step})
-            raise InputError(f"an input {h} pixels high gives a stage-4 map of {x.shape[2]} rows, which six parts do not divide; "
-                             f"the nearest heights that work: {', '.join(map(str, near))}")
+            raise InputError(
+                f"an input {h} pixels high gives a stage-4 map of {x.shape[2]} rows, which six parts do not divide; "
+                f"the nearest heights that work: {', '.join(map(str, near))}"
+            )
         return maps
 
     def stage_modules(self) -> list:
@@ -151,8 +214,11 @@ class ReIDNet(nn.Module):
         if self.sa1.form == "none":
             return stage4
         if self.recipe.sa1_on_parts:
-            p = attention_weights(self.pool_parts(stage4), self.sa1.form)               # (B, m, 1)
-            return stage4 * (p * self.parts).repeat_interleave(stage4.shape[2] // self.parts, dim=1)[:, None]
+            p = attention_weights(self.pool_parts(stage4), self.sa1.form)  # (B, m, 1)
+            return (
+                stage4
+                * (p * self.parts).repeat_interleave(stage4.shape[2] // self.parts, dim=1)[:, None]
+            )
         cells = 1 if self.recipe.mean_after_sa else stage4.shape[2] * stage4.shape[3]
         return self.sa1(stage4) * cells
 
@@ -169,7 +235,9 @@ class ReIDNet(nn.Module):
         if form is not None or self.sa2_form == "none":
             form = form or "none"
             return attended_pool(f, form) * self.pool_scale(form, f.shape[2] * f.shape[3])
-        return attended_pool(f, self.sa2_form, self.recipe.temperature, self.recipe.standardise) * self.own_scale(f)
+        return attended_pool(
+            f, self.sa2_form, self.recipe.temperature, self.recipe.standardise
+        ) * self.own_scale(f)
 
     def pool_scale(self, form: str, cells: int) -> float:
         """What a recipe multiplies the weighted mean of a DS branch with."""
@@ -192,8 +260,13 @@ class ReIDNet(nn.Module):
         scale = self.pool_scale(self.sa2_form, f.shape[2] * f.shape[3])
         if not self.recipe.norm_as_gap or self.sa2_form == "none":
             return scale
-        norm, gap = (attended_pool(f, *how).norm(dim=1, keepdim=True) for how in
-                     ((self.sa2_form, self.recipe.temperature, self.recipe.standardise), ("none",)))
+        norm, gap = (
+            attended_pool(f, *how).norm(dim=1, keepdim=True)
+            for how in (
+                (self.sa2_form, self.recipe.temperature, self.recipe.standardise),
+                ("none",),
+            )
+        )
         return scale * gap / norm.clamp(min=torch.finfo(norm.dtype).tiny)
 
     def branch_input(self, stage: int, f: Tensor, target: Tensor | None) -> Tensor:
@@ -204,16 +277,20 @@ class ReIDNet(nn.Module):
             leaf = f.detach().requires_grad_()
             sent = []
             for form in (None, "none"):
-                loss = nn.functional.cross_entropy(self.stages[stage](self.pool_stage(leaf, form)), target)
+                loss = nn.functional.cross_entropy(
+                    self.stages[stage](self.pool_stage(leaf, form)), target
+                )
                 sent.append(torch.autograd.grad(loss, leaf)[0].float().norm())
-            return _ScaledGradient.apply(f, sent[1] / sent[0].clamp(min=torch.finfo(torch.float32).tiny))
+            return _ScaledGradient.apply(
+                f, sent[1] / sent[0].clamp(min=torch.finfo(torch.float32).tiny)
+            )
         return f
 
     def main_logits(self, pooled: Tensor) -> dict:
         """pooled: (B, C, m, 1) -> logits of the parts (with P) and of the main head `final`."""
-        g = self.reduce(self.dropout(pooled))                              # (B, 256, m, 1)
+        g = self.reduce(self.dropout(pooled))  # (B, 256, m, 1)
         logits = {f"part{k + 1}": head(g[:, :, k, 0]) for k, head in enumerate(self.part)}
-        logits["final"] = self.final(g.mean(dim=(2, 3)))                   # another GAP, over the parts
+        logits["final"] = self.final(g.mean(dim=(2, 3)))  # another GAP, over the parts
         return logits
 
     def forward(self, images: Tensor, with_maps: bool = False, target: Tensor | None = None):
@@ -257,7 +334,10 @@ class ReIDNet(nn.Module):
         backbone = list(self.backbone.parameters())
         ids = {id(p) for p in backbone}
         heads = [p for p in self.parameters() if id(p) not in ids]
-        return [{"params": backbone, "lr": lr * (0.1 if self.loaded else 1.0)}, {"params": heads, "lr": lr}]
+        return [
+            {"params": backbone, "lr": lr * (0.1 if self.loaded else 1.0)},
+            {"params": heads, "lr": lr},
+        ]
 
 
 def _classifier(channels: int, num_classes: int) -> nn.Linear:
@@ -290,7 +370,10 @@ def loss_weights(names, recipe="paper", lam: float | None = None) -> dict:
     if names == ["final"]:
         return {"final": 1.0}
     main = "part" if any(name.startswith("part") for name in names) else "final"
-    weights = {name: 1.0 if recipe.equal_loss else 1 - lam if name.startswith(main) else lam for name in names}
+    weights = {
+        name: 1.0 if recipe.equal_loss else 1 - lam if name.startswith(main) else lam
+        for name in names
+    }
     scale = recipe.total / sum(weights.values()) if recipe.total else 1.0
     return {name: weight * scale for name, weight in weights.items()}
 
@@ -301,4 +384,6 @@ def reid_loss(logits: dict, target: Tensor, recipe="paper", lam: float | None = 
     logits: {name: (B, num_classes)}; target: (B,) class numbers; recipe, lam: as in loss_weights. Returns a scalar.
     """
     weights = loss_weights(logits, recipe, lam)
-    return sum(weights[name] * nn.functional.cross_entropy(value, target) for name, value in logits.items())
+    return sum(
+        weights[name] * nn.functional.cross_entropy(value, target) for name, value in logits.items()
+    )

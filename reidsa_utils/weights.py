@@ -35,18 +35,34 @@ def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str):
         there = read_file(weights)
         run = there.get("identity")
         if run and run.get("backbone") != backbone:
-            raise InputError(f"{weights} is the checkpoint of a run with backbone {run.get('backbone')}; found where weights of "
-                             f"{backbone} were expected: set backbone={run.get('backbone')}, or name other weights")
+            raise InputError(
+                f"{weights} is the checkpoint of a run with backbone {run.get('backbone')}; found where weights of "
+                f"{backbone} were expected: set backbone={run.get('backbone')}, or name other weights"
+            )
         state = tensors_of(there)
         loaded = run or {"source": there.get("source", f"the file {Path(weights).name}")}
     own = net.state_dict()
-    needed = [name for name in own if not name.startswith(f"{classifier}.") and not name.endswith("num_batches_tracked")]
-    fit = {name: state[name] for name in needed if name in state and state[name].shape == own[name].shape}
+    needed = [
+        name
+        for name in own
+        if not name.startswith(f"{classifier}.") and not name.endswith("num_batches_tracked")
+    ]
+    fit = {
+        name: state[name]
+        for name in needed
+        if name in state and state[name].shape == own[name].shape
+    }
     missing = [name for name in needed if name not in fit]
     if missing:
-        raise InputError(f"the weights {weights} do not fit {backbone}: {len(missing)} of {len(needed)} tensors are missing or of another "
-                         f"shape, first {missing[0]}; name weights of {backbone}")
-    counters = {name: value for name, value in state.items() if name in own and name.endswith("num_batches_tracked")}
+        raise InputError(
+            f"the weights {weights} do not fit {backbone}: {len(missing)} of {len(needed)} tensors are missing or of another "
+            f"shape, first {missing[0]}; name weights of {backbone}"
+        )
+    counters = {
+        name: value
+        for name, value in state.items()
+        if name in own and name.endswith("num_batches_tracked")
+    }
     net.load_state_dict(fit | counters, strict=False)
     if "source" in loaded:
         loaded["sha256"] = content(fit)
@@ -66,20 +82,28 @@ def content(tensors: dict) -> str:
 def read_file(path) -> dict:
     """What a file of weights holds. Pickled code is not run. Raises InputError for a missing or broken file."""
     if not Path(path).is_file():
-        raise InputError(f"no weights at {path}; expected 'none', 'imagenet' or the path of a state_dict")
+        raise InputError(
+            f"no weights at {path}; expected 'none', 'imagenet' or the path of a state_dict"
+        )
     try:
         there = torch.load(path, map_location="cpu", weights_only=True)
         tensors_of(there)
         return there
     except Exception as error:
-        raise InputError(f"{path} is not a readable state_dict ({type(error).__name__}); name a file that torch.save wrote of "
-                         "state_dict()") from error
+        raise InputError(
+            f"{path} is not a readable state_dict ({type(error).__name__}); name a file that torch.save wrote of "
+            "state_dict()"
+        ) from error
 
 
 def tensors_of(there: dict) -> dict:
     """The backbone's tensors in a state_dict, a run's checkpoint ("model") or a named file of weights ("state_dict")."""
     inner = there.get("model", there.get("state_dict", there))
-    tensors = {name.removeprefix("backbone."): value for name, value in inner.items() if isinstance(value, torch.Tensor)}
+    tensors = {
+        name.removeprefix("backbone."): value
+        for name, value in inner.items()
+        if isinstance(value, torch.Tensor)
+    }
     if not tensors:
         raise ValueError("no tensors")
     return tensors
@@ -98,7 +122,11 @@ def _named(path: str, *_) -> str:
     there = read_file(path)
     if "identity" in there:  # a run's checkpoint: the whole file
         return f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
-    tensors = {name: value for name, value in tensors_of(there).items() if not name.endswith("num_batches_tracked")}
+    tensors = {
+        name: value
+        for name, value in tensors_of(there).items()
+        if not name.endswith("num_batches_tracked")
+    }
     return f"state_dict {content(tensors)}"
 
 
@@ -108,33 +136,53 @@ def _imagenet(backbone: str) -> tuple:
         # V1: the weights that existed when the paper was written; torchvision's default is a recipe of 2021
         entry = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
     except ValueError:
-        raise InputError(f"there are no ImageNet weights for the {backbone} backbone; use weights=none, or backbone=resnet50") from None
+        raise InputError(
+            f"there are no ImageNet weights for the {backbone} backbone; use weights=none, or backbone=resnet50"
+        ) from None
     name = Path(urlparse(entry.url).path).name
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
     if cached.exists():  # torch compares the checksum of a download only
-        found, expected = hashlib.sha256(cached.read_bytes()).hexdigest(), re.search(r"-([0-9a-f]{8,})\.", name)[1]
+        found, expected = (
+            hashlib.sha256(cached.read_bytes()).hexdigest(),
+            re.search(r"-([0-9a-f]{8,})\.", name)[1],
+        )
         if not found.startswith(expected):
-            raise InputError(f"{cached} is not the file that torchvision published: its sha256 begins with {found[:len(expected)]}, "
-                             f"expected {expected}; delete it, and it is downloaded again")
+            raise InputError(
+                f"{cached} is not the file that torchvision published: its sha256 begins with {found[: len(expected)]}, "
+                f"expected {expected}; delete it, and it is downloaded again"
+            )
     try:
         state = entry.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
-        raise InputError(f"the ImageNet weights of {backbone} are not on this machine and could not be downloaded ({error}); go online "
-                         "once, name a file of weights (for mobilenet_v2 `reidsa weights --help` says how), or use "
-                         "weights=none") from error
+    except (
+        OSError,
+        RuntimeError,
+    ) as error:  # URLError is an OSError; a wrong checksum a RuntimeError
+        raise InputError(
+            f"the ImageNet weights of {backbone} are not on this machine and could not be downloaded ({error}); go online "
+            "once, name a file of weights (for mobilenet_v2 `reidsa weights --help` says how), or use "
+            "weights=none"
+        ) from error
     return state, {"source": f"torchvision's {entry}"}
 
 
 def rename(there: dict, net: nn.Module, classifier: str) -> dict:
     """Tensors under foreign names, in the network's own order -> its state_dict. Raises InputError where shapes do not follow."""
-    own = {name: value for name, value in net.state_dict().items() if not name.startswith(f"{classifier}.")}
+    own = {
+        name: value
+        for name, value in net.state_dict().items()
+        if not name.startswith(f"{classifier}.")
+    }
     if len(there) < len(own):
-        raise InputError(f"found {len(there)} tensors, and the network has {len(own)}; is this a file of another network?")
+        raise InputError(
+            f"found {len(there)} tensors, and the network has {len(own)}; is this a file of another network?"
+        )
     out = {}
     for (name, value), (foreign, found) in zip(own.items(), there.items(), strict=False):
         if value.shape != found.shape or name.rsplit(".")[-1] != foreign.rsplit(".")[-1]:
-            raise InputError(f"in the place of {name}, {tuple(value.shape)}, stands {foreign}, {tuple(found.shape)}; is this a file of "
-                             "another network?")
+            raise InputError(
+                f"in the place of {name}, {tuple(value.shape)}, stands {foreign}, {tuple(found.shape)}; is this a file of "
+                "another network?"
+            )
         out[name] = found
     return out
 
@@ -153,6 +201,7 @@ def statistics(net: nn.Module, images: torch.Tensor) -> dict:
             means = (mean - layer.running_mean).abs() / layer.running_var.sqrt()
             variances = (variance / layer.running_var).clamp(min=1e-9).log().abs()
             found[name] = means.median().item(), variances.median().item()
+
         return hook
 
     for name, layer in net.named_modules():
@@ -166,7 +215,9 @@ def statistics(net: nn.Module, images: torch.Tensor) -> dict:
     return found
 
 
-def convert(source, target, net: nn.Module, classifier: str, images: torch.Tensor | None = None) -> dict:
+def convert(
+    source, target, net: nn.Module, classifier: str, images: torch.Tensor | None = None
+) -> dict:
     """Write weights that a file holds in the order of `net` as its named state_dict. Returns statistics() of the images, if any.
 
     Raises InputError for a broken file, tensors of another network, or statistics that do not agree: then nothing is written.
@@ -175,11 +226,19 @@ def convert(source, target, net: nn.Module, classifier: str, images: torch.Tenso
     state = rename(tensors_of(there), net, classifier)
     net.load_state_dict(state, strict=False)
     agree = statistics(net, images) if images is not None else {}
-    bad = [name for name, (means, variances) in agree.items() if not (means < AGREE[0] and variances < AGREE[1])]
+    bad = [
+        name
+        for name, (means, variances) in agree.items()
+        if not (means < AGREE[0] and variances < AGREE[1])
+    ]
     if bad:
-        raise InputError(f"{source}: the statistics of {len(bad)} of {len(agree)} batch norms are not those that the images give, first "
-                         f"{bad[0]}; are its tensors in another order, or the images no photographs?")
+        raise InputError(
+            f"{source}: the statistics of {len(bad)} of {len(agree)} batch norms are not those that the images give, first "
+            f"{bad[0]}; are its tensors in another order, or the images no photographs?"
+        )
     buffer = io.BytesIO()
-    torch.save({"state_dict": state, "source": f"ImageNet ({Path(source).name}, renamed by order)"}, buffer)
+    torch.save(
+        {"state_dict": state, "source": f"ImageNet ({Path(source).name}, renamed by order)"}, buffer
+    )
     write_atomic(target, buffer.getvalue())
     return agree

@@ -27,7 +27,9 @@ def small_benchmark(tmp_path_factory):
     """A rendered benchmark of 12 + 12 identities. Tests copy it before they break it."""
     from reidsa_utils.datasets.rendered import render_benchmark
 
-    return render_benchmark("market1501", tmp_path_factory.mktemp("small"), scale=0.016, seed=5, progress=False)
+    return render_benchmark(
+        "market1501", tmp_path_factory.mktemp("small"), scale=0.016, seed=5, progress=False
+    )
 
 
 @pytest.fixture(scope="session")
@@ -37,7 +39,9 @@ def four_benchmarks(tmp_path_factory):
     from reidsa_utils.datasets.rendered import render_benchmark
 
     root = tmp_path_factory.mktemp("four")
-    return {"root": root} | {name: render_benchmark(name, root, scale=0.012, seed=5, progress=False) for name in LAYOUTS}
+    return {"root": root} | {
+        name: render_benchmark(name, root, scale=0.012, seed=5, progress=False) for name in LAYOUTS
+    }
 
 
 @pytest.fixture(scope="session")
@@ -45,8 +49,14 @@ def command():
     """Run `python -m MODULE ARGUMENTS` as a user would; returns the finished process."""
 
     def run(*arguments, env=None, **kwargs):
-        return subprocess.run([sys.executable, *map(str, arguments)], capture_output=True, text=True, cwd=ROOT,
-                              env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})}, **kwargs)
+        return subprocess.run(
+            [sys.executable, *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1", **(env or {})},
+            **kwargs,
+        )
 
     return run
 
@@ -55,7 +65,9 @@ def assert_one_sentence(done, *parts):
     """Exit code 1, one line on stderr (progress bars aside), no traceback, and the named words in it."""
     assert done.returncode == 1, done.stdout + done.stderr
     assert "Traceback" not in done.stderr
-    errors = [line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")]
+    errors = [
+        line for line in done.stderr.replace("\r", "\n").splitlines() if line.startswith("error: ")
+    ]
     assert len(errors) == 1, done.stderr
     for part in parts:
         assert part in errors[0], errors[0]

@@ -7,7 +7,13 @@ import pytest
 import torch
 
 from reidsa_utils import InputError
-from reidsa_utils.attention import FORMS, SpatialAttention, attended_pool, attention_jacobian, attention_weights
+from reidsa_utils.attention import (
+    FORMS,
+    SpatialAttention,
+    attended_pool,
+    attention_jacobian,
+    attention_weights,
+)
 
 
 def maps(*shape, seed=0, dtype=torch.float64):
@@ -15,10 +21,16 @@ def maps(*shape, seed=0, dtype=torch.float64):
 
 
 def test_by_hand():
-    f = torch.tensor([[[[1.0, 0.0]], [[1.0, 1.0]]]], dtype=torch.float64)  # two channels, two cells: A = (2, 1)
-    expected = {"softmax": np.exp([2, 1]) / np.exp([2, 1]).sum(), "l1": [2 / 3, 1 / 3],
-                "softmax_mean": np.exp([1, 0.5]) / np.exp([1, 0.5]).sum(), "none": [0.5, 0.5],
-                "sigmoid": (s := 1 / (1 + np.exp([-2.0, -1.0]))) / s.sum()}
+    f = torch.tensor(
+        [[[[1.0, 0.0]], [[1.0, 1.0]]]], dtype=torch.float64
+    )  # two channels, two cells: A = (2, 1)
+    expected = {
+        "softmax": np.exp([2, 1]) / np.exp([2, 1]).sum(),
+        "l1": [2 / 3, 1 / 3],
+        "softmax_mean": np.exp([1, 0.5]) / np.exp([1, 0.5]).sum(),
+        "none": [0.5, 0.5],
+        "sigmoid": (s := 1 / (1 + np.exp([-2.0, -1.0]))) / s.sum(),
+    }
     for form, p in expected.items():
         np.testing.assert_allclose(attention_weights(f, form)[0, 0].numpy(), p, rtol=1e-14)
         np.testing.assert_allclose(attended_pool(f, form)[0].numpy(), [p[0], 1.0], rtol=1e-14)
@@ -26,7 +38,9 @@ def test_by_hand():
 
 def test_l1_is_the_released_code():
     f = maps(3, 7, 5, 4)
-    z = f.mean(1).flatten(1)            # the released code: channel mean, divided by its sum, in place, image by image
+    z = f.mean(1).flatten(
+        1
+    )  # the released code: channel mean, divided by its sum, in place, image by image
     for b in range(len(z)):
         z[b] /= z[b].sum()
     torch.testing.assert_close(attention_weights(f, "l1"), z.view(3, 5, 4), rtol=1e-14, atol=0)
@@ -40,8 +54,8 @@ def test_pool_equals_layer_then_sum(form, layout):
     layer = SpatialAttention(form)(f).sum((2, 3))
     fused = attended_pool(f, form)
     torch.testing.assert_close(fused, layer, rtol=1e-13, atol=1e-14)
-    expected, = torch.autograd.grad((layer * g).sum(), f)
-    got, = torch.autograd.grad((fused * g).sum(), f)
+    (expected,) = torch.autograd.grad((layer * g).sum(), f)
+    (got,) = torch.autograd.grad((fused * g).sum(), f)
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-14)
 
 
@@ -59,7 +73,12 @@ def test_temperature_and_standardised_scores(form, how):
     assert torch.equal(attention_weights(flat, form, *how), torch.full((1, 3, 2), 1 / 6))
     assert torch.isfinite(torch.autograd.grad(pooled.sum(), flat)[0]).all()
     for other, (temperature, standardise) in (("l1", how), (form, (-1.0, False))):
-        with pytest.raises(InputError, match="only softmax and softmax_mean" if other == "l1" else "expected a positive number"):
+        with pytest.raises(
+            InputError,
+            match="only softmax and softmax_mean"
+            if other == "l1"
+            else "expected a positive number",
+        ):
             attended_pool(f, other, temperature, standardise)
 
 
@@ -82,7 +101,9 @@ def test_jacobian_is_eq_12():
     same = f[k, i, j] * p[i, j] * (1 - p[i, j])
     assert closed[k, i, j, k, i, j].item() == pytest.approx((same + p[i, j]).item(), rel=1e-12)
     assert closed[k, i, j, 2, i, j].item() == pytest.approx(same.item(), rel=1e-12)
-    assert closed[k, i, j, 0, 1, 3].item() == pytest.approx((-f[k, i, j] * p[i, j] * p[1, 3]).item(), rel=1e-12)
+    assert closed[k, i, j, 0, 1, 3].item() == pytest.approx(
+        (-f[k, i, j] * p[i, j] * p[1, 3]).item(), rel=1e-12
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -100,11 +121,15 @@ def test_edges_stay_finite(form, dtype, value):
     p = attention_weights(f, form)
     assert p.dtype == dtype and torch.isfinite(p).all()
     accuracy = 2e-2 if dtype.itemsize == 2 else 1e-6  # 12 weights, rounded to 8 or 11 bits each
-    torch.testing.assert_close(p.double().sum((1, 2)), torch.ones(2, dtype=torch.float64), rtol=0, atol=accuracy)
+    torch.testing.assert_close(
+        p.double().sum((1, 2)), torch.ones(2, dtype=torch.float64), rtol=0, atol=accuracy
+    )
     if value != "saturated":
-        torch.testing.assert_close(p.double(), torch.full((2, 3, 4), 1 / 12, dtype=torch.float64), rtol=1e-2, atol=0)
+        torch.testing.assert_close(
+            p.double(), torch.full((2, 3, 4), 1 / 12, dtype=torch.float64), rtol=1e-2, atol=0
+        )
     for result in (attended_pool(f, form), SpatialAttention(form)(f).sum((2, 3))):
-        gradient, = torch.autograd.grad(result.sum(), f)
+        (gradient,) = torch.autograd.grad(result.sum(), f)
         assert torch.isfinite(result).all() and torch.isfinite(gradient).all()
 
 

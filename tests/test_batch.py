@@ -31,21 +31,50 @@ def names(targets, **settings):
 def test_sixteen_cells():
     """Table 2: 8 variants; Table 3: 4 benchmarks, with and without SA; Table 1 is four of those; nothing twice."""
     b = names(["table1", "table2", "table3", "tables"], seeds=1)
-    assert {t: len(n) for t, n in b.targets.items()} == {"table1": 4, "table2": 8, "table3": 8, "tables": 16, "curves": 10, "controls": 21}
+    assert {t: len(n) for t, n in b.targets.items()} == {
+        "table1": 4,
+        "table2": 8,
+        "table3": 8,
+        "tables": 16,
+        "curves": 10,
+        "controls": 21,
+    }
     assert len(b.runs) == 16 and set(b.targets["table1"]) < set(b.targets["table3"])
     cells = {(p["benchmark"], p["variant"], p["form"], p["erasing"]) for p in b.runs.values()}
     table2 = {("market1501", v, "softmax" if "sa" in v else "none", False) for v in VARIANTS}
-    table3 = {(name, v, form, True) for name in LAYOUTS for v, form in (("b_p_ds", "none"), ("b_p_ds_sa2", "softmax"))}
+    table3 = {
+        (name, v, form, True)
+        for name in LAYOUTS
+        for v, form in (("b_p_ds", "none"), ("b_p_ds_sa2", "softmax"))
+    }
     assert cells == table2 | table3
     assert len(names("tables", seeds=3, forms="softmax,l1").runs) == 3 * (3 + 5 * 2 + 4 * 3)
-    assert len(names("curves", seeds=1, forms="l1").runs) == 2 * 5  # the frozen level of both knobs is one setting
+    assert (
+        len(names("curves", seeds=1, forms="l1").runs) == 2 * 5
+    )  # the frozen level of both knobs is one setting
     controls = names("controls", seeds=1).runs
-    assert len(controls) == 21 and len({(p["recipe"], p["variant"], p["form"], p["erasing"]) for p in controls.values()}) == 21
+    assert (
+        len(controls) == 21
+        and len({(p["recipe"], p["variant"], p["form"], p["erasing"]) for p in controls.values()})
+        == 21
+    )
     listed = [entry["runs"].get("recipe", "paper") for entry in grid.EVIDENCE.values()]
-    listed = {recipe for entry in listed for recipe in (entry if isinstance(entry, list) else [entry])}
-    assert {p["recipe"] for p in controls.values()} | listed == set(RECIPES)  # each recipe is run somewhere
-    assert len(set(controls) & set(names("table3", seeds=1, forms="softmax,l1,softmax_mean,sigmoid").runs)) == 5  # the same runs
-    with pytest.raises(InputError, match="found recipe among the settings; recipe, forms and benchmarks are fixed"):
+    listed = {
+        recipe for entry in listed for recipe in (entry if isinstance(entry, list) else [entry])
+    }
+    assert {p["recipe"] for p in controls.values()} | listed == set(
+        RECIPES
+    )  # each recipe is run somewhere
+    assert (
+        len(
+            set(controls)
+            & set(names("table3", seeds=1, forms="softmax,l1,softmax_mean,sigmoid").runs)
+        )
+        == 5
+    )  # the same runs
+    with pytest.raises(
+        InputError, match="found recipe among the settings; recipe, forms and benchmarks are fixed"
+    ):
         names("controls", recipe="released")
     assert all(configure(p).rerank for p in b.runs.values())  # Table 1 wants it
 
@@ -56,29 +85,39 @@ def test_a_changed_setting_touches_what_it_changes():
     assert set(names("tables", seeds=1, forms="softmax,l1").runs) > set(few)
     assert not set(names("tables", seeds=1, epochs=3).runs) & set(few)
     assert set(names("table3", seeds=1, benchmarks="dukemtmc_reid").runs) < set(few)
-    wetter = names("tables", seeds=1, dropout=0.5).runs  # changes Market-1501's runs only: the others have 0.5 already
-    assert {p["benchmark"] for n, p in few.items() if n not in wetter} == {"market1501"} and len(set(few) & set(wetter)) == 6
+    wetter = names(
+        "tables", seeds=1, dropout=0.5
+    ).runs  # changes Market-1501's runs only: the others have 0.5 already
+    assert {p["benchmark"] for n, p in few.items() if n not in wetter} == {"market1501"} and len(
+        set(few) & set(wetter)
+    ) == 6
 
 
-@pytest.mark.parametrize(("settings", "words"), [
-    ({"profle": "smoke"}, "unknown setting 'profle'; known: seeds, forms, benchmarks, gpus, data"),
-    ({"profile": "laptopp"}, "unknown profile 'laptopp'; known: smoke, demo"),
-    ({"forms": "softmax,none"}, "unknown form of SA 'none'; known: softmax, l1"),
-    ({"benchmarks": "market"}, "unknown benchmark 'market'; known: market1501"),
-    ({"seeds": 0}, "seeds is 0; expected a whole number from 1 to 1000"),
-    ({"seeds": "many"}, "seeds is many"),
-    ({"seeds": 10**9}, "seeds is 1000000000"),
-    ({"forms": None}, "forms has no value"),
-    ({"forms": 1}, "unknown form of SA '1'"),
-    ({"data": ""}, "data has no value"),
-    ({"rerank": False}, "rerank is fixed by the cells"),
-    ({"weights": "/nowhere.pt"}, "weights is /nowhere.pt, and there is no such file"),
-    ({"scale": 0}, "scale is 0.0; expected between 0.001"),
-    ({"variant": "b"}, "variant is fixed by the cells of the tables"),
-    ({"epochs": 0}, "epochs is 0 and weights is none"),
-    ({"recipe": "realeased"}, "unknown recipe 'realeased'"),
-    ({"data": "real", "occlusion": 0.5}, "occlusion is fixed by the cells"),
-])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (
+            {"profle": "smoke"},
+            "unknown setting 'profle'; known: seeds, forms, benchmarks, gpus, data",
+        ),
+        ({"profile": "laptopp"}, "unknown profile 'laptopp'; known: smoke, demo"),
+        ({"forms": "softmax,none"}, "unknown form of SA 'none'; known: softmax, l1"),
+        ({"benchmarks": "market"}, "unknown benchmark 'market'; known: market1501"),
+        ({"seeds": 0}, "seeds is 0; expected a whole number from 1 to 1000"),
+        ({"seeds": "many"}, "seeds is many"),
+        ({"seeds": 10**9}, "seeds is 1000000000"),
+        ({"forms": None}, "forms has no value"),
+        ({"forms": 1}, "unknown form of SA '1'"),
+        ({"data": ""}, "data has no value"),
+        ({"rerank": False}, "rerank is fixed by the cells"),
+        ({"weights": "/nowhere.pt"}, "weights is /nowhere.pt, and there is no such file"),
+        ({"scale": 0}, "scale is 0.0; expected between 0.001"),
+        ({"variant": "b"}, "variant is fixed by the cells of the tables"),
+        ({"epochs": 0}, "epochs is 0 and weights is none"),
+        ({"recipe": "realeased"}, "unknown recipe 'realeased'"),
+        ({"data": "real", "occlusion": 0.5}, "occlusion is fixed by the cells"),
+    ],
+)
 def test_refused_before_anything_runs(settings, words):
     with pytest.raises(InputError, match=re.escape(words)):
         names("tables", **settings)
@@ -89,8 +128,13 @@ def test_a_missing_data_root_is_found_first(small_benchmark, monkeypatch, tmp_pa
     with pytest.raises(InputError, match="data=real needs the environment variable REIDSA_DATA"):
         grid.check(names("table2", data="real"), tmp_path)
     monkeypatch.setenv("REIDSA_DATA", str(small_benchmark.parent))
-    grid.check(names("table2", data="real", seeds=1), tmp_path)  # Table 2 wants Market-1501 only, and that is there
-    with pytest.raises(InputError, match="CUHK03-NP detected: no benchmark in .*CUHK03-NP labeled.*DukeMTMC-reID.*benchmarks=market1501"):
+    grid.check(
+        names("table2", data="real", seeds=1), tmp_path
+    )  # Table 2 wants Market-1501 only, and that is there
+    with pytest.raises(
+        InputError,
+        match="CUHK03-NP detected: no benchmark in .*CUHK03-NP labeled.*DukeMTMC-reID.*benchmarks=market1501",
+    ):
         grid.check(names("tables", data="real"), tmp_path)
     b = names("tables", data="real", seeds=1, benchmarks="market1501")
     assert len(b.runs) == 10
@@ -116,7 +160,10 @@ def test_a_record_of_another_run_is_no_finished_run(tmp_path):
     grid.check(b, tmp_path)
     mine["identity"]["lr"] = 9
     (folder / "record.json").write_text(json.dumps(mine))
-    with pytest.raises(InputError, match="is the record of another run .lr: found 9, expected 0.02.; delete or move its folder"):
+    with pytest.raises(
+        InputError,
+        match="is the record of another run .lr: found 9, expected 0.02.; delete or move its folder",
+    ):
         grid.check(b, tmp_path)
     (folder / "record.json").write_text("null")
     with pytest.raises(InputError, match="no complete run record"):
@@ -146,9 +193,17 @@ def test_plan_and_status_by_hand(tmp_path):
     for name in (first, second):
         (tmp_path / name).mkdir()
         (tmp_path / name / "papermill.log").write_text("")
-        progress = {"stage": "training", "done": 50 if name == first else 0, "totals": {"training": 100, "evaluating": 0}}
-        (tmp_path / name / "progress.json").write_text(json.dumps(progress | {"epoch": 2, "loss": 3.0}))
-    assert grid.status(b, tmp_path)["running"] == []  # no batch is at work: what is there was left behind
+        progress = {
+            "stage": "training",
+            "done": 50 if name == first else 0,
+            "totals": {"training": 100, "evaluating": 0},
+        }
+        (tmp_path / name / "progress.json").write_text(
+            json.dumps(progress | {"epoch": 2, "loss": 3.0})
+        )
+    assert (
+        grid.status(b, tmp_path)["running"] == []
+    )  # no batch is at work: what is there was left behind
     lock = grid.only_one_batch(tmp_path)
     time.sleep(0.05)
     (tmp_path / first / "papermill.log").touch()
@@ -156,9 +211,18 @@ def test_plan_and_status_by_hand(tmp_path):
     grid.status(b, tmp_path)
     time.sleep(0.05)
     now = grid.status(b, tmp_path)  # a second look sees the same
-    assert (now["done"], now["running"], now["waiting"], now["failed"]) == ([], [first], [second], []) and now["share"] == 0.25
+    assert (now["done"], now["running"], now["waiting"], now["failed"]) == (
+        [],
+        [first],
+        [second],
+        [],
+    ) and now["share"] == 0.25
     text = grid.line(now, now | {"share": 0.0}, 60.0, tmp_path)
-    assert "1 running, 1 waiting" in text and "about 3 min left" in text and "epoch 2, loss 3.00" in text
+    assert (
+        "1 running, 1 waiting" in text
+        and "about 3 min left" in text
+        and "epoch 2, loss 3.00" in text
+    )
     (tmp_path / second / "failed").touch()
     assert grid.status(b, tmp_path)["failed"] == [second]
     (tmp_path / second / "record.json").write_text("{}")
@@ -171,7 +235,9 @@ def test_plan_and_status_by_hand(tmp_path):
 
 
 def test_publish(tmp_path):
-    runs = [record("b_p_ds", "none", s, [1], [0.5]) for s in (0, 1)] + [record("b_p_ds_sa2", "l1", 0, [2], [0.4])]
+    runs = [record("b_p_ds", "none", s, [1], [0.5]) for s in (0, 1)] + [
+        record("b_p_ds_sa2", "l1", 0, [2], [0.4])
+    ]
     runs.append(record("b_p_ds_sa2", "l1", 0, [2], [0.4]))
     runs[3]["config"] |= {"occlusion": 0.6}
     for i, r in enumerate(runs):
@@ -180,15 +246,23 @@ def test_publish(tmp_path):
     into = tmp_path / "published"
     found = [p.name for p in publish([tmp_path / "runs" / "0", tmp_path / "runs"], into)]
     assert found[0] == "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0.json"
-    assert "market1501-rendered-laptop-b_p_ds_sa2-l1-paper-erasing-occlusion0.6-e10-s0.json" in found and len(set(found)) == 4
-    assert sorted(json.dumps(r) for r in read_records(into)) == sorted(json.dumps(r) for r in runs)  # shorter text, same content
+    assert (
+        "market1501-rendered-laptop-b_p_ds_sa2-l1-paper-erasing-occlusion0.6-e10-s0.json" in found
+        and len(set(found)) == 4
+    )
+    assert sorted(json.dumps(r) for r in read_records(into)) == sorted(
+        json.dumps(r) for r in runs
+    )  # shorter text, same content
     before = {p: p.stat().st_mtime_ns for p in into.iterdir()}
     runs[1]["identity"] = {"fingerprint": "other data"}
     (tmp_path / "runs" / "1" / "record.json").write_text(json.dumps(runs[1]))
     with pytest.raises(InputError, match="holds another run of this name"):
         publish([tmp_path / "runs"], into)
     (tmp_path / "runs" / "1" / "record.json").write_text(json.dumps(runs[0] | {"seconds": 1}))
-    with pytest.raises(InputError, match="another record are both of the run market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0"):
+    with pytest.raises(
+        InputError,
+        match="another record are both of the run market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s0",
+    ):
         publish([tmp_path / "runs"], into)
     (tmp_path / "runs" / "1" / "record.json").write_text(json.dumps(runs[1] | {"config": {}}))
     with pytest.raises(InputError, match="no complete run record: benchmark, variant"):
@@ -198,26 +272,47 @@ def test_publish(tmp_path):
 
 def test_committed_records_regenerate_the_readme():
     text = (ROOT / "README.md").read_text()
-    shown = text.split(report.MARKS[0].format("tables"))[1].split(report.MARKS[1].format("tables"))[0]
+    shown = text.split(report.MARKS[0].format("tables"))[1].split(report.MARKS[1].format("tables"))[
+        0
+    ]
     assert shown == report.readme(read_records(ROOT / "results")) and shown.count("\n| ") > 10
-    shown = text.split(report.MARKS[0].format("claims"))[1].split(report.MARKS[1].format("claims"))[0]
+    shown = text.split(report.MARKS[0].format("claims"))[1].split(report.MARKS[1].format("claims"))[
+        0
+    ]
     assert shown == report.readme_claims(CLAIMS) and shown.count("\n| ") > len(CLAIMS)
-    shown = text.split(report.MARKS[0].format("photographs"))[1].split(report.MARKS[1].format("photographs"))[0]
+    shown = text.split(report.MARKS[0].format("photographs"))[1].split(
+        report.MARKS[1].format("photographs")
+    )[0]
     assert shown == report.readme_photographs(ROOT / "results" / "photographs")
 
 
 def test_a_readme_without_marks_is_left_alone(tmp_path):
     path = tmp_path / "README.md"
     path.write_text("# mine\n")
-    with pytest.raises(InputError, match="has lost the marks between which its claims stand; restore <!-- claims: made by"):
+    with pytest.raises(
+        InputError,
+        match="has lost the marks between which its claims stand; restore <!-- claims: made by",
+    ):
         report.write_readme(path)
     assert path.read_text() == "# mine\n"
 
 
 # ---- real batches: three papermill runs of 05_train at smoke size --------------------------------------------------------------
 
-COMMAND = [str(Path(sys.executable).with_name("snakemake")), "--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "2", "table3",
-           "--config", "profile=smoke", "seeds=1", "benchmarks=market1501", "forms=softmax,l1", "--directory"]
+COMMAND = [
+    str(Path(sys.executable).with_name("snakemake")),
+    "--snakefile",
+    str(ROOT / "workflow" / "Snakefile"),
+    "--cores",
+    "2",
+    "table3",
+    "--config",
+    "profile=smoke",
+    "seeds=1",
+    "benchmarks=market1501",
+    "forms=softmax,l1",
+    "--directory",
+]
 
 
 def snakemake(folder, *more):
@@ -226,15 +321,25 @@ def snakemake(folder, *more):
 
 def numbers(folder):
     """What a batch found, without its times."""
-    return {p.parent.name: {k: v for k, v in json.loads(p.read_text()).items() if k in ("identity", "history", "metrics")}
-            for p in sorted((folder / "runs").glob("*/record.json"))}
+    return {
+        p.parent.name: {
+            k: v
+            for k, v in json.loads(p.read_text()).items()
+            if k in ("identity", "history", "metrics")
+        }
+        for p in sorted((folder / "runs").glob("*/record.json"))
+    }
 
 
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory):
     """A batch with a planted failure: the checkpoint of one run is garbage. What it printed, and its folder."""
     folder = tmp_path_factory.mktemp("batch")
-    bad = next(name for name, p in names("table3", **SMALL, forms="softmax,l1").runs.items() if p["form"] == "l1")
+    bad = next(
+        name
+        for name, p in names("table3", **SMALL, forms="softmax,l1").runs.items()
+        if p["form"] == "l1"
+    )
     (folder / "runs" / bad).mkdir(parents=True)
     (folder / "runs" / bad / "checkpoint.pt").write_bytes(b"garbage")
     return folder, bad, snakemake(folder)
@@ -245,7 +350,10 @@ def test_a_failure_is_told_and_stops_nobody_else(broken):
     assert done.returncode == 1
     assert "3 runs: 0 finished before, 3 to run" in done.stderr
     assert "1 of 3 runs are missing; the same command runs only these" in done.stderr
-    assert re.search(r"error: InputError: .*checkpoint.pt is not a readable checkpoint.*delete it to start this run anew", done.stderr)
+    assert re.search(
+        r"error: InputError: .*checkpoint.pt is not a readable checkpoint.*delete it to start this run anew",
+        done.stderr,
+    )
     notebook = folder / "runs" / bad / "05_train.ipynb"
     assert f"The executed notebook, with the error: {notebook}" in done.stderr
     cells = nbformat.read(notebook, 4).cells
@@ -266,7 +374,10 @@ def test_the_second_start_runs_only_what_is_missing(broken):
     assert done.returncode == 0, done.stderr
     assert {p: p.stat().st_mtime_ns for p in before} == before and len(numbers(folder)) == 3
     place = folder / "runs" / "tables" / "embedded-smoke" / "table3"
-    assert "## Table 3, vector parts" in (place / "tables.md").read_text() and (place / "table3_delta.png").exists()
+    assert (
+        "## Table 3, vector parts" in (place / "tables.md").read_text()
+        and (place / "table3_delta.png").exists()
+    )
     notebook = ROOT / "notebooks" / "05_train.ipynb"
     text, times = notebook.read_bytes(), notebook.stat()
     try:
@@ -279,7 +390,9 @@ def test_the_second_start_runs_only_what_is_missing(broken):
     path.rename(path.with_suffix(".away"))
     dry = snakemake(folder, "--dry-run")
     path.with_suffix(".away").rename(path)
-    assert "1 to run" in dry.stderr and "Nothing to be done" not in dry.stderr + dry.stdout  # though its tables are there
+    assert (
+        "1 to run" in dry.stderr and "Nothing to be done" not in dry.stderr + dry.stdout
+    )  # though its tables are there
 
 
 def test_killed_in_the_middle_gives_the_same_tables(broken, tmp_path):
@@ -293,30 +406,68 @@ def test_killed_in_the_middle_gives_the_same_tables(broken, tmp_path):
     while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
         assert time.time() < deadline and process.poll() is None
         time.sleep(0.05)
-    now = grid.status(names("table3", **SMALL, forms="softmax,l1"), tmp_path / "runs")  # from another process
+    now = grid.status(
+        names("table3", **SMALL, forms="softmax,l1"), tmp_path / "runs"
+    )  # from another process
     second = snakemake(tmp_path)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert now["running"] and len(now["running"]) <= 2
     assert second.returncode == 1 and "is at work in" in second.stdout + second.stderr + "".join(
-        log.read_text() for log in tmp_path.glob(".snakemake/log/*.log"))
+        log.read_text() for log in tmp_path.glob(".snakemake/log/*.log")
+    )
     assert len(numbers(tmp_path)) < 3
     done = snakemake(tmp_path)
     assert done.returncode == 0, done.stderr
     assert numbers(tmp_path) == whole
-    tables = [f / "runs" / "tables" / "embedded-smoke" / "table3" / "tables.md" for f in (folder, tmp_path)]
+    tables = [
+        f / "runs" / "tables" / "embedded-smoke" / "table3" / "tables.md"
+        for f in (folder, tmp_path)
+    ]
     assert tables[0].read_text() == tables[1].read_text()
 
 
 def test_one_sentence_on_the_command_line(command, tmp_path):
-    assert_one_sentence(command("-m", "reidsa_utils", "plan", "tables", "profile=laptopp"), "unknown profile 'laptopp'")
-    assert_one_sentence(command("-m", "reidsa_utils", "plan", "table9"), "unknown target 'table9'; known: tables, table1")
+    assert_one_sentence(
+        command("-m", "reidsa_utils", "plan", "tables", "profile=laptopp"),
+        "unknown profile 'laptopp'",
+    )
+    assert_one_sentence(
+        command("-m", "reidsa_utils", "plan", "table9"),
+        "unknown target 'table9'; known: tables, table1",
+    )
     assert_one_sentence(command("-m", "reidsa_utils", "publish", tmp_path / "nothing"), "no folder")
-    done = command("-m", "reidsa_utils", "plan", "--jobs", "1", "table3", "profile=smoke", "seeds=1", "benchmarks=market1501")
-    assert done.returncode == 0 and "2 runs" in done.stdout and done.stdout.count("smoke-b_p_ds") == 2
-    done = command("-m", "reidsa_utils", "status", "table3", "--runs", tmp_path, "profile=smoke", "seeds=1")
+    done = command(
+        "-m",
+        "reidsa_utils",
+        "plan",
+        "--jobs",
+        "1",
+        "table3",
+        "profile=smoke",
+        "seeds=1",
+        "benchmarks=market1501",
+    )
+    assert (
+        done.returncode == 0 and "2 runs" in done.stdout and done.stdout.count("smoke-b_p_ds") == 2
+    )
+    done = command(
+        "-m", "reidsa_utils", "status", "table3", "--runs", tmp_path, "profile=smoke", "seeds=1"
+    )
     assert done.returncode == 0 and "0 done, 0 running, 8 waiting" in done.stdout
-    assert command("-m", "reidsa_utils", "plan", "--jobs", "0").returncode == command("-m", "reidsa_utils", "plan", "--job").returncode == 2
-    done = subprocess.run([*COMMAND[:5], "--config", "seeeds=3", "--directory", str(tmp_path)], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and "unknown setting 'seeeds'; known: seeds" in done.stdout + done.stderr
+    assert (
+        command("-m", "reidsa_utils", "plan", "--jobs", "0").returncode
+        == command("-m", "reidsa_utils", "plan", "--job").returncode
+        == 2
+    )
+    done = subprocess.run(
+        [*COMMAND[:5], "--config", "seeeds=3", "--directory", str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert (
+        done.returncode == 1
+        and "unknown setting 'seeeds'; known: seeds" in done.stdout + done.stderr
+    )
     assert "Traceback" not in done.stdout + done.stderr and not (tmp_path / "runs").exists()

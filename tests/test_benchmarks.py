@@ -26,11 +26,15 @@ def test_junk_dropped_distractors_kept_other_files_ignored(copy):
     found = load_benchmark("market1501", copy.parent)
     assert not found.differences()
     assert len(found.gallery) == found.counts["gallery"]["images"] - found.counts["gallery"]["junk"]
-    assert found.counts["gallery"]["junk"] == sum(p.name.startswith("-1") for p in (copy / "bounding_box_test").iterdir())
+    assert found.counts["gallery"]["junk"] == sum(
+        p.name.startswith("-1") for p in (copy / "bounding_box_test").iterdir()
+    )
     assert (found.gallery.ids == 0).sum() == found.counts["gallery"]["distractors"]
     first = Path(found.train.paths[0]).name
     assert first.startswith(f"{found.train.ids[0]:04d}_c{found.train.cameras[0]}")
-    assert load_benchmark("market1501", copy).fingerprint() == found.fingerprint()  # the folder itself, or its parent
+    assert (
+        load_benchmark("market1501", copy).fingerprint() == found.fingerprint()
+    )  # the folder itself, or its parent
 
 
 def test_fingerprint_sees_every_byte(copy):
@@ -47,21 +51,36 @@ def test_wrong_counts_warn_and_check_exits_1(copy, command):
     assert done.returncode == 0 and "all counts as expected; all 577 images decode" in done.stdout
     victim = sorted((copy / "bounding_box_train").iterdir())[0]
     victim.unlink()
-    with pytest.warns(UserWarning, match=r"206 train images \(expected 207\).*is the download complete"):
+    with pytest.warns(
+        UserWarning, match=r"206 train images \(expected 207\).*is the download complete"
+    ):
         load_benchmark("market1501", copy)
     done = command("-m", "reidsa_utils", "check", "market1501", copy)
-    assert done.returncode == 1 and "differs" in done.stdout and "206" in done.stdout and "Traceback" not in done.stderr
+    assert (
+        done.returncode == 1
+        and "differs" in done.stdout
+        and "206" in done.stdout
+        and "Traceback" not in done.stderr
+    )
     assert f"problem: bounding_box_train/{victim.stem} is missing" in done.stdout
 
 
 def damaged(folder):
     """Break a copy in three ways: one file cut short, one missing, two misnamed. Returns (kind, file) of each."""
-    train, gallery = (sorted((folder / split).glob("*.jpg")) for split in ("bounding_box_train", "bounding_box_test"))
+    train, gallery = (
+        sorted((folder / split).glob("*.jpg"))
+        for split in ("bounding_box_train", "bounding_box_test")
+    )
     train[3].write_bytes(train[3].read_bytes()[:-200])
     gallery[5].unlink()
     gallery[-3].rename(gallery[-3].with_name("somebody.jpg"))
     train[7].rename(train[7].with_name("0000_c1s1_000001_99.jpg"))
-    return ((train[3], "truncated"), (gallery[5], "missing"), (gallery[-3], "missing"), (train[7], "missing"))
+    return (
+        (train[3], "truncated"),
+        (gallery[5], "missing"),
+        (gallery[-3], "missing"),
+        (train[7], "missing"),
+    )
 
 
 def assert_names_the_damage(name, folder, capsys):
@@ -69,8 +88,15 @@ def assert_names_the_damage(name, folder, capsys):
     assert check(name, folder, progress=False) == 1
     out = capsys.readouterr().out
     for path, what in told:
-        assert [line for line in out.splitlines() if line.startswith("problem: ") and path.stem in line and what in line], (path, out)
-    assert "somebody.jpg is no name of this benchmark" in out and "0000_c1s1_000001_99 does not belong there" in out
+        assert [
+            line
+            for line in out.splitlines()
+            if line.startswith("problem: ") and path.stem in line and what in line
+        ], (path, out)
+    assert (
+        "somebody.jpg is no name of this benchmark" in out
+        and "0000_c1s1_000001_99 does not belong there" in out
+    )
 
 
 def test_check_names_each_damage(copy, capsys):
@@ -80,7 +106,9 @@ def test_check_names_each_damage(copy, capsys):
 def test_check_sees_broken_protocol(copy, capsys):
     query = load_benchmark("market1501", copy).query
     pid, camera = query.ids[0], query.cameras[0]
-    for path in (copy / "bounding_box_test").glob(f"{pid:04d}_c*"):   # this query's identity stays in its own camera only
+    for path in (copy / "bounding_box_test").glob(
+        f"{pid:04d}_c*"
+    ):  # this query's identity stays in its own camera only
         if f"_c{camera}s" not in path.name:
             path.unlink()
     stray = next((copy / "bounding_box_train").iterdir())
@@ -93,8 +121,12 @@ def test_check_sees_broken_protocol(copy, capsys):
 
 def test_names_of_the_distributed_archive(tmp_path):
     # the real archive holds a handful of names that end in .jpg.jpg
-    for folder, name in (("bounding_box_train", "0002_c1s1_000451_03.jpg"), ("query", "1488_c1s6_023021_00.jpg.jpg"),
-                         ("bounding_box_test", "-1_c1s1_000401_03.jpg"), ("bounding_box_test", "1488_c6s1_000401_03.jpg")):
+    for folder, name in (
+        ("bounding_box_train", "0002_c1s1_000451_03.jpg"),
+        ("query", "1488_c1s6_023021_00.jpg.jpg"),
+        ("bounding_box_test", "-1_c1s1_000401_03.jpg"),
+        ("bounding_box_test", "1488_c6s1_000401_03.jpg"),
+    ):
         (tmp_path / folder).mkdir(exist_ok=True)
         (tmp_path / folder / name).write_bytes(b"")
     with pytest.warns(UserWarning):
@@ -103,16 +135,22 @@ def test_names_of_the_distributed_archive(tmp_path):
     assert found.gallery.ids.tolist() == [1488] and found.source == "real"
 
 
-@pytest.mark.parametrize("breakage, words", [
-    ("no root", "the data root .* does not exist; expected the folder Market-1501-v15.09.15"),
-    ("empty root", r"no benchmark in .* \(it holds nothing\)"),
-    ("no query", "the folder query is missing in"),
-    ("empty split", "no images in .*query"),
-    ("bad name", r"1 of \d+ image names in .*query do not parse, first 'person7.jpg'; expected names like 0002_c1s1"),
-    ("other benchmark", r"'0001_c2_f0046182.jpg'.*is this another benchmark"),
-    ("rendered other", "holds a rendered dukemtmc_reid"),
-    ("bad manifest", "manifest.json is not the manifest of a rendered benchmark"),
-])
+@pytest.mark.parametrize(
+    "breakage, words",
+    [
+        ("no root", "the data root .* does not exist; expected the folder Market-1501-v15.09.15"),
+        ("empty root", r"no benchmark in .* \(it holds nothing\)"),
+        ("no query", "the folder query is missing in"),
+        ("empty split", "no images in .*query"),
+        (
+            "bad name",
+            r"1 of \d+ image names in .*query do not parse, first 'person7.jpg'; expected names like 0002_c1s1",
+        ),
+        ("other benchmark", r"'0001_c2_f0046182.jpg'.*is this another benchmark"),
+        ("rendered other", "holds a rendered dukemtmc_reid"),
+        ("bad manifest", "manifest.json is not the manifest of a rendered benchmark"),
+    ],
+)
 def test_broken_roots(copy, breakage, words):
     root = copy
     if breakage == "no root":
@@ -133,14 +171,22 @@ def test_broken_roots(copy, breakage, words):
         (copy / "manifest.json").write_text("{}")
     elif breakage == "rendered other":
         text = (copy / "manifest.json").read_text()
-        (copy / "manifest.json").write_text(text.replace('"name": "market1501"', '"name": "dukemtmc_reid"'))
+        (copy / "manifest.json").write_text(
+            text.replace('"name": "market1501"', '"name": "dukemtmc_reid"')
+        )
     with pytest.raises(InputError, match=words):
         load_benchmark("market1501", root)
 
 
 def test_unknown_benchmark(command, tmp_path):
-    assert_one_sentence(command("-m", "reidsa_utils", "check", "market", tmp_path), "unknown benchmark 'market'", "market1501")
-    assert_one_sentence(command("-m", "reidsa_utils", "check", "market1501", tmp_path / "no"), "does not exist")
+    assert_one_sentence(
+        command("-m", "reidsa_utils", "check", "market", tmp_path),
+        "unknown benchmark 'market'",
+        "market1501",
+    )
+    assert_one_sentence(
+        command("-m", "reidsa_utils", "check", "market1501", tmp_path / "no"), "does not exist"
+    )
 
 
 def test_truncated_images_are_named(copy):
@@ -168,11 +214,18 @@ def test_all_four_are_read_checked_and_told_apart(name, four_benchmarks, capsys)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = load_benchmark(name, folder)
-        for root in (folder.parent, four_benchmarks["root"]):          # the parent, and the folder that holds all four
+        for root in (
+            folder.parent,
+            four_benchmarks["root"],
+        ):  # the parent, and the folder that holds all four
             assert load_benchmark(name, root).folder == folder
     assert check(name, folder, progress=False) == 0
     out = capsys.readouterr().out
-    assert all(f"{split} {what}" in out for split in ("train", "query", "gallery") for what in ("images", "ids", "cameras"))
+    assert all(
+        f"{split} {what}" in out
+        for split in ("train", "query", "gallery")
+        for what in ("images", "ids", "cameras")
+    )
     for other in set(LAYOUTS) - {name}:
         with pytest.raises(InputError, match="do not parse|holds a rendered|is the folder of"):
             load_benchmark(other, folder)
@@ -183,7 +236,10 @@ def test_mixed_endings_are_told(four_benchmarks, tmp_path):
     folder = Path(shutil.copytree(four_benchmarks["cuhk03_np_labeled"], tmp_path / "labeled"))
     image = next((folder / "query").iterdir())
     image.rename(image.with_suffix(".jpg"))
-    with pytest.raises(InputError, match=r"1 of \d+ image names in .*query do not parse, first .*\.jpg'; .*like 0003_c1_21.png.*two mixed"):
+    with pytest.raises(
+        InputError,
+        match=r"1 of \d+ image names in .*query do not parse, first .*\.jpg'; .*like 0003_c1_21.png.*two mixed",
+    ):
         load_benchmark("cuhk03_np_labeled", folder)
 
 
@@ -196,14 +252,21 @@ def test_what_other_systems_leave_in_a_folder(copy):
     (copy / "query" / "._0013_c2s1_000750_00.jpg").write_bytes(b"macOS")
     (copy / "query" / "folder.jpg").mkdir()
     assert not load_benchmark("market1501", copy).differences()
-    nested = copy.parent / "nested" / copy.name / copy.name       # unpacked into a folder of its own name
+    nested = (
+        copy.parent / "nested" / copy.name / copy.name
+    )  # unpacked into a folder of its own name
     shutil.copytree(copy, nested)
     assert load_benchmark("market1501", copy.parent / "nested").folder == nested
-    renamed = shutil.copytree(copy, copy.parent / "detected")      # any name will do, of the folder itself
+    renamed = shutil.copytree(
+        copy, copy.parent / "detected"
+    )  # any name will do, of the folder itself
     assert len(load_benchmark("market1501", renamed).query) == 54
     archive = copy.parent / "Market-1501-v15.09.15.zip"
     archive.write_bytes(b"PK")
-    with pytest.raises(InputError, match="Market-1501-v15.09.15.zip is a file; expected the folder Market-1501-v15.09.15, unpacked"):
+    with pytest.raises(
+        InputError,
+        match="Market-1501-v15.09.15.zip is a file; expected the folder Market-1501-v15.09.15, unpacked",
+    ):
         load_benchmark("market1501", archive)
 
 
@@ -218,7 +281,9 @@ def test_check_names_an_image_that_cannot_be_opened(copy, capsys):
 def test_a_broken_manifest(copy):
     text = (copy / "manifest.json").read_text()
     (copy / "manifest.json").write_text(text.replace('"junk": 61', '"trash": 61'))
-    with pytest.raises(InputError, match="manifest.json is not the manifest of a rendered benchmark"):
+    with pytest.raises(
+        InputError, match="manifest.json is not the manifest of a rendered benchmark"
+    ):
         load_benchmark("market1501", copy)
 
 
@@ -233,15 +298,26 @@ def test_own_boxes_for_multi_query(copy):
 REAL = Path(os.environ.get("REIDSA_DATA", "nowhere"))
 
 
-@pytest.mark.skipif(not (REAL / LAYOUTS["market1501"].folder).is_dir() and not (REAL / "bounding_box_test").is_dir(),
-                    reason="set REIDSA_DATA to the folder of a complete Market-1501")
+@pytest.mark.skipif(
+    not (REAL / LAYOUTS["market1501"].folder).is_dir()
+    and not (REAL / "bounding_box_test").is_dir(),
+    reason="set REIDSA_DATA to the folder of a complete Market-1501",
+)
 def test_the_real_market1501(tmp_path, capsys):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         found = load_benchmark("market1501", os.environ["REIDSA_DATA"])
-    assert found.source == "real" and found.counts == LAYOUTS["market1501"].counts and len(found.gallery) == 15913
+    assert (
+        found.source == "real"
+        and found.counts == LAYOUTS["market1501"].counts
+        and len(found.gallery) == 15913
+    )
     assert check("market1501", found.folder, progress=False) == 0
-    copy = Path(shutil.copytree(found.folder, tmp_path / found.folder.name, ignore=shutil.ignore_patterns("gt_*")))
+    copy = Path(
+        shutil.copytree(
+            found.folder, tmp_path / found.folder.name, ignore=shutil.ignore_patterns("gt_*")
+        )
+    )
     assert_names_the_damage("market1501", copy, capsys)
 
 
@@ -253,17 +329,28 @@ def test_held_out_people_are_not_trained_on(small_benchmark, n):
     splits = (part.train, part.query, part.gallery)
     assert sorted(sum((s.paths for s in splits), [])) == whole.train.paths
     out = set(part.query.ids.tolist())
-    assert len(out) == n and not out & set(part.train.ids.tolist()) and set(part.gallery.ids.tolist()) <= out
-    assert not {Path(p).name for s in splits for p in s.paths} & {Path(p).name for s in (whole.query, whole.gallery) for p in s.paths}
+    assert (
+        len(out) == n
+        and not out & set(part.train.ids.tolist())
+        and set(part.gallery.ids.tolist()) <= out
+    )
+    assert not {Path(p).name for s in splits for p in s.paths} & {
+        Path(p).name for s in (whole.query, whole.gallery) for p in s.paths
+    }
     pairs = list(zip(part.query.ids.tolist(), part.query.cameras.tolist(), strict=True))
     assert len(set(pairs)) == len(pairs)
-    for path, i, camera in zip(part.query.paths, *zip(*pairs, strict=True), strict=True):  # the first by name
+    for path, i, camera in zip(
+        part.query.paths, *zip(*pairs, strict=True), strict=True
+    ):  # the first by name
         own = zip(whole.train.paths, whole.train.ids, whole.train.cameras, strict=True)
         assert path == min(p for p, j, c in own if (j, c) == (i, camera))
     for split in splits:
         for path, i, camera in zip(split.paths, split.ids, split.cameras, strict=True):
             assert Path(path).name.startswith(f"{i:04d}_c{camera}")
-    assert part.fingerprint() != whole.fingerprint() and part.counts["train"]["ids"] == whole.counts["train"]["ids"] - n
+    assert (
+        part.fingerprint() != whole.fingerprint()
+        and part.counts["train"]["ids"] == whole.counts["train"]["ids"] - n
+    )
     assert not part.differences()
 
 

@@ -6,7 +6,10 @@ import torch
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
 from pytorch_grad_cam.utils.image import scale_cam_image
-from pytorch_grad_cam.utils.model_targets import ClassifierOutputSoftmaxTarget, ClassifierOutputTarget
+from pytorch_grad_cam.utils.model_targets import (
+    ClassifierOutputSoftmaxTarget,
+    ClassifierOutputTarget,
+)
 
 from reidsa_utils import InputError
 from reidsa_utils.attention import SpatialAttention, effective_cells
@@ -34,23 +37,43 @@ def trained_like(variant, form, recipe, backbone="thin"):
 
 
 @pytest.mark.parametrize("recipe", ["paper", "released"])
-@pytest.mark.parametrize("variant, form", [("b_p_ds", "none"), ("b_p_ds_sa2", "softmax"), ("b_p_ds_sa12", "l1"),
-                                           ("b_ds_sa12", "softmax_mean")])
+@pytest.mark.parametrize(
+    "variant, form",
+    [
+        ("b_p_ds", "none"),
+        ("b_p_ds_sa2", "softmax"),
+        ("b_p_ds_sa12", "l1"),
+        ("b_ds_sa12", "softmax_mean"),
+    ],
+)
 def test_maps_of_both_recipes(variant, form, recipe):
     test_a_map_sums_to_its_logit(variant, form, recipe, "thin")
 
 
-@pytest.mark.parametrize("variant, form, recipe", [("b_p_ds_sa12", "l1", "sa1_on_parts"), ("b_p_ds", "none", "literal_sum"),
-                                                   ("b_p_ds_sa2", "sigmoid", "mean_after_sa"), ("b_ds_sa2", "l1", "ds_reduced"),
-                                                   ("b_p_ds_sa2", "softmax", "norm_as_gap"), ("b_ds_sa2", "softmax", "temperature_100"),
-                                                   ("b_ds_sa2", "softmax", "standardised")])
+@pytest.mark.parametrize(
+    "variant, form, recipe",
+    [
+        ("b_p_ds_sa12", "l1", "sa1_on_parts"),
+        ("b_p_ds", "none", "literal_sum"),
+        ("b_p_ds_sa2", "sigmoid", "mean_after_sa"),
+        ("b_ds_sa2", "l1", "ds_reduced"),
+        ("b_p_ds_sa2", "softmax", "norm_as_gap"),
+        ("b_ds_sa2", "softmax", "temperature_100"),
+        ("b_ds_sa2", "softmax", "standardised"),
+    ],
+)
 def test_maps_of_other_recipes(variant, form, recipe):
     test_a_map_sums_to_its_logit(variant, form, recipe, "thin")
 
 
-@pytest.mark.parametrize("variant, form, recipe, backbone", [("b_p_ds_sa12", "l1", "paper", "mobilenet_v2"),
-                                                             ("b_p_ds_sa2", "softmax", "released", "mobilenet_v2"),
-                                                             ("b_p_ds", "none", "paper", "resnet18")])
+@pytest.mark.parametrize(
+    "variant, form, recipe, backbone",
+    [
+        ("b_p_ds_sa12", "l1", "paper", "mobilenet_v2"),
+        ("b_p_ds_sa2", "softmax", "released", "mobilenet_v2"),
+        ("b_p_ds", "none", "paper", "resnet18"),
+    ],
+)
 def test_a_map_sums_to_its_logit(variant, form, recipe, backbone):
     net = trained_like(variant, form, recipe, backbone)
     images, classes = torch.randn(4, 3, 96, 32), torch.tensor([0, 3, 8, 3])
@@ -61,21 +84,28 @@ def test_a_map_sums_to_its_logit(variant, form, recipe, backbone):
         head = net.stages[stage - 1]
         bias = (head[-1] if net.recipe.ds_reduced else head).bias[classes]
         maps = class_activation_maps(net, images, classes, stage)
-        torch.testing.assert_close(maps.sum((1, 2)), logits[f"stage{stage}"][rows, classes] - bias, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            maps.sum((1, 2)), logits[f"stage{stage}"][rows, classes] - bias, rtol=1e-3, atol=1e-4
+        )
     # stage 4: less the classifier's bias and the batch-norm offsets of the units that are active at this image
     with torch.no_grad():
         maps = net.feature_maps(images)
         pooled = net.pool_parts(net.attend(maps[3]))
-        active = (net.reduce(pooled) > 0).double()[..., 0]                                  # (B, 256, m)
+        active = (net.reduce(pooled) > 0).double()[..., 0]  # (B, 256, m)
         bn = net.reduce[1]
         offset = (bn.bias - bn.running_mean * bn.weight / (bn.running_var + bn.eps).sqrt()).double()
-    for head, linear in {"final": net.final, **{f"part{k + 1}": head for k, head in enumerate(net.part)}}.items():
-        M = class_activation_maps(net, None, classes, 4, head, maps)                        # from maps that are there already
+    for head, linear in {
+        "final": net.final,
+        **{f"part{k + 1}": head for k, head in enumerate(net.part)},
+    }.items():
+        M = class_activation_maps(
+            net, None, classes, 4, head, maps
+        )  # from maps that are there already
         units = active.mean(2) if head == "final" else active[..., int(head[4:]) - 1]
         offsets = (linear.weight[classes].double() * offset * units).sum(1)
         expected = logits[head][rows, classes] - linear.bias[classes] - offsets
         torch.testing.assert_close(M.sum((1, 2)), expected.float(), rtol=1e-3, atol=1e-4)
-        if head != "final":                                                                 # a part's map stays in its stripe
+        if head != "final":  # a part's map stays in its stripe
             stripe = torch.arange(M.shape[1]) // (M.shape[1] // 6) == int(head[4:]) - 1
             assert not M[:, ~stripe].any() and M[:, stripe].any()
 
@@ -89,14 +119,20 @@ def test_refusals():
         class_activation_maps(net, x, c, 4, "part1")
     with pytest.raises(InputError, match="unknown head of stage 2 'part1'; known: final"):
         class_activation_maps(trained_like("b_p_ds", "none", "paper"), x, c, 2, "part1")
-    for wrong in (torch.tensor([-1]), torch.tensor([10**6]), torch.tensor([0, 0]), torch.tensor([[0]]), torch.tensor([0.0])):
+    for wrong in (
+        torch.tensor([-1]),
+        torch.tensor([10**6]),
+        torch.tensor([0, 0]),
+        torch.tensor([[0]]),
+        torch.tensor([0.0]),
+    ):
         with pytest.raises(InputError, match=r"classes are .*; expected 1 whole numbers from 0 to"):
             class_activation_maps(net, x, wrong, 4)
         with pytest.raises(InputError, match=r"classes are .*; expected 1 whole numbers from 0 to"):
             map_measures.confidence(net, x, wrong, 4)
     with pytest.raises(InputError, match="stage 5 has no classifier"):
         map_measures.drop_and_increase(net, x, c, 5, torch.ones(1, 6, 2))
-    with torch.no_grad():                                                                   # a caller's mode does not matter
+    with torch.no_grad():  # a caller's mode does not matter
         without = class_activation_maps(net, x, c, 4)
     torch.testing.assert_close(without, class_activation_maps(net, x, c, 4))
     with pytest.raises(InputError, match="eval mode"):
@@ -104,7 +140,14 @@ def test_refusals():
 
 
 def test_effective_cells_by_hand():
-    maps = torch.tensor([[[1.0, 1.0], [1.0, 1.0]], [[5.0, 0.0], [0.0, -3.0]], [[1.0, 1.0], [0.0, -1.0]], [[-1.0, -1.0], [-1.0, -1.0]]])
+    maps = torch.tensor(
+        [
+            [[1.0, 1.0], [1.0, 1.0]],
+            [[5.0, 0.0], [0.0, -3.0]],
+            [[1.0, 1.0], [0.0, -1.0]],
+            [[-1.0, -1.0], [-1.0, -1.0]],
+        ]
+    )
     got = effective_cells(maps)
     torch.testing.assert_close(got[:3], torch.tensor([4.0, 1.0, 2.0], dtype=torch.float64))
     assert got[3].isnan()
@@ -112,10 +155,12 @@ def test_effective_cells_by_hand():
 
 def test_part_shares_against_a_finer_grid():
     labels = np.random.default_rng(0).integers(0, len(PARTS), (2, 10, 7)).astype(np.uint8)
-    h, w = 4, 3                                                            # neither divides 10 x 7
+    h, w = 4, 3  # neither divides 10 x 7
     got = map_measures.part_shares(list(labels), h, w)
     for mask, shares in zip(labels, got, strict=True):
-        fine = np.kron(mask, np.ones((h, w), int)).reshape(h, 10, w, 7)    # every pixel h x w times: now the cells are whole
+        fine = np.kron(mask, np.ones((h, w), int)).reshape(
+            h, 10, w, 7
+        )  # every pixel h x w times: now the cells are whole
         for k in range(len(PARTS)):
             np.testing.assert_allclose(shares[..., k], (fine == k).mean((1, 3)), atol=1e-12)
 
@@ -127,20 +172,22 @@ def test_measures_by_hand():
     mask[3, 3] = LABEL["occluder"]
     shares = map_measures.part_shares([mask] * 4, 4, 4)
     maps = torch.zeros(4, 4, 4)
-    maps[0] = 1                        # even: everything has its share
+    maps[0] = 1  # even: everything has its share
     maps[1, 0, 2], maps[1, 3, 0] = 3, 1  # three quarters on the head, one on the street
     maps[1, 1, 1] = -4
-    maps[2, 2] = 1                     # a row: half of it on the torso
-    maps[3] = -1                       # nothing speaks for the class
+    maps[2, 2] = 1  # a row: half of it on the torso
+    maps[3] = -1  # nothing speaks for the class
     got = {name: v.tolist() for name, v in map_measures.measures(maps, shares).items()}
     nan = pytest.approx([float("nan")], nan_ok=True)
     assert got["person"] == pytest.approx([7 / 16] * 4)
     assert got["inside"][:3] == pytest.approx([7 / 16, 3 / 4, 1 / 2]) and [got["inside"][3]] == nan
     assert got["parts"][:3] == pytest.approx([1, 1 / 3, 1 / 3]) and [got["parts"][3]] == nan
     assert got["negative"] == pytest.approx([0, 1 / 2, 0, 1])
-    assert got["cells"][:3] == pytest.approx([1, np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25))) / 16, 1 / 4])
+    assert got["cells"][:3] == pytest.approx(
+        [1, np.exp(-(0.75 * np.log(0.75) + 0.25 * np.log(0.25))) / 16, 1 / 4]
+    )
     assert got["on_person"][:3] == pytest.approx([1, 1 / 7, 2 / 7]) and [got["on_person"][3]] == nan
-    even = np.sqrt(15 / 12)            # standard deviation of 0, 1, 2, 3
+    even = np.sqrt(15 / 12)  # standard deviation of 0, 1, 2, 3
     assert got["vertical"][:3] == pytest.approx([1, 3 * np.sqrt(0.75 * 0.25) / even, 0], abs=1e-6)
     assert got["horizontal"][:3] == pytest.approx([1, 2 * np.sqrt(0.75 * 0.25) / even, 1])
 
@@ -148,10 +195,16 @@ def test_measures_by_hand():
 def test_overlap():
     a = torch.tensor([[[1.0, 3], [0, 0]], [[1, 1], [-5, 2]], [[-1, -1], [-1, -1]]])
     b = torch.tensor([[[2.0, 2], [0, 0]], [[0, 0], [7, 0]], [[1, 1], [1, 1]]])
-    torch.testing.assert_close(map_measures.overlap(a, b)[:2], torch.tensor([0.75, 0.0], dtype=torch.float64))
+    torch.testing.assert_close(
+        map_measures.overlap(a, b)[:2], torch.tensor([0.75, 0.0], dtype=torch.float64)
+    )
     assert map_measures.overlap(a, b)[2].isnan()
-    torch.testing.assert_close(map_measures.overlap(a, 5 * a)[:2], torch.ones(2, dtype=torch.float64))
-    torch.testing.assert_close(map_measures.overlap(a, b), map_measures.overlap(b, a), equal_nan=True)
+    torch.testing.assert_close(
+        map_measures.overlap(a, 5 * a)[:2], torch.ones(2, dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        map_measures.overlap(a, b), map_measures.overlap(b, a), equal_nan=True
+    )
 
 
 class Head(torch.nn.Module):
@@ -159,7 +212,11 @@ class Head(torch.nn.Module):
 
     def __init__(self, net, stage):
         super().__init__()
-        self.net, self.stage, self.sa = net, stage, SpatialAttention(net.sa1.form if stage == 4 else net.sa2_form)
+        self.net, self.stage, self.sa = (
+            net,
+            stage,
+            SpatialAttention(net.sa1.form if stage == 4 else net.sa2_form),
+        )
 
     def forward(self, images):
         F = self.sa(self.net.feature_maps(images)[self.stage - 1])
@@ -176,9 +233,11 @@ def test_agrees_with_the_grad_cam_package(stage, form):
     images, classes = torch.randn(6, 3, 96, 32), torch.tensor([0, 3, 8, 1, 2, 4])
     head = Head(net, stage).eval()
     with GradCAM(head, [head.sa]) as package:
-        theirs = package(images, [ClassifierOutputTarget(int(c)) for c in classes])              # (B, 96, 32)
+        theirs = package(images, [ClassifierOutputTarget(int(c)) for c in classes])  # (B, 96, 32)
     ours = class_activation_maps(net, images, classes, stage).numpy()
-    expected = scale_cam_image(scale_cam_image(ours.clip(0), (32, 96)))  # the package does: each layer, then their mean
+    expected = scale_cam_image(
+        scale_cam_image(ours.clip(0), (32, 96))
+    )  # the package does: each layer, then their mean
     np.testing.assert_allclose(theirs, expected, atol=1e-3)
     assert theirs.max() == pytest.approx(1, abs=1e-3)
 
@@ -189,7 +248,9 @@ def test_drop_and_increase_are_those_of_the_grad_cam_package():
     for stage, name in ((2, "stage2"), (4, "final")):
         maps = class_activation_maps(net, images, classes, stage)
         drop, increase = map_measures.drop_and_increase(net, images, classes, stage, maps)
-        heat = torch.nn.functional.interpolate(maps.clamp(min=0)[:, None], (96, 32), mode="bilinear")[:, 0]
+        heat = torch.nn.functional.interpolate(
+            maps.clamp(min=0)[:, None], (96, 32), mode="bilinear"
+        )[:, 0]
         heat = (heat / heat.amax((1, 2), keepdim=True).clamp(min=1e-12)).numpy()
 
         class Logits(torch.nn.Module):
@@ -198,28 +259,38 @@ def test_drop_and_increase_are_those_of_the_grad_cam_package():
 
         targets = [ClassifierOutputSoftmaxTarget(int(c)) for c in classes]
         before = map_measures.confidence(net, images, classes, stage)
-        np.testing.assert_allclose((drop * before).numpy(), DropInConfidence()(images, heat, targets, Logits()), atol=1e-6)
-        np.testing.assert_array_equal(increase.numpy(), IncreaseInConfidence()(images, heat, targets, Logits()))
+        np.testing.assert_allclose(
+            (drop * before).numpy(), DropInConfidence()(images, heat, targets, Logits()), atol=1e-6
+        )
+        np.testing.assert_array_equal(
+            increase.numpy(), IncreaseInConfidence()(images, heat, targets, Logits())
+        )
         assert 0 < increase.sum() < 6
 
 
 def test_deletion_and_insertion_against_a_loop():
     net = trained_like("b_ds_sa2", "none", "paper")
     images, classes = torch.randn(2, 3, 96, 32), torch.tensor([5, 1])
-    maps = class_activation_maps(net, images, classes, 3)                    # 6 x 2 cells of 16 x 16 pixels
-    deletion, insertion = map_measures.deletion_and_insertion(net, images, classes, 3, maps, steps=4)
+    maps = class_activation_maps(net, images, classes, 3)  # 6 x 2 cells of 16 x 16 pixels
+    deletion, insertion = map_measures.deletion_and_insertion(
+        net, images, classes, 3, maps, steps=4
+    )
     axis = torch.arange(-8, 9)
-    kernel = torch.exp(-axis ** 2 / (2 * 4.0 ** 2))
+    kernel = torch.exp(-(axis**2) / (2 * 4.0**2))
     kernel = (kernel / kernel.sum())[None, None, :, None].repeat(3, 1, 1, 1)
     for b in range(2):
-        padded = torch.nn.functional.pad(images[b:b + 1], (8, 8, 8, 8), mode="reflect")
-        blurred = torch.nn.functional.conv2d(torch.nn.functional.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3)
-        gone, kept, curves = images[b:b + 1].clone(), blurred.clone(), [[], []]
-        order = sorted(((maps[b, i, j].item(), i, j) for i in range(6) for j in range(2)), reverse=True)
+        padded = torch.nn.functional.pad(images[b : b + 1], (8, 8, 8, 8), mode="reflect")
+        blurred = torch.nn.functional.conv2d(
+            torch.nn.functional.conv2d(padded, kernel, groups=3), kernel.transpose(2, 3), groups=3
+        )
+        gone, kept, curves = images[b : b + 1].clone(), blurred.clone(), [[], []]
+        order = sorted(
+            ((maps[b, i, j].item(), i, j) for i in range(6) for j in range(2)), reverse=True
+        )
         for k in range(13):
             if k % 3 == 0:
                 for curve, x in zip(curves, (gone, kept), strict=True):
-                    curve.append(map_measures.confidence(net, x, classes[b:b + 1], 3).item())
+                    curve.append(map_measures.confidence(net, x, classes[b : b + 1], 3).item())
             if k < 12:
                 _, i, j = order[k]
                 here = (0, slice(None), slice(16 * i, 16 * i + 16), slice(16 * j, 16 * j + 16))
@@ -231,9 +302,11 @@ def test_deletion_and_insertion_against_a_loop():
 def test_overlay_keeps_size_and_is_brighter_where_the_map_is_larger():
     image, heat = np.full((96, 32, 3), 100, np.uint8), np.zeros((6, 2))
     heat[4, 1], heat[1, 0], heat[0, 0] = 4, 2, -9
-    out = report.overlay(image, heat).astype(int)                        # to its own peak
+    out = report.overlay(image, heat).astype(int)  # to its own peak
     grey = out @ (0.299, 0.587, 0.114)
     assert out.shape == image.shape and grey[72, 24] > grey[24, 8] > grey[90, 8]
-    assert grey[2, 2] == grey[90, 8]                                     # what speaks against the class shows as zero
-    np.testing.assert_array_equal(report.overlay(image, heat, top=8), report.overlay(image, heat / 2, top=4))
+    assert grey[2, 2] == grey[90, 8]  # what speaks against the class shows as zero
+    np.testing.assert_array_equal(
+        report.overlay(image, heat, top=8), report.overlay(image, heat / 2, top=4)
+    )
     assert (report.overlay(image, heat, top=8) != out).any()

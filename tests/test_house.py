@@ -14,53 +14,99 @@ from conftest import ROOT
 
 def test_imports_point_down():
     """The layers of pyproject.toml, by import-linter."""
-    done = subprocess.run([str(Path(sys.executable).with_name("lint-imports")), "--no-cache"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [str(Path(sys.executable).with_name("lint-imports")), "--no-cache"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 kept, 0 broken" in done.stdout
 
 
-@pytest.mark.parametrize(("module", "absent"), [
-    ("attention", ("cv2", "pandas", "matplotlib", "scipy", "torchvision")), ("metrics", ("cv2", "pandas", "torchvision")),
-    ("model", ("cv2", "pandas", "matplotlib", "scipy.stats")), ("datasets.rendered", ("torch", "pandas"))])
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("attention", ("cv2", "pandas", "matplotlib", "scipy", "torchvision")),
+        ("metrics", ("cv2", "pandas", "torchvision")),
+        ("model", ("cv2", "pandas", "matplotlib", "scipy.stats")),
+        ("datasets.rendered", ("torch", "pandas")),
+    ],
+)
 def test_a_light_import(module, absent):
     """What a reader imports first brings in nothing that it does not need, and starts no process of its own (torch starts one)."""
-    torch = "import torch, torchvision; " if module == "model" else "import torch; " if module == "attention" else ""
-    code = (f"{torch}import sys, subprocess; subprocess.Popen = None; import reidsa_utils.{module}; "
-            f"print([name for name in {absent} if name in sys.modules])")
+    torch = (
+        "import torch, torchvision; "
+        if module == "model"
+        else "import torch; "
+        if module == "attention"
+        else ""
+    )
+    code = (
+        f"{torch}import sys, subprocess; subprocess.Popen = None; import reidsa_utils.{module}; "
+        f"print([name for name in {absent} if name in sys.modules])"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").rglob("*.ipynb")), ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").rglob("*.ipynb")), ids=lambda p: f"{p.parent.name}-{p.stem}"
+)
 def test_notebooks_import_public_names(path):
     cells = [c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"]
     imports = re.findall(r"^\s*from (reidsa_utils[\w.]*) import ([^\n#]+)", "\n".join(cells), re.M)
     assert not [m for m, _ in imports if ".support" in m], "support is for the package itself"
-    assert not [name for _, names in imports for name in re.split(r"[,() ]+", names) if name.startswith("_")]
+    assert not [
+        name for _, names in imports for name in re.split(r"[,() ]+", names) if name.startswith("_")
+    ]
 
 
 def test_the_wheel_stands_alone(tmp_path):
     """Built and put elsewhere: one package at the top level, its settings in it; the command answers; runs land where one works."""
     source = tmp_path / "source"  # a build leaves folders beside the code
-    shutil.copytree(ROOT / "reidsa_utils", source / "reidsa_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(
+        ROOT / "reidsa_utils", source / "reidsa_utils", ignore=shutil.ignore_patterns("__pycache__")
+    )
     shutil.copy(ROOT / "pyproject.toml", source)
-    done = subprocess.run([sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)],
-                          capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pip",
+            "wheel",
+            "--quiet",
+            "--no-deps",
+            "--wheel-dir",
+            str(tmp_path),
+            str(source),
+        ],
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     [wheel] = tmp_path.glob("*.whl")
     place = tmp_path / "site"
     zipfile.ZipFile(wheel).extractall(place)
-    assert {p.name for p in place.iterdir() if not p.name.endswith(".dist-info")} == {"reidsa_utils"}
+    assert {p.name for p in place.iterdir() if not p.name.endswith(".dist-info")} == {
+        "reidsa_utils"
+    }
     elsewhere = tmp_path / "work"
     elsewhere.mkdir()
-    code = (f"import sys; sys.path.insert(0, {str(place)!r}); from reidsa_utils.cli import main; from reidsa_utils.config import *; "
-            "print(run_folder(configure({}))); sys.exit(main(['--help']))")
-    done = subprocess.run([sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True)
+    code = (
+        f"import sys; sys.path.insert(0, {str(place)!r}); from reidsa_utils.cli import main; from reidsa_utils.config import *; "
+        "print(run_folder(configure({}))); sys.exit(main(['--help']))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True
+    )
     assert done.returncode == 0 and "usage: reidsa COMMAND" in done.stdout, done.stderr
     assert done.stdout.splitlines()[0].startswith(str(elsewhere.resolve() / "runs"))
 
 
 def test_an_unknown_command(command):
     done = command("-m", "reidsa_utils", "trian")
-    assert done.returncode == 2 and done.stderr.startswith("error: unknown command 'trian'; known: train, plan")
+    assert done.returncode == 2 and done.stderr.startswith(
+        "error: unknown command 'trian'; known: train, plan"
+    )
     assert "  train " in command("-m", "reidsa_utils").stdout

@@ -18,7 +18,12 @@ def brute_force(distances, query_ids, gallery_ids, query_cams, gallery_cams, max
     first, steps, trapezoids, skipped = [], [], [], 0
     for q in range(len(query_ids)):
         order = sorted(range(len(gallery_ids)), key=lambda j: (distances[q][j], j))
-        order = [j for j in order if gallery_ids[j] != -1 and not (gallery_ids[j] == query_ids[q] and gallery_cams[j] == query_cams[q])]
+        order = [
+            j
+            for j in order
+            if gallery_ids[j] != -1
+            and not (gallery_ids[j] == query_ids[q] and gallery_cams[j] == query_cams[q])
+        ]
         good = [gallery_ids[j] == query_ids[q] for j in order]
         if not any(good):
             skipped += 1
@@ -40,7 +45,9 @@ def brute_force(distances, query_ids, gallery_ids, query_cams, gallery_cams, max
     return cmc, np.nanmean(steps), np.mean(trapezoids), steps, first, skipped
 
 
-cases = st.tuples(st.integers(1, 6), st.integers(1, 25), st.integers(0, 2**31), st.sampled_from([2, 4, 1000]))
+cases = st.tuples(
+    st.integers(1, 6), st.integers(1, 25), st.integers(0, 2**31), st.sampled_from([2, 4, 1000])
+)
 
 
 @settings(max_examples=300, deadline=None)
@@ -48,7 +55,9 @@ cases = st.tuples(st.integers(1, 6), st.integers(1, 25), st.integers(0, 2**31), 
 def test_equals_brute_force_with_ties_junk_and_unmatched_queries(case):
     n_query, n_gallery, seed, levels = case
     rng = np.random.default_rng(seed)
-    distances = rng.integers(0, levels, (n_query, n_gallery)).astype(np.float32)  # few levels: many ties
+    distances = rng.integers(0, levels, (n_query, n_gallery)).astype(
+        np.float32
+    )  # few levels: many ties
     query_ids, gallery_ids = rng.integers(1, 4, n_query), rng.integers(-1, 4, n_gallery)
     query_cams, gallery_cams = rng.integers(1, 3, n_query), rng.integers(1, 3, n_gallery)
     arguments = distances, query_ids, gallery_ids, query_cams, gallery_cams
@@ -70,7 +79,9 @@ def test_by_hand():
     distances = np.array([[0.1, 0.2, 0.3, 0.4, 0.5]])
     result = evaluate_ranking(distances, [7], [3, 7, 7, 0, 7], [1], [2, 2, 1, 3, 3])
     assert result.average_precision[0] == pytest.approx((1 / 2 + 2 / 4) / 2)
-    assert result.mean_ap_trapezoid == pytest.approx(((0 / 1 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2)
+    assert result.mean_ap_trapezoid == pytest.approx(
+        ((0 / 1 + 1 / 2) / 2 + (1 / 3 + 2 / 4) / 2) / 2
+    )
     assert result.cmc[:3].tolist() == [0, 1, 1]
 
 
@@ -79,7 +90,10 @@ def test_step_sum_is_scikit_learns():
     distances = rng.random((20, 300))
     query_ids, gallery_ids = rng.integers(1, 9, 20), rng.integers(0, 9, 300)
     result = evaluate_ranking(distances, query_ids, gallery_ids, np.ones(20, int), np.full(300, 2))
-    expected = [average_precision_score(gallery_ids == q, -row) for q, row in zip(query_ids, distances, strict=True)]
+    expected = [
+        average_precision_score(gallery_ids == q, -row)
+        for q, row in zip(query_ids, distances, strict=True)
+    ]
     np.testing.assert_allclose(result.average_precision, expected, rtol=1e-12)
 
 
@@ -87,7 +101,11 @@ def expected_rank1(distances, query_ids, gallery_ids, query_cams, gallery_cams):
     """The mean over all draws of the single-shot protocol, without drawing: a match wins if every other identity's draw is further."""
     rates = []
     for q in range(len(query_ids)):
-        other = [j for j in range(len(gallery_ids)) if gallery_cams[j] != query_cams[q] and gallery_ids[j] != -1]
+        other = [
+            j
+            for j in range(len(gallery_ids))
+            if gallery_cams[j] != query_cams[q] and gallery_ids[j] != -1
+        ]
         matches = [j for j in other if gallery_ids[j] == query_ids[q]]
         if not matches:
             continue
@@ -107,40 +125,76 @@ def expected_rank1(distances, query_ids, gallery_ids, query_cams, gallery_cams):
 def test_single_shot_is_its_expectation(seed, levels):
     rng = np.random.default_rng(seed)
     distances = rng.integers(0, levels, (6, 24)).astype(np.float32)
-    arguments = distances, rng.integers(1, 5, 6), rng.integers(-1, 5, 24), rng.integers(1, 3, 6), rng.integers(1, 3, 24)
+    arguments = (
+        distances,
+        rng.integers(1, 5, 6),
+        rng.integers(-1, 5, 24),
+        rng.integers(1, 3, 6),
+        rng.integers(1, 3, 24),
+    )
     expected = expected_rank1(*arguments)
     if expected is None:
         return
     cmc = single_shot_cmc(*arguments, repeats=3000, seed=1)
-    assert cmc[0] == pytest.approx(expected, abs=5 * 0.5 / np.sqrt(3000))  # five standard errors of one query's draws
+    assert cmc[0] == pytest.approx(
+        expected, abs=5 * 0.5 / np.sqrt(3000)
+    )  # five standard errors of one query's draws
     assert (np.diff(cmc) >= 0).all() and cmc[5] == 1  # six ids at most
-    assert np.array_equal(cmc, single_shot_cmc(*arguments, repeats=3000, seed=1))  # the seed decides
+    assert np.array_equal(
+        cmc, single_shot_cmc(*arguments, repeats=3000, seed=1)
+    )  # the seed decides
 
 
 def test_single_shot_by_hand():
     # camera 2 has person 7 twice (at 0.1 and 0.9) and person 8 once (at 0.5): person 7 is first in half of the draws
-    cmc = single_shot_cmc([[0.1, 0.9, 0.5, 0.0]], [7], [7, 7, 8, 7], [1], [2, 2, 2, 1], repeats=4000)
+    cmc = single_shot_cmc(
+        [[0.1, 0.9, 0.5, 0.0]], [7], [7, 7, 8, 7], [1], [2, 2, 2, 1], repeats=4000
+    )
     assert cmc[0] == pytest.approx(0.5, abs=0.04) and cmc[1] == 1
 
 
 def test_multi_query_is_the_mean_of_the_same_identity_and_camera():
     more = np.array([[0.0, 2.0], [4.0, 0.0], [9.0, 9.0]])
     out = pool_queries([[1.0, 1.0], [5.0, 5.0]], [7, 8], [1, 1], more, [7, 7, 8], [1, 1, 2])
-    assert out.tolist() == [[2.0, 1.0], [5.0, 5.0]]  # the second has no image in its own camera, and stays
+    assert out.tolist() == [
+        [2.0, 1.0],
+        [5.0, 5.0],
+    ]  # the second has no image in its own camera, and stays
 
 
 @pytest.mark.parametrize("evaluate", [evaluate_ranking, single_shot_cmc])
-@pytest.mark.parametrize("arguments, words", [
-    ((np.zeros((2, 3)), [1, 2], [1, 2, 3, 4], [1, 1], [2, 2, 2, 2]), r"distances \(2, 3\), 2 query ids, 4 gallery ids"),
-    ((np.array([[0.0, np.nan]]), [1], [1, 1], [1], [2, 2]), "1 of the distances are NaN"),
-    ((np.zeros((1, 2)), ["0001"], ["0001", "0002"], [1], [2, 2]), "the query ids are <U4 .*expected one whole number"),
-    ((np.zeros((1, 2)), [1], [1, 1], [1], [2.0, 2.0]), "the gallery cameras are float64"),
-    ((np.zeros((1, 2)), [1], np.array([1, 255], np.uint8), [1], [2, 2]), "the gallery ids are uint8 and hold 255, a -1"),
-    (([["a", "b"]], [1], [1, 1], [1], [2, 2]), "found a ndarray that is no array of numbers"),
-    ((np.zeros((1, 2)), [1], [1, 1], [1], [2, 2], 0), "is 0; expected a whole number from 1 on"),
-    ((np.zeros((0, 2)), [], [1, 1], [], [2, 2]), "0 queries and 2 gallery images; expected at least one of each"),
-    ((np.zeros((1, 2)), [1], [2, 1], [1], [2, 1]), "none of the 1 queries has a match in another camera"),
-])
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (
+            (np.zeros((2, 3)), [1, 2], [1, 2, 3, 4], [1, 1], [2, 2, 2, 2]),
+            r"distances \(2, 3\), 2 query ids, 4 gallery ids",
+        ),
+        ((np.array([[0.0, np.nan]]), [1], [1, 1], [1], [2, 2]), "1 of the distances are NaN"),
+        (
+            (np.zeros((1, 2)), ["0001"], ["0001", "0002"], [1], [2, 2]),
+            "the query ids are <U4 .*expected one whole number",
+        ),
+        ((np.zeros((1, 2)), [1], [1, 1], [1], [2.0, 2.0]), "the gallery cameras are float64"),
+        (
+            (np.zeros((1, 2)), [1], np.array([1, 255], np.uint8), [1], [2, 2]),
+            "the gallery ids are uint8 and hold 255, a -1",
+        ),
+        (([["a", "b"]], [1], [1, 1], [1], [2, 2]), "found a ndarray that is no array of numbers"),
+        (
+            (np.zeros((1, 2)), [1], [1, 1], [1], [2, 2], 0),
+            "is 0; expected a whole number from 1 on",
+        ),
+        (
+            (np.zeros((0, 2)), [], [1, 1], [], [2, 2]),
+            "0 queries and 2 gallery images; expected at least one of each",
+        ),
+        (
+            (np.zeros((1, 2)), [1], [2, 1], [1], [2, 1]),
+            "none of the 1 queries has a match in another camera",
+        ),
+    ],
+)
 def test_bad_input(evaluate, arguments, words):
     with pytest.raises(InputError, match=words):
         evaluate(*arguments)
@@ -148,31 +202,53 @@ def test_bad_input(evaluate, arguments, words):
 
 def test_large_and_unsigned_ids_stay_apart():
     ids = 2**60 + np.array([3, 2, 1, 3])
-    found = evaluate_ranking([[0.1, 0.2, 0.3, 0.4]], np.array([2**60 + 2], np.uint64), ids, [1], [2, 2, 2, 2])
+    found = evaluate_ranking(
+        [[0.1, 0.2, 0.3, 0.4]], np.array([2**60 + 2], np.uint64), ids, [1], [2, 2, 2, 2]
+    )
     assert found.mean_ap == 0.5
 
 
 def test_tensors_and_half_precision():
     rng = np.random.default_rng(4)
-    distances, ids, cams = rng.random((5, 30)), (rng.integers(1, 4, 5), rng.integers(1, 4, 30)), (np.ones(5, int), np.full(30, 2))
+    distances, ids, cams = (
+        rng.random((5, 30)),
+        (rng.integers(1, 4, 5), rng.integers(1, 4, 30)),
+        (np.ones(5, int), np.full(30, 2)),
+    )
     expected = evaluate_ranking(distances.astype(np.float32), *ids, *cams).mean_ap
-    for d in (torch.tensor(distances, dtype=torch.float32, requires_grad=True), np.asfortranarray(distances.astype(np.float32))):
+    for d in (
+        torch.tensor(distances, dtype=torch.float32, requires_grad=True),
+        np.asfortranarray(distances.astype(np.float32)),
+    ):
         assert evaluate_ranking(d, *map(torch.tensor, ids), *cams).mean_ap == expected
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate_ranking(np.full((5, 30), 6e4, np.float16), *ids, *cams)
         half = torch.tensor(distances, dtype=torch.bfloat16)
-        assert evaluate_ranking(half, *ids, *cams).mean_ap == evaluate_ranking(half.float().numpy(), *ids, *cams).mean_ap
+        assert (
+            evaluate_ranking(half, *ids, *cams).mean_ap
+            == evaluate_ranking(half.float().numpy(), *ids, *cams).mean_ap
+        )
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(more=np.zeros((3, 5))), "expected \\(Q, D\\) and \\(M, D\\)"),
-    (dict(more_ids=[1, 2]), "with 2 and 3; expected"),
-    (dict(ids=[7]), "with 1 ids"),
-    (dict(ids=["7", "8"]), "the ids are <U1"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(more=np.zeros((3, 5))), "expected \\(Q, D\\) and \\(M, D\\)"),
+        (dict(more_ids=[1, 2]), "with 2 and 3; expected"),
+        (dict(ids=[7]), "with 1 ids"),
+        (dict(ids=["7", "8"]), "the ids are <U1"),
+    ],
+)
 def test_bad_input_of_multi_query(change, words):
-    good = dict(features=np.zeros((2, 4)), ids=[7, 8], cams=[1, 1], more=np.zeros((3, 4)), more_ids=[7, 7, 8], more_cams=[1, 1, 2])
+    good = dict(
+        features=np.zeros((2, 4)),
+        ids=[7, 8],
+        cams=[1, 1],
+        more=np.zeros((3, 4)),
+        more_ids=[7, 7, 8],
+        more_cams=[1, 1, 2],
+    )
     with pytest.raises(InputError, match=words):
         pool_queries(**(good | change))
 

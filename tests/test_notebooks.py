@@ -11,15 +11,25 @@ from conftest import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ANSWERS = sorted((ROOT / "notebooks" / "answers").glob("*.ipynb"))
-STRICT = [["01_gap_vs_sa"], ["02_gradient_check"], ["03_benchmarks_and_metrics"], ["04_model"], ["06_tables"], ["07_cam"],
-          ["08_paper_vs_code"], [f"answers/{p.stem}" for p in ANSWERS]]
+STRICT = [
+    ["01_gap_vs_sa"],
+    ["02_gradient_check"],
+    ["03_benchmarks_and_metrics"],
+    ["04_model"],
+    ["06_tables"],
+    ["07_cam"],
+    ["08_paper_vs_code"],
+    [f"answers/{p.stem}" for p in ANSWERS],
+]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS + ANSWERS, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_executed_top_to_bottom(path):
     """nbval passes a notebook without outputs silently; this does not."""
     cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code" and c.source.strip()]
-    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1)), "run it from top to bottom and save it"
+    assert [c.execution_count for c in cells] == list(range(1, len(cells) + 1)), (
+        "run it from top to bottom and save it"
+    )
     for cell in cells:
         assert all(o.output_type != "error" for o in cell.outputs)
     shown = json.dumps([c.outputs for c in cells])
@@ -42,24 +52,50 @@ def test_opens_and_ends_as_a_lesson(path):
 
 def test_every_equation_stands_beside_its_line():
     """Eq. 1-12: a numbered equation in a text cell, and its number in a comment of the code that computes it."""
-    cells = [c for name in ("01_gap_vs_sa", "02_gradient_check") for c in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells]
-    text, code = ("\n".join(c.source for c in cells if c.cell_type == kind) for kind in ("markdown", "code"))
+    cells = [
+        c
+        for name in ("01_gap_vs_sa", "02_gradient_check")
+        for c in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4).cells
+    ]
+    text, code = (
+        "\n".join(c.source for c in cells if c.cell_type == kind) for kind in ("markdown", "code")
+    )
     for n in range(1, 13):
-        assert f"\\tag{{{n}}}" in text and (re.search(rf"# .*eq\. {n}\b", code) or f"eq{n} =" in code), f"eq. {n}"
+        assert f"\\tag{{{n}}}" in text and (
+            re.search(rf"# .*eq\. {n}\b", code) or f"eq{n} =" in code
+        ), f"eq. {n}"
 
 
 @pytest.mark.parametrize("names", STRICT, ids=lambda names: names[0])
 def test_strict(names):
     """Every stored output is what the cell gives now (nbval)."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--nbval", "--nbval-current-env",
-                           "--nbval-sanitize-with", "tests/nbval_sanitize.cfg", "--nbval-cell-timeout=300",
-                           *(f"notebooks/{name}.ipynb" for name in names)],
-                          cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--nbval",
+            "--nbval-current-env",
+            "--nbval-sanitize-with",
+            "tests/nbval_sanitize.cfg",
+            "--nbval-cell-timeout=300",
+            *(f"notebooks/{name}.ipynb" for name in names),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stdout[-4000:]
 
 
 def tracked():
-    return {p: p.read_bytes() for folder in ("figures", "results", "notebooks") for p in (ROOT / folder).glob("*.*")}
+    return {
+        p: p.read_bytes()
+        for folder in ("figures", "results", "notebooks")
+        for p in (ROOT / folder).glob("*.*")
+    }
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +103,16 @@ def smoke(tmp_path_factory):
     """`make reproduce` at smoke size, into a folder of its own."""
     folder = tmp_path_factory.mktemp("reproduce")
     before = tracked()
-    command = [sys.executable, "-m", "reidsa_utils", "reproduce", "--profile", "smoke", "--out", str(folder)]
+    command = [
+        sys.executable,
+        "-m",
+        "reidsa_utils",
+        "reproduce",
+        "--profile",
+        "smoke",
+        "--out",
+        str(folder),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, command, done, before
@@ -78,10 +123,20 @@ def test_main_job_at_smoke_size(smoke):
     assert "3/3  tables and pictures" in done.stdout and "rendered" in done.stdout
     assert "paper's Δ" in done.stdout and "| +2.1 |" in done.stdout
     assert done.stdout.count("times untrained") == 3
-    wanted = {"fig1_cam.png", "fig5_stages.png", "fig6_matches.png", "cam_numbers.png", "table3_delta.png"}
+    wanted = {
+        "fig1_cam.png",
+        "fig5_stages.png",
+        "fig6_matches.png",
+        "cam_numbers.png",
+        "table3_delta.png",
+    }
     assert {p.name for p in (folder / "figures").iterdir()} >= wanted
     for run in ("b_p_ds-none", "b_p_ds_sa2-softmax", "b_p_ds_sa2-l1"):
-        cells = [c for c in nbformat.read(folder / run / "05_train.ipynb", 4).cells if c.cell_type == "code"]
+        cells = [
+            c
+            for c in nbformat.read(folder / run / "05_train.ipynb", 4).cells
+            if c.cell_type == "code"
+        ]
         assert all(c.execution_count for c in cells)
         record = json.loads((folder / run / "record.json").read_text())
         assert set(record["metrics"]) == {"global", "global+rerank", "parts", "parts+rerank"}
@@ -97,7 +152,11 @@ def test_a_second_call_does_no_work_twice(smoke):
 
 def test_the_parameters_cell_can_be_run_again():
     """Change a parameter in a live notebook, run its cell and the checking cell again: no other name is taken for one."""
-    cells = [c.source for c in nbformat.read(ROOT / "notebooks" / "05_train.ipynb", 4).cells if c.cell_type == "code"]
+    cells = [
+        c.source
+        for c in nbformat.read(ROOT / "notebooks" / "05_train.ipynb", 4).cells
+        if c.cell_type == "code"
+    ]
     namespace = {}
     exec(cells[0], namespace)
     exec(cells[1], namespace)
@@ -116,17 +175,37 @@ def test_a_failing_run_is_told_by_the_driver(smoke):
     other["identity"]["epochs"] = 99
     path.write_text(json.dumps(other))
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1 and "error: InputError: " in done.stderr and "epochs=99 (asked for 3)" in done.stderr
+    assert (
+        done.returncode == 1
+        and "error: InputError: " in done.stderr
+        and "epochs=99 (asked for 3)" in done.stderr
+    )
     assert "Traceback" not in done.stderr and json.loads(path.read_text()) == other
     path.write_bytes(whole)
 
 
 def test_failures_reach_the_user_in_one_sentence(tmp_path):
     """A misspelt and an impossible parameter of 05_train, which papermill itself would let pass."""
-    cases = ("seeed", 3, "unknown parameter 'seeed'; known: benchmark"), ("form", "max", "unknown attention form 'max'")
+    cases = (
+        ("seeed", 3, "unknown parameter 'seeed'; known: benchmark"),
+        ("form", "max", "unknown attention form 'max'"),
+    )
     for name, value, words in cases:
-        command = [sys.executable, "-m", "papermill", "notebooks/05_train.ipynb", str(tmp_path / "out.ipynb"), "--cwd", "notebooks",
-                   "-k", "python3", "--no-progress-bar", "-p", name, str(value)]
+        command = [
+            sys.executable,
+            "-m",
+            "papermill",
+            "notebooks/05_train.ipynb",
+            str(tmp_path / "out.ipynb"),
+            "--cwd",
+            "notebooks",
+            "-k",
+            "python3",
+            "--no-progress-bar",
+            "-p",
+            name,
+            str(value),
+        ]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 1
         last = done.stderr.strip().splitlines()[-1]
@@ -138,5 +217,7 @@ def test_running_notebooks_changes_nothing_tracked(smoke):
 
 
 def test_ruff():
-    done = subprocess.run([sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True
+    )
     assert done.returncode == 0, done.stdout

@@ -18,130 +18,331 @@ from conftest import ROOT
 from torch.autograd.gradcheck import GradcheckError
 
 # in the order in which they import each other; the last three only take the copies of the others to the tests
-MODULES = ("attention", "weights", "model", "data", "batches", "config", "cam", "experiments.map_measures", "evaluation", "training",
-           "experiments.run")
-NOTICED = (AssertionError, GradcheckError)           # torch.autograd.gradcheck asserts by an error of its own
+MODULES = (
+    "attention",
+    "weights",
+    "model",
+    "data",
+    "batches",
+    "config",
+    "cam",
+    "experiments.map_measures",
+    "evaluation",
+    "training",
+    "experiments.run",
+)
+NOTICED = (
+    AssertionError,
+    GradcheckError,
+)  # torch.autograd.gradcheck asserts by an error of its own
 FORM = {"form": "softmax", "layout": torch.contiguous_format}
-PARTS, LOSS, JACOBIAN = "test_parts_are_horizontal_stripes", "test_loss_of_section_3_1", "test_jacobian_is_eq_12"
+PARTS, LOSS, JACOBIAN = (
+    "test_parts_are_horizontal_stripes",
+    "test_loss_of_section_3_1",
+    "test_jacobian_is_eq_12",
+)
 IMAGES = torch.randn(3, 3, 96, 32, generator=torch.Generator().manual_seed(1))
 CAM = {"variant": "b_p_ds_sa12", "form": "l1", "recipe": "paper", "backbone": "thin"}
 
 # name: (file, the line, the faulty line, tests that notice, notebooks that notice: first code cells)
 FAULTS = {
     "a sign in eq. 12": (
-        "attention", "dp = p.diag() - p[:, None] * p[None, :]", "dp = p.diag() + p[:, None] * p[None, :]",
-        [("test_attention", JACOBIAN, {})], {"02_gradient_check": 3}),
+        "attention",
+        "dp = p.diag() - p[:, None] * p[None, :]",
+        "dp = p.diag() + p[:, None] * p[None, :]",
+        [("test_attention", JACOBIAN, {})],
+        {"02_gradient_check": 3},
+    ),
     "case 1 of eq. 12 without its + p": (
-        "attention", "[:, None, :, None] * p.diag()[None, :, None, :]", "[:, None, :, None] * 0",
-        [("test_attention", JACOBIAN, {})], {"02_gradient_check": 3}),
+        "attention",
+        "[:, None, :, None] * p.diag()[None, :, None, :]",
+        "[:, None, :, None] * 0",
+        [("test_attention", JACOBIAN, {})],
+        {"02_gradient_check": 3},
+    ),
     "softmax over the images instead of the positions": (
-        "attention", "return A.softmax(dim=1)", "return A.softmax(dim=0)",
-        [("test_attention", "test_by_hand", {})], {"01_gap_vs_sa": 9}),
+        "attention",
+        "return A.softmax(dim=1)",
+        "return A.softmax(dim=0)",
+        [("test_attention", "test_by_hand", {})],
+        {"01_gap_vs_sa": 9},
+    ),
     "mean over channels for the sum in eq. 1": (
-        "attention", "A = f.sum(dim=1, dtype=wide)", "A = f.mean(dim=1, dtype=wide)",
-        [("test_attention", "test_by_hand", {})], {"01_gap_vs_sa": 9}),
+        "attention",
+        "A = f.sum(dim=1, dtype=wide)",
+        "A = f.mean(dim=1, dtype=wide)",
+        [("test_attention", "test_by_hand", {})],
+        {"01_gap_vs_sa": 9},
+    ),
     "p dropped from the pooling of eq. 6": (
-        "attention", 'return torch.einsum("bchw,bhw->bc", f, p.detach().to(f.dtype).view(len(f), *f.shape[2:]))',
+        "attention",
+        'return torch.einsum("bchw,bhw->bc", f, p.detach().to(f.dtype).view(len(f), *f.shape[2:]))',
         "return f.mean((2, 3))",
-        [("test_attention", "test_by_hand", {}), ("test_attention", "test_pool_equals_layer_then_sum", FORM)], {"01_gap_vs_sa": 12}),
+        [
+            ("test_attention", "test_by_hand", {}),
+            ("test_attention", "test_pool_equals_layer_then_sum", FORM),
+        ],
+        {"01_gap_vs_sa": 12},
+    ),
     "the competition term forgotten on the way back": (
-        "attention", "df += dA.to(f.dtype).view(len(f), 1, *f.shape[2:])", "pass",
-        [("test_attention", "test_pool_equals_layer_then_sum", FORM)], {"02_gradient_check": 10}),
+        "attention",
+        "df += dA.to(f.dtype).view(len(f), 1, *f.shape[2:])",
+        "pass",
+        [("test_attention", "test_pool_equals_layer_then_sum", FORM)],
+        {"02_gradient_check": 10},
+    ),
     "a sigmoid that is not divided by its sum": (
-        "attention", "return nn.functional.logsigmoid(A).softmax(dim=1)", "return A.sigmoid()",
-        [("test_attention", "test_by_hand", {})], {}),
+        "attention",
+        "return nn.functional.logsigmoid(A).softmax(dim=1)",
+        "return A.sigmoid()",
+        [("test_attention", "test_by_hand", {})],
+        {},
+    ),
     "entropy with the wrong sign": (
-        "attention", "torch.exp(torch.special.entr(p).sum(dim=1))", "torch.exp(-torch.special.entr(p).sum(dim=1))",
-        [("test_cam", "test_effective_cells_by_hand", {})], {}),
+        "attention",
+        "torch.exp(torch.special.entr(p).sum(dim=1))",
+        "torch.exp(-torch.special.entr(p).sum(dim=1))",
+        [("test_cam", "test_effective_cells_by_hand", {})],
+        {},
+    ),
     "a wrong loss weight": (
-        "model", "else 1 - lam if name.startswith(main) else lam for name in names}",
-        "else lam if name.startswith(main) else 1 - lam for name in names}",
-        [("test_model", LOSS, {})], {"04_model": 27}),
+        "model",
+        "else 1 - lam if name.startswith(main) else lam\n",
+        "else lam if name.startswith(main) else 1 - lam\n",
+        [("test_model", LOSS, {})],
+        {"04_model": 27},
+    ),
     "the main head weighted like a part": (
-        "model", 'main = "part" if any(name', 'main = ("part", "final") if any(name',
-        [("test_model", LOSS, {})], {}),
+        "model",
+        'main = "part" if any(name',
+        'main = ("part", "final") if any(name',
+        [("test_model", LOSS, {})],
+        {},
+    ),
     "parts taken along the width": (
-        "model", "return attended.reshape(B, C, self.parts, H // self.parts * W)",
+        "model",
+        "return attended.reshape(B, C, self.parts, H // self.parts * W)",
         "return attended.transpose(2, 3).reshape(B, C, self.parts, H // self.parts * W)",
-        [("test_model", PARTS, {})], {"04_model": 13}),
+        [("test_model", PARTS, {})],
+        {"04_model": 13},
+    ),
     "a sum over the part for its mean": (
-        "model", "H // self.parts * W).mean(3, keepdim=True)", "H // self.parts * W).sum(3, keepdim=True)",
-        [("test_model", PARTS, {})], {}),
+        "model",
+        "H // self.parts * W).mean(3, keepdim=True)",
+        "H // self.parts * W).sum(3, keepdim=True)",
+        [("test_model", PARTS, {})],
+        {},
+    ),
     "SA1 on another scale than GAP": (
-        "model", "cells = 1 if self.recipe.mean_after_sa else stage4.shape[2] * stage4.shape[3]", "cells = 1",
-        [("test_model", "test_weighted_means_keep_the_scale", {})], {}),
+        "model",
+        "cells = 1 if self.recipe.mean_after_sa else stage4.shape[2] * stage4.shape[3]",
+        "cells = 1",
+        [("test_model", "test_weighted_means_keep_the_scale", {})],
+        {},
+    ),
     "the code's second mean forgotten": (
-        "model", "return 1 / cells if self.recipe.mean_after_sa else 1", "return 1",
-        [("test_model", "test_weighted_means_keep_the_scale", {})], {}),
+        "model",
+        "return 1 / cells if self.recipe.mean_after_sa else 1",
+        "return 1",
+        [("test_model", "test_weighted_means_keep_the_scale", {})],
+        {},
+    ),
     "SA1 on the pooled parts on another scale": (
-        "model", "return stage4 * (p * self.parts)", "return stage4 * p",
-        [("test_model", "test_sa1_on_the_pooled_parts_by_hand", {})], {}),
+        "model",
+        "* (p * self.parts)",
+        "* p",
+        [("test_model", "test_sa1_on_the_pooled_parts_by_hand", {})],
+        {},
+    ),
     "a total weight that is not reached": (
-        "model", "return {name: weight * scale for name, weight in weights.items()}", "return weights",
-        [("test_model", LOSS, {})], {}),
+        "model",
+        "return {name: weight * scale for name, weight in weights.items()}",
+        "return weights",
+        [("test_model", LOSS, {})],
+        {},
+    ),
     "SA forgotten in the branches": (
-        "model", 'self.sa2_form = form if "sa2" in blocks else "none"', 'self.sa2_form = "none"',
-        [("test_model", "test_sa_adds_no_parameter_and_starts_equal",
-          {"backbone": "thin", "recipe": "paper", "without": "b_ds", "with_sa": "b_ds_sa2",
-           "images": torch.ones(2, 3, 96, 32).cumsum(2) / 96})], {}),
+        "model",
+        'self.sa2_form = form if "sa2" in blocks else "none"',
+        'self.sa2_form = "none"',
+        [
+            (
+                "test_model",
+                "test_sa_adds_no_parameter_and_starts_equal",
+                {
+                    "backbone": "thin",
+                    "recipe": "paper",
+                    "without": "b_ds",
+                    "with_sa": "b_ds_sa2",
+                    "images": torch.ones(2, 3, 96, 32).cumsum(2) / 96,
+                },
+            )
+        ],
+        {},
+    ),
     "a temperature that multiplies": (
-        "attention", "return A / temperature", "return A * temperature",
-        [("test_model", "test_temperature_and_standardised_scores_by_hand", {"recipe": "temperature_10", "T": 10, "images": None})], {}),
+        "attention",
+        "return A / temperature",
+        "return A * temperature",
+        [
+            (
+                "test_model",
+                "test_temperature_and_standardised_scores_by_hand",
+                {"recipe": "temperature_10", "T": 10, "images": None},
+            )
+        ],
+        {},
+    ),
     "scores standardised over the batch": (
-        "attention", "centred = A - A.mean(dim=1, keepdim=True)", "centred = A - A.mean()",
-        [("test_model", "test_temperature_and_standardised_scores_by_hand", {"recipe": "temperature_10", "T": 10, "images": None})], {}),
+        "attention",
+        "centred = A - A.mean(dim=1, keepdim=True)",
+        "centred = A - A.mean()",
+        [
+            (
+                "test_model",
+                "test_temperature_and_standardised_scores_by_hand",
+                {"recipe": "temperature_10", "T": 10, "images": None},
+            )
+        ],
+        {},
+    ),
     "a stage of MobileNetV2 at the output of a block": (
-        "model", "[*blocks[1:4], blocks[4].conv[0]], [*blocks[4].conv[1:],", "[*blocks[1:4]], [*blocks[4].conv,",
-        [("test_model", "test_the_stages_of_mobilenet_lie_behind_a_relu", {"images": IMAGES})], {}),
+        "model",
+        "[*blocks[1:4], blocks[4].conv[0]],\n        [*blocks[4].conv[1:],",
+        "[*blocks[1:4]],\n        [*blocks[4].conv,",
+        [("test_model", "test_the_stages_of_mobilenet_lie_behind_a_relu", {"images": IMAGES})],
+        {},
+    ),
     "branches that are not detached": (
-        "model", "            return f.detach()\n", "            return f\n",
-        [("test_model", "test_detached_branches_learn_and_the_backbone_does_not_hear_them", {"images": IMAGES})], {}),
+        "model",
+        "            return f.detach()\n",
+        "            return f\n",
+        [
+            (
+                "test_model",
+                "test_detached_branches_learn_and_the_backbone_does_not_hear_them",
+                {"images": IMAGES},
+            )
+        ],
+        {},
+    ),
     "a gradient scaled the wrong way": (
-        "model", "return g * ctx.saved_tensors[0].to(g.dtype), None", "return g / ctx.saved_tensors[0].to(g.dtype), None",
-        [("test_model", "test_gradients_scaled_to_those_without_sa", {"images": IMAGES})], {}),
+        "model",
+        "return g * ctx.saved_tensors[0].to(g.dtype), None",
+        "return g / ctx.saved_tensors[0].to(g.dtype), None",
+        [("test_model", "test_gradients_scaled_to_those_without_sa", {"images": IMAGES})],
+        {},
+    ),
     "a vector with another norm than average pooling's": (
-        "model", "return scale * gap / norm.clamp", "return scale * norm / gap.clamp",
-        [("test_model", "test_vectors_scaled_to_the_norm_without_sa", {"images": IMAGES})], {}),
+        "model",
+        "return scale * gap / norm.clamp",
+        "return scale * norm / gap.clamp",
+        [("test_model", "test_vectors_scaled_to_the_norm_without_sa", {"images": IMAGES})],
+        {},
+    ),
     "another start of the 1x1 convolution": (
-        "model", 'mode="fan_out")', 'mode="fan_in")',
-        [("test_model", "test_two_steps_compute_what_they_did", {"backbone": "thin", "form": "l1"})], {}),
+        "model",
+        'mode="fan_out")',
+        'mode="fan_in")',
+        [
+            (
+                "test_model",
+                "test_two_steps_compute_what_they_did",
+                {"backbone": "thin", "form": "l1"},
+            )
+        ],
+        {},
+    ),
     "weights known by their file": (
-        "weights", 'return f"state_dict {content(tensors)}"', 'return f"state_dict {path}"',
-        [("test_weights", "test_content_counts_and_not_the_file", {})], {}),
+        "weights",
+        'return f"state_dict {content(tensors)}"',
+        'return f"state_dict {path}"',
+        [("test_weights", "test_content_counts_and_not_the_file", {})],
+        {},
+    ),
     "a new setting in every identity": (
-        "config", "and (k in ALWAYS or v != usual[k])}", "}",
-        [("test_config", "test_a_later_setting_changes_no_old_identity", {})], {}),
+        "config",
+        " and (k in ALWAYS or v != usual[k])",
+        "",
+        [("test_config", "test_a_later_setting_changes_no_old_identity", {})],
+        {},
+    ),
     "held-out people in the training set": (
-        "data", 'splits = {"train": ~out,', 'splits = {"train": ~out | first,',
-        [("test_benchmarks", "test_held_out_people_are_not_trained_on", {"n": 5})], {}),
+        "data",
+        'splits = {"train": ~out,',
+        'splits = {"train": ~out | first,',
+        [("test_benchmarks", "test_held_out_people_are_not_trained_on", {"n": 5})],
+        {},
+    ),
     "p dropped from the CAM of eq. 7": (
-        "cam", "maps = (weights[:, :, None, None] * f * share).sum(dim=1)", "maps = (weights[:, :, None, None] * f).sum(dim=1)",
-        [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
+        "cam",
+        "maps = (weights[:, :, None, None] * f * share).sum(dim=1)",
+        "maps = (weights[:, :, None, None] * f).sum(dim=1)",
+        [("test_cam", "test_a_map_sums_to_its_logit", CAM)],
+        {},
+    ),
     "the recipe's scale left out of a CAM": (
-        "cam", "return maps * (scale[:, :, None] if torch.is_tensor(scale) else scale)", "return maps",
-        [("test_cam", "test_a_map_sums_to_its_logit", CAM | {"variant": "b_p_ds_sa2", "form": "softmax", "recipe": "norm_as_gap"})], {}),
+        "cam",
+        "return maps * (scale[:, :, None] if torch.is_tensor(scale) else scale)",
+        "return maps",
+        [
+            (
+                "test_cam",
+                "test_a_map_sums_to_its_logit",
+                CAM | {"variant": "b_p_ds_sa2", "form": "softmax", "recipe": "norm_as_gap"},
+            )
+        ],
+        {},
+    ),
     "the CAM of another part": (
-        "cam", "weights = weights.repeat_interleave(h // model.parts, dim=2)",
+        "cam",
+        "weights = weights.repeat_interleave(h // model.parts, dim=2)",
         "weights = weights.flip(2).repeat_interleave(h // model.parts, dim=2)",
-        [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
+        [("test_cam", "test_a_map_sums_to_its_logit", CAM)],
+        {},
+    ),
     "the main head's map for a part's": (
-        "cam", "logits[head]", 'logits["final"]',
-        [("test_cam", "test_a_map_sums_to_its_logit", CAM)], {}),
+        "cam",
+        "logits[head]",
+        'logits["final"]',
+        [("test_cam", "test_a_map_sums_to_its_logit", CAM)],
+        {},
+    ),
     "what speaks against the class counted as energy": (
-        "experiments.map_measures", "p = maps.double().clamp(min=0)", "p = maps.double().abs()",
-        [("test_cam", "test_measures_by_hand", {}), ("test_cam", "test_overlap", {})], {}),
+        "experiments.map_measures",
+        "p = maps.double().clamp(min=0)",
+        "p = maps.double().abs()",
+        [("test_cam", "test_measures_by_hand", {}), ("test_cam", "test_overlap", {})],
+        {},
+    ),
     "the least important cells deleted first": (
-        "experiments.map_measures", "argsort(dim=1, descending=True, stable=True)", "argsort(dim=1, descending=False, stable=True)",
-        [("test_cam", "test_deletion_and_insertion_against_a_loop", {})], {}),
+        "experiments.map_measures",
+        "argsort(dim=1, descending=True, stable=True)",
+        "argsort(dim=1, descending=False, stable=True)",
+        [("test_cam", "test_deletion_and_insertion_against_a_loop", {})],
+        {},
+    ),
     "effective cells of the whole map for those on the person": (
-        "experiments.map_measures", "effective_cells(p * person)", "effective_cells(p)", [("test_cam", "test_measures_by_hand", {})], {}),
+        "experiments.map_measures",
+        "effective_cells(p * person)",
+        "effective_cells(p)",
+        [("test_cam", "test_measures_by_hand", {})],
+        {},
+    ),
     "the rectangles of a batch on a GPU at the left edge": (
-        "batches", "(columns >= x) & (columns < x + w)", "columns < w",
-        [("test_launch", "test_the_first_rectangle_is_the_same_both_ways", {})], {}),
+        "batches",
+        "(columns >= x) & (columns < x + w)",
+        "columns < w",
+        [("test_launch", "test_the_first_rectangle_is_the_same_both_ways", {})],
+        {},
+    ),
     "every image of a batch on a GPU flipped": (
-        "batches", "images = torch.where(torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(2), images)",
-        "images = images.flip(2)",
-        [("test_launch", "test_both_ways_to_augment_have_one_distribution", {})], {}),
+        "batches",
+        "torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(2), images\n",
+        "torch.tensor(True), images.flip(2), images\n",
+        [("test_launch", "test_both_ways_to_augment_have_one_distribution", {})],
+        {},
+    ),
 }
 
 
@@ -158,7 +359,9 @@ def modules(changed=None, old="", new=""):
             path = ROOT / "reidsa_utils" / f"{name.replace('.', '/')}.py"
             source = path.read_text()
             if name == changed:
-                assert source.count(old) == 1, f"{path.name} has {source.count(old)} lines with {old!r}, expected one"
+                assert source.count(old) == 1, (
+                    f"{path.name} has {source.count(old)} lines with {old!r}, expected one"
+                )
                 source = source.replace(old, new)
             module = types.ModuleType(f"reidsa_utils.{name}")
             module.__package__, module.__file__ = module.__name__.rpartition(".")[0], str(path)
@@ -183,14 +386,22 @@ def run_test(request, file, function, arguments):
     path = ROOT / "tests" / f"{file}.py"
     namespace = {"__name__": file, "__file__": str(path)}
     exec(compile(path.read_text(), path.name, "exec"), namespace)
-    fixtures = {name: request.getfixturevalue(name) for name in inspect.signature(namespace[function]).parameters if name not in arguments}
+    fixtures = {
+        name: request.getfixturevalue(name)
+        for name in inspect.signature(namespace[function]).parameters
+        if name not in arguments
+    }
     namespace[function](**fixtures, **arguments)
 
 
 def run_cells(notebook, n):
     """The first n code cells, in a namespace of their own; PyTorch's defaults come back afterwards."""
     threads = torch.get_num_threads()
-    cells = [c.source for c in nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells if c.cell_type == "code"]
+    cells = [
+        c.source
+        for c in nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
+        if c.cell_type == "code"
+    ]
     try:
         namespace = {}
         for cell in cells[:n]:
@@ -223,7 +434,10 @@ def test_nothing_is_noticed_without_a_fault(request):
     """The same tests and cells pass on the modules as they are: what noticed the faults was the faults."""
     tests, cells = {}, {}
     for *_, noticed, notebooks in FAULTS.values():
-        tests |= {(file, function, str(arguments)): (file, function, arguments) for file, function, arguments in noticed}
+        tests |= {
+            (file, function, str(arguments)): (file, function, arguments)
+            for file, function, arguments in noticed
+        }
         for notebook, n in notebooks.items():
             cells[notebook] = max(n, cells.get(notebook, 0))
     with modules():

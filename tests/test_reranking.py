@@ -42,17 +42,31 @@ def people(n_query, n_gallery, dimensions, seed, offset=0.0, identities=6):
     """Query and gallery features, scattered around a centre for each identity."""
     rng = np.random.default_rng(seed)
     centres = rng.normal(size=(identities, dimensions)) + offset
-    return [centres[rng.integers(identities, size=n)] + rng.normal(size=(n, dimensions)) * 0.6 for n in (n_query, n_gallery)]
+    return [
+        centres[rng.integers(identities, size=n)] + rng.normal(size=(n, dimensions)) * 0.6
+        for n in (n_query, n_gallery)
+    ]
 
 
 @pytest.mark.parametrize("k1, k2, lambda_", [(20, 6, 0.3), (7, 3, 0.5), (4, 1, 0.0), (6, 6, 1.0)])
 def test_equals_the_publication_step_by_step(k1, k2, lambda_):
     query, gallery = people(9, 45, 8, seed=k1)
-    np.testing.assert_allclose(rerank(query, gallery, k1, k2, lambda_), with_sets(query, gallery, k1, k2, lambda_), atol=2e-6)
+    np.testing.assert_allclose(
+        rerank(query, gallery, k1, k2, lambda_),
+        with_sets(query, gallery, k1, k2, lambda_),
+        atol=2e-6,
+    )
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.integers(1, 12), st.integers(6, 60), st.integers(0, 2**31), st.integers(1, 5), st.integers(1, 4), st.integers(1, 64))
+@given(
+    st.integers(1, 12),
+    st.integers(6, 60),
+    st.integers(0, 2**31),
+    st.integers(1, 5),
+    st.integers(1, 4),
+    st.integers(1, 64),
+)
 def test_equals_the_publication_on_random_sizes_in_blocks(n_query, n_gallery, seed, k1, k2, block):
     query, gallery = people(n_query, n_gallery, 5, seed)
     got = rerank(query, gallery, k1, min(k1, k2), 0.3, block=block)
@@ -70,43 +84,68 @@ def test_conventions_and_the_slip_are_what_their_names_say():
     assert np.abs(plain - twice).max() > 0.05 and np.abs(plain - slip).max() > 0.05
 
 
-@pytest.mark.parametrize("dimensions, offset", [(2048, 0.0), (12288, 3.0)])  # 3: vectors long against their differences
+@pytest.mark.parametrize(
+    "dimensions, offset", [(2048, 0.0), (12288, 3.0)]
+)  # 3: vectors long against their differences
 def test_at_the_sizes_of_both_retrieval_vectors(dimensions, offset):
     query, gallery = people(20, 130, dimensions, seed=3, offset=offset, identities=25)
-    np.testing.assert_allclose(rerank(query, gallery), with_sets(query, gallery, 20, 6, 0.3), atol=1e-5)
+    np.testing.assert_allclose(
+        rerank(query, gallery), with_sets(query, gallery, 20, 6, 0.3), atol=1e-5
+    )
 
 
 def test_equal_images_rank_in_order():
     query, gallery = people(4, 30, 3, seed=5)
-    query, gallery = query.round(), np.concatenate([gallery, gallery]).round()  # many exact ties, everything at least twice
-    np.testing.assert_allclose(rerank(query, gallery, 7, 3), with_sets(query, gallery, 7, 3, 0.3), atol=2e-6)
-    np.testing.assert_array_equal(rerank(query, gallery, 7, 3), rerank(query, gallery, 7, 3, block=9))
+    query, gallery = (
+        query.round(),
+        np.concatenate([gallery, gallery]).round(),
+    )  # many exact ties, everything at least twice
+    np.testing.assert_allclose(
+        rerank(query, gallery, 7, 3), with_sets(query, gallery, 7, 3, 0.3), atol=2e-6
+    )
+    np.testing.assert_array_equal(
+        rerank(query, gallery, 7, 3), rerank(query, gallery, 7, 3, block=9)
+    )
 
 
 @pytest.mark.parametrize("kind", ["integers", "binary", "one-hot", "duplicates"])
 def test_exact_ties_of_whole_numbers(kind):
     rng = np.random.default_rng(8)
-    make = {"integers": lambda n, d: rng.integers(0, 3, (n, d)), "binary": lambda n, d: rng.integers(0, 2, (n, d)),
-            "one-hot": lambda n, d: np.eye(d)[rng.integers(0, d, n)],
-            "duplicates": lambda n, d: rng.integers(0, 2, (n, 1)) * np.ones((n, d))}[kind]
+    make = {
+        "integers": lambda n, d: rng.integers(0, 3, (n, d)),
+        "binary": lambda n, d: rng.integers(0, 2, (n, d)),
+        "one-hot": lambda n, d: np.eye(d)[rng.integers(0, d, n)],
+        "duplicates": lambda n, d: rng.integers(0, 2, (n, 1)) * np.ones((n, d)),
+    }[kind]
     for _ in range(40):
         d = rng.integers(1, 9)
-        query, gallery = make(rng.integers(1, 6), d).astype(float), make(rng.integers(8, 30), d).astype(float)
+        query, gallery = (
+            make(rng.integers(1, 6), d).astype(float),
+            make(rng.integers(8, 30), d).astype(float),
+        )
         if len(np.unique(np.concatenate([query, gallery]), axis=0)) > 1:
-            np.testing.assert_allclose(rerank(query, gallery, 5, 2), with_sets(query, gallery, 5, 2, 0.3), atol=1e-5)
+            np.testing.assert_allclose(
+                rerank(query, gallery, 5, 2), with_sets(query, gallery, 5, 2, 0.3), atol=1e-5
+            )
 
 
 def test_one_far_image_spoils_nothing():
     query, gallery = people(10, 50, 64, seed=9)
     gallery[7] *= 3000
-    np.testing.assert_allclose(rerank(query, gallery, 6, 3), with_sets(query, gallery, 6, 3, 0.3), atol=1e-5)
+    np.testing.assert_allclose(
+        rerank(query, gallery, 6, 3), with_sets(query, gallery, 6, 3, 0.3), atol=1e-5
+    )
 
 
 def test_any_kind_of_array():
     query, gallery = people(5, 40, 8, seed=6)
     out = rerank(query, gallery, 6, 3)
-    for q, g in ((query.tolist(), gallery.tolist()), (query[:, ::-1], gallery[:, ::-1]), (query.astype(">f8"), gallery),
-                 (np.asfortranarray(query), gallery)):
+    for q, g in (
+        (query.tolist(), gallery.tolist()),
+        (query[:, ::-1], gallery[:, ::-1]),
+        (query.astype(">f8"), gallery),
+        (np.asfortranarray(query), gallery),
+    ):
         np.testing.assert_allclose(rerank(q, g, np.int64(6), 3), out, atol=1e-5)
     on_tape = torch.tensor(query, requires_grad=True)
     np.testing.assert_allclose(rerank(on_tape, torch.tensor(gallery), 6, 3).numpy(), out, atol=1e-5)
@@ -138,28 +177,43 @@ def test_precision_does_not_depend_on_the_callers_settings():
 def test_on_a_gpu():
     query, gallery = people(50, 900, 64, seed=6)
     expected = rerank(query, gallery)
-    for q, g in ((torch.tensor(query).cuda(), torch.tensor(gallery).cuda()), (torch.tensor(query).cuda(), gallery)):
+    for q, g in (
+        (torch.tensor(query).cuda(), torch.tensor(gallery).cuda()),
+        (torch.tensor(query).cuda(), gallery),
+    ):
         found = rerank(q, g)
         assert found.is_cuda
         np.testing.assert_allclose(found.cpu().numpy(), expected, atol=1e-5)
 
 
-@pytest.mark.parametrize("change, words", [
-    (dict(k1=3), "k1=3, k2=6, .*expected whole 1 <= k2 <= k1 < gallery"),
-    (dict(k1=30), "k1=30, k2=6, lambda_=0.3 with 30 gallery images; .*lower k1"),
-    (dict(lambda_=1.5), "lambda_=1.5"),
-    (dict(convention="torchreid"), "unknown convention 'torchreid'; known: original, squared_twice"),
-    (dict(query_features=np.zeros((2, 7))), r"query features \(2, 7\) and gallery features \(30, 8\)"),
-    (dict(query_features=np.zeros((0, 8))), r"query features \(0, 8\)"),
-    (dict(block=0), "k1=20"),
-    (dict(k1=20.5), "k1=20.5.*expected whole"),
-    (dict(lambda_="a"), "lambda_=a"),
-    (dict(query_features=np.zeros((3, 0)), gallery_features=np.zeros((30, 0))), r"query features \(3, 0\)"),
-    (dict(query_features=[["a"] * 8]), "found a list that is no array of numbers"),
-    (dict(query_features=[[1.0], [1.0, 2.0]]), "expected rows of one length"),
-    (dict(query_features=np.full((2, 8), 1e25)), "too large for float32 distances; normalise"),
-    (dict(query_features=np.full((2, 8), np.nan)), "2 of the features hold NaN, infinity"),
-])
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(k1=3), "k1=3, k2=6, .*expected whole 1 <= k2 <= k1 < gallery"),
+        (dict(k1=30), "k1=30, k2=6, lambda_=0.3 with 30 gallery images; .*lower k1"),
+        (dict(lambda_=1.5), "lambda_=1.5"),
+        (
+            dict(convention="torchreid"),
+            "unknown convention 'torchreid'; known: original, squared_twice",
+        ),
+        (
+            dict(query_features=np.zeros((2, 7))),
+            r"query features \(2, 7\) and gallery features \(30, 8\)",
+        ),
+        (dict(query_features=np.zeros((0, 8))), r"query features \(0, 8\)"),
+        (dict(block=0), "k1=20"),
+        (dict(k1=20.5), "k1=20.5.*expected whole"),
+        (dict(lambda_="a"), "lambda_=a"),
+        (
+            dict(query_features=np.zeros((3, 0)), gallery_features=np.zeros((30, 0))),
+            r"query features \(3, 0\)",
+        ),
+        (dict(query_features=[["a"] * 8]), "found a list that is no array of numbers"),
+        (dict(query_features=[[1.0], [1.0, 2.0]]), "expected rows of one length"),
+        (dict(query_features=np.full((2, 8), 1e25)), "too large for float32 distances; normalise"),
+        (dict(query_features=np.full((2, 8), np.nan)), "2 of the features hold NaN, infinity"),
+    ],
+)
 def test_bad_input(change, words):
     query, gallery = people(3, 30, 8, seed=0)
     with pytest.raises(InputError, match=words):

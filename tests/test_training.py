@@ -46,13 +46,23 @@ def unbroken(small_benchmark, tmp_path_factory):
 def test_record_holds_what_a_table_needs(unbroken, small_benchmark):
     run_dir, record = unbroken
     assert json.loads((run_dir / "record.json").read_text()) == record
-    assert record["source"] == "rendered" and record["classes"] == 12 and len(record["history"]) == 3
+    assert (
+        record["source"] == "rendered" and record["classes"] == 12 and len(record["history"]) == 3
+    )
     for kind in ("global", "parts"):
         m = record["metrics"][kind]
         ap = [v for v in m["average_precision"] if v is not None]
-        assert m["mean_ap"] == pytest.approx(np.mean(ap), abs=1e-5) and m["skipped"] == 0 and len(ap) == 54
+        assert (
+            m["mean_ap"] == pytest.approx(np.mean(ap), abs=1e-5)
+            and m["skipped"] == 0
+            and len(ap) == 54
+        )
         assert 0 <= m["mean_ap_trapezoid"] <= m["mean_ap"] <= 1
-    assert record["identity"]["fingerprint"] and record["code"]["sources"] and record["versions"]["torch"] == torch.__version__
+    assert (
+        record["identity"]["fingerprint"]
+        and record["code"]["sources"]
+        and record["versions"]["torch"] == torch.__version__
+    )
     assert str(small_benchmark) not in json.dumps(record)  # no path of this machine
     assert not list(run_dir.glob("*.partial"))
 
@@ -61,13 +71,23 @@ def test_what_is_recorded_inside_a_training(unbroken):
     """Per head losses that add up to the total; gradient norms; what each form would do to the first batch's maps."""
     for line in unbroken[1]["history"]:
         weights = loss_weights(line["losses"])
-        assert line["loss"] == pytest.approx(sum(weights[k] * v for k, v in line["losses"].items()), rel=1e-4)
-        assert len(line["gradient"]["mean"]) == len(line["gradient"]["sd"]) == 4 and min(line["gradient"]["mean"]) > 0
+        assert line["loss"] == pytest.approx(
+            sum(weights[k] * v for k, v in line["losses"].items()), rel=1e-4
+        )
+        assert (
+            len(line["gradient"]["mean"]) == len(line["gradient"]["sd"]) == 4
+            and min(line["gradient"]["mean"]) > 0
+        )
         assert set(line["first_step"]) == set(FORMS)
         none = line["first_step"]["none"]  # 96x32: 24x8, 12x4, 6x2 and again 6x2 cells
-        assert none["largest"] == pytest.approx([1 / 192, 1 / 48, 1 / 12, 1 / 12], rel=1e-4) and none["cells"] == pytest.approx([1] * 4)
+        assert none["largest"] == pytest.approx(
+            [1 / 192, 1 / 48, 1 / 12, 1 / 12], rel=1e-4
+        ) and none["cells"] == pytest.approx([1] * 4)
         for form in ("l1", "softmax"):
-            assert all(a > b for a, b in zip(line["first_step"][form]["largest"], none["largest"], strict=True))
+            assert all(
+                a > b
+                for a, b in zip(line["first_step"][form]["largest"], none["largest"], strict=True)
+            )
             assert all(0 < c < 1 for c in line["first_step"][form]["cells"])
 
 
@@ -77,12 +97,16 @@ def test_looking_inside_changes_nothing():
     maps = model.feature_maps(torch.randn(4, 3, 96, 32))
     state, random = {k: v.clone() for k, v in model.state_dict().items()}, torch.get_rng_state()
     inside = look_inside(model, maps, torch.tensor([0, 1, 2, 3]))
-    assert torch.equal(torch.get_rng_state(), random) and all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random) and all(
+        torch.equal(v, state[k]) for k, v in model.state_dict().items()
+    )
     assert all(p.grad is None for p in model.parameters())
     # by hand for average pooling: dl/df = (softmax - one-hot) W / HW at every position, so its norm is that over sqrt(HW)
     head, target = model.stages[2], torch.tensor([0, 1, 2, 3])
     error = head(maps[2].mean((2, 3))).softmax(1) - torch.eye(5)[target]
-    assert inside["none"]["through"][2] == pytest.approx(((error @ head.weight).norm(dim=1) / 12**0.5).mean().item(), rel=1e-4)
+    assert inside["none"]["through"][2] == pytest.approx(
+        ((error @ head.weight).norm(dim=1) / 12**0.5).mean().item(), rel=1e-4
+    )
 
 
 def test_published_weights_load_again(unbroken, small_benchmark, tmp_path):
@@ -98,9 +122,13 @@ def test_published_weights_load_again(unbroken, small_benchmark, tmp_path):
     torch.testing.assert_close(a, b, rtol=0, atol=2e-3)  # half precision: 11 bits
     assert not torch.equal(a, b)
     path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(InputError, match="does not hold the weights of its record.*publish it again"):
+    with pytest.raises(
+        InputError, match="does not hold the weights of its record.*publish it again"
+    ):
         load_weights(json_path.stem, tmp_path / "results")
-    with pytest.raises(InputError, match="no stored weights nobody; there: market1501-rendered-smoke"):
+    with pytest.raises(
+        InputError, match="no stored weights nobody; there: market1501-rendered-smoke"
+    ):
         load_weights("nobody", tmp_path / "results")
     shutil.copy(run_dir / "record.json", tmp_path)
     with pytest.raises(InputError, match="checkpoint.pt cannot be read"):
@@ -118,9 +146,17 @@ def test_a_finished_run_is_read_not_repeated(unbroken, small_benchmark):
 @pytest.mark.parametrize("kill_at", [1, 2])
 def test_killed_run_resumes_exactly(unbroken, small_benchmark, tmp_path, kill_at):
     """SIGKILL in the middle of an epoch, from outside; then the same command again."""
-    command = [sys.executable, "-m", "reidsa_utils", "train", *pairs(small(small_benchmark, tmp_path))]
+    command = [
+        sys.executable,
+        "-m",
+        "reidsa_utils",
+        "train",
+        *pairs(small(small_benchmark, tmp_path)),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     deadline = time.time() + 120
     checkpoint = tmp_path / "checkpoint.pt"
     while time.time() < deadline and process.poll() is None:
@@ -135,41 +171,89 @@ def test_killed_run_resumes_exactly(unbroken, small_benchmark, tmp_path, kill_at
     record = json.loads((tmp_path / "record.json").read_text())
     run_dir, expected = unbroken
     assert record["metrics"] == expected["metrics"] and record["history"] == expected["history"]
-    a, b = (torch.load(d / "checkpoint.pt", weights_only=True)["model"] for d in (run_dir, tmp_path))
+    a, b = (
+        torch.load(d / "checkpoint.pt", weights_only=True)["model"] for d in (run_dir, tmp_path)
+    )
     assert all(torch.equal(a[k], b[k]) for k in a)
 
 
 def test_two_processes_with_one_run(unbroken, small_benchmark, tmp_path):
     """As after the kill of a batch whose runs live on: the second waits for the first, and there is one training."""
-    command = [sys.executable, "-m", "reidsa_utils", "train", *pairs(small(small_benchmark, tmp_path))]
+    command = [
+        sys.executable,
+        "-m",
+        "reidsa_utils",
+        "train",
+        *pairs(small(small_benchmark, tmp_path)),
+    ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    both = [subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in "ab"]
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in "ab"
+    ]
     (out_a, err_a), (out_b, err_b) = (process.communicate(timeout=240) for process in both)
-    assert [process.returncode for process in both] == [0, 0] and out_a == out_b and "rank-1" in out_a
+    assert (
+        [process.returncode for process in both] == [0, 0] and out_a == out_b and "rank-1" in out_a
+    )
     assert (err_a + err_b).count("another process works on") == 1
     assert sum("training: 100%" in err for err in (err_a, err_b)) == 1  # the other read the record
     record = json.loads((tmp_path / "record.json").read_text())
-    assert record["metrics"] == unbroken[1]["metrics"] and record["history"] == unbroken[1]["history"]
+    assert (
+        record["metrics"] == unbroken[1]["metrics"] and record["history"] == unbroken[1]["history"]
+    )
 
 
 def test_knobs_of_the_renderer(tmp_path, monkeypatch):
     """A turned knob gives other data under another name; unset, it is not part of a run's identity."""
     monkeypatch.setattr("reidsa_utils.experiments.run.ROOT", tmp_path)
-    plain, wet = (configure({"profile": "smoke", "scale": 0.0055} | knob) for knob in ({}, {"occlusion": 1.0}))
-    assert "occlusion" not in run_settings(plain) and run_settings(wet)["occlusion"] == 1.0 and run_folder(plain) != run_folder(wet)
+    plain, wet = (
+        configure({"profile": "smoke", "scale": 0.0055} | knob) for knob in ({}, {"occlusion": 1.0})
+    )
+    assert (
+        "occlusion" not in run_settings(plain)
+        and run_settings(wet)["occlusion"] == 1.0
+        and run_folder(plain) != run_folder(wet)
+    )
     a, b = (open_benchmark(config, progress=False) for config in (plain, wet))
-    assert a.fingerprint() != b.fingerprint() and a.folder != b.folder and len(a.train) == len(b.train)
-    for bad, words in (({"occlusion": 1.5}, "occlusion is 1.5; expected between 0 and 1"),
-                       ({"view_overlap": 0.5, "data": "real"}, "view_overlap can be turned where the benchmark is rendered; data is real")):
+    assert (
+        a.fingerprint() != b.fingerprint() and a.folder != b.folder and len(a.train) == len(b.train)
+    )
+    for bad, words in (
+        ({"occlusion": 1.5}, "occlusion is 1.5; expected between 0 and 1"),
+        (
+            {"view_overlap": 0.5, "data": "real"},
+            "view_overlap can be turned where the benchmark is rendered; data is real",
+        ),
+    ):
         with pytest.raises(InputError, match=words):
             configure(bad)
 
 
 def test_load_run_gives_the_trained_model(small_benchmark, tmp_path):
-    config = configure({"profile": "smoke", "scale": 0.016, "threads": 1, "epochs": 1, "rerank": False, "run_dir": str(tmp_path)})
+    config = configure(
+        {
+            "profile": "smoke",
+            "scale": 0.016,
+            "threads": 1,
+            "epochs": 1,
+            "rerank": False,
+            "run_dir": str(tmp_path),
+        }
+    )
     record = train(config, progress=False)
     model, found, benchmark = load_run(tmp_path)  # embedded data, rendered on first use
-    assert not model.training and benchmark.fingerprint() == record["identity"]["fingerprint"] and found.variant == config.variant
+    assert (
+        not model.training
+        and benchmark.fingerprint() == record["identity"]["fingerprint"]
+        and found.variant == config.variant
+    )
     with pytest.raises(InputError, match="no checkpoint in .*train that run first"):
         load_run(tmp_path / "nothing")
 
@@ -178,11 +262,15 @@ def test_checkpoint_of_another_configuration(unbroken, small_benchmark, tmp_path
     shutil.copy(unbroken[0] / "checkpoint.pt", tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
     done = run_main(small(small_benchmark, tmp_path, seed=7))
-    assert_one_sentence(done, "belongs to another configuration", "seed=0 (asked for 7)", "give another run_dir")
+    assert_one_sentence(
+        done, "belongs to another configuration", "seed=0 (asked for 7)", "give another run_dir"
+    )
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     (tmp_path / "checkpoint.pt").write_bytes(before[: len(before) // 2])
     assert_one_sentence(run_main(small(small_benchmark, tmp_path)), "not a readable checkpoint")
-    torch.save({"weight": torch.zeros(3)}, tmp_path / "checkpoint.pt")  # torch can read it, but it is none of ours
+    torch.save(
+        {"weight": torch.zeros(3)}, tmp_path / "checkpoint.pt"
+    )  # torch can read it, but it is none of ours
     assert_one_sentence(run_main(small(small_benchmark, tmp_path)), "not a readable checkpoint")
     (tmp_path / "record.json").write_text("{")
     assert_one_sentence(run_main(small(small_benchmark, tmp_path)), "record.json is not valid JSON")
@@ -212,12 +300,16 @@ raise SystemExit(main(sys.argv[1:]))
 @pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
 def test_disk_full_while_the_checkpoint_is_written(small_benchmark, tmp_path, command):
     done = command("-c", LIMITED.format(limit=1_000_000), *pairs(small(small_benchmark, tmp_path)))
-    assert_one_sentence(done, "could not write", "checkpoint.pt", "free some space and start the same run again")
+    assert_one_sentence(
+        done, "could not write", "checkpoint.pt", "free some space and start the same run again"
+    )
     assert not list(tmp_path.glob("*.partial")) and not (tmp_path / "record.json").exists()
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
-def test_disk_full_while_the_record_is_written(unbroken, small_benchmark, tmp_path, command, run_main):
+def test_disk_full_while_the_record_is_written(
+    unbroken, small_benchmark, tmp_path, command, run_main
+):
     shutil.copy(unbroken[0] / "checkpoint.pt", tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
     done = command("-c", LIMITED.format(limit=2_000), *pairs(small(small_benchmark, tmp_path)))
@@ -230,7 +322,9 @@ def test_disk_full_while_the_record_is_written(unbroken, small_benchmark, tmp_pa
 def test_write_atomic_keeps_the_old_file(tmp_path):
     write_atomic(tmp_path / "a.json", b"old")
     (tmp_path / "a.json.partial").mkdir()  # the new bytes cannot be written
-    with pytest.raises(InputError, match="could not write .*a.json.*the one written before is kept"):
+    with pytest.raises(
+        InputError, match="could not write .*a.json.*the one written before is kept"
+    ):
         try:
             write_atomic(tmp_path / "a.json", b"new")
         finally:
@@ -243,27 +337,33 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(small_benchmark, tmp_path
     assert not (tmp_path / "record.json").exists()
 
 
-@pytest.mark.parametrize("parameters, words", [
-    (["epoch=3"], ["unknown parameter 'epoch'", "epochs"]),
-    (["variant=b_sa2"], ["unknown variant 'b_sa2'", "b_ds_sa2"]),
-    (["form=max"], ["unknown attention form 'max'", "softmax"]),
-    (["recipe=theirs"], ["unknown recipe 'theirs'", "released"]),
-    (["recipe=sa1_on_parts", "variant=b_sa1"], ["weighs the parts by SA1", "b_p_ds_sa12"]),
-    (["profile=huge"], ["unknown profile 'huge'", "laptop"]),
-    (["benchmark=mars"], ["unknown benchmark 'mars'", "market1501"]),
-    (["epochs=many"], ["epochs is 'many'; expected int"]),
-    (["epochs=2.5"], ["epochs is '2.5'; expected int"]),
-    (["flip=maybe"], ["flip is 'maybe'; expected bool"]),
-    (["lr=-1"], ["lr is -1.0; expected between 0 and 100"]),
-    (["epochs"], ["--set epochs: expected KEY=VALUE"]),
-    (["data=no/such/folder"], ["no/such/folder does not exist; expected the folder Market-1501-v15.09.15"]),
-    (["epochs=inf"], ["epochs is 'inf'; expected int"]),
-    (["device=tpu"], ["unknown device 'tpu'; known: auto, cpu, cuda"]),
-    (["data=real"], ["set it to the folder that holds the benchmark"]),
-    (["batch=5000"], ["batch is 5000", "has 207 training images", "smaller batch"]),
-    (["height=128"], ["128 pixels high", "the nearest heights that work"]),
-    (["weights=imagenet"], ["no ImageNet weights for the thin backbone"]),
-])
+@pytest.mark.parametrize(
+    "parameters, words",
+    [
+        (["epoch=3"], ["unknown parameter 'epoch'", "epochs"]),
+        (["variant=b_sa2"], ["unknown variant 'b_sa2'", "b_ds_sa2"]),
+        (["form=max"], ["unknown attention form 'max'", "softmax"]),
+        (["recipe=theirs"], ["unknown recipe 'theirs'", "released"]),
+        (["recipe=sa1_on_parts", "variant=b_sa1"], ["weighs the parts by SA1", "b_p_ds_sa12"]),
+        (["profile=huge"], ["unknown profile 'huge'", "laptop"]),
+        (["benchmark=mars"], ["unknown benchmark 'mars'", "market1501"]),
+        (["epochs=many"], ["epochs is 'many'; expected int"]),
+        (["epochs=2.5"], ["epochs is '2.5'; expected int"]),
+        (["flip=maybe"], ["flip is 'maybe'; expected bool"]),
+        (["lr=-1"], ["lr is -1.0; expected between 0 and 100"]),
+        (["epochs"], ["--set epochs: expected KEY=VALUE"]),
+        (
+            ["data=no/such/folder"],
+            ["no/such/folder does not exist; expected the folder Market-1501-v15.09.15"],
+        ),
+        (["epochs=inf"], ["epochs is 'inf'; expected int"]),
+        (["device=tpu"], ["unknown device 'tpu'; known: auto, cpu, cuda"]),
+        (["data=real"], ["set it to the folder that holds the benchmark"]),
+        (["batch=5000"], ["batch is 5000", "has 207 training images", "smaller batch"]),
+        (["height=128"], ["128 pixels high", "the nearest heights that work"]),
+        (["weights=imagenet"], ["no ImageNet weights for the thin backbone"]),
+    ],
+)
 def test_bad_parameters(small_benchmark, tmp_path, run_main, monkeypatch, parameters, words):
     monkeypatch.setenv("REIDSA_DATA", "")
     base = pairs({"profile": "smoke", "data": small_benchmark, "run_dir": tmp_path, "threads": 1})
@@ -273,21 +373,38 @@ def test_bad_parameters(small_benchmark, tmp_path, run_main, monkeypatch, parame
 
 def test_settings_reach_the_training(small_benchmark, tmp_path):
     """Flip, erasing, its area and the lower rate of loaded layers change what is trained."""
-    def loss(name, **more):
-        return train(configure(small(small_benchmark, tmp_path / name, epochs=1, **more)), progress=False)["history"][0]["loss"]
 
-    losses = [loss("plain", flip=False, erasing=False), loss("flip", erasing=False), loss("erasing", flip=False),
-              loss("area", flip=False, recipe="released"), loss("no area", flip=False, erasing=False, recipe="released"),
-              *(loss(recipe, recipe=recipe) for recipe in ("paper", "no_nesterov", "total_10", "lambda_05"))]
+    def loss(name, **more):
+        return train(
+            configure(small(small_benchmark, tmp_path / name, epochs=1, **more)), progress=False
+        )["history"][0]["loss"]
+
+    losses = [
+        loss("plain", flip=False, erasing=False),
+        loss("flip", erasing=False),
+        loss("erasing", flip=False),
+        loss("area", flip=False, recipe="released"),
+        loss("no area", flip=False, erasing=False, recipe="released"),
+        *(
+            loss(recipe, recipe=recipe)
+            for recipe in ("paper", "no_nesterov", "total_10", "lambda_05")
+        ),
+    ]
     assert len(set(losses)) == 9
     path = tmp_path / "backbone.pt"
     torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)
     loss("loaded", weights=str(path))
     state = torch.load(tmp_path / "loaded" / "checkpoint.pt", weights_only=True)
-    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(0.1 * state["optimizer"]["param_groups"][1]["lr"])
-    assert state["identity"]["weights"].startswith("state_dict ") and str(tmp_path) not in json.dumps(state["identity"])
+    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(
+        0.1 * state["optimizer"]["param_groups"][1]["lr"]
+    )
+    assert state["identity"]["weights"].startswith("state_dict ") and str(
+        tmp_path
+    ) not in json.dumps(state["identity"])
     torch.manual_seed(99)
-    torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)  # the same name, other weights
+    torch.save(
+        ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path
+    )  # the same name, other weights
     with pytest.raises(InputError, match="belongs to another configuration: weights=state_dict"):
         loss("loaded", weights=str(path))
 
@@ -296,15 +413,31 @@ def test_direct_transfer_and_fine_tuning(unbroken, small_benchmark, tmp_path):
     """No epoch from a run's checkpoint finds what that run found; one more begins there; tables say what it began with."""
     run_dir, whole = unbroken
     weights = str(run_dir / "checkpoint.pt")
-    direct = train(configure(small(small_benchmark, tmp_path / "direct", epochs=0, weights=weights)), progress=False)
-    assert direct["metrics"] == whole["metrics"] and direct["history"] == [] and direct["seconds"]["training"] == 0
+    direct = train(
+        configure(small(small_benchmark, tmp_path / "direct", epochs=0, weights=weights)),
+        progress=False,
+    )
+    assert (
+        direct["metrics"] == whole["metrics"]
+        and direct["history"] == []
+        and direct["seconds"]["training"] == 0
+    )
     assert direct["loaded"] == whole["identity"] and whole["loaded"] is False
-    tuned = train(configure(small(small_benchmark, tmp_path / "tuned", epochs=1, weights=weights)), progress=False)
+    tuned = train(
+        configure(small(small_benchmark, tmp_path / "tuned", epochs=1, weights=weights)),
+        progress=False,
+    )
     assert tuned["history"] != whole["history"]
     assert published_name(tuned).endswith("-loaded-e1-s0") and "loaded" not in published_name(whole)
     began = table([whole, direct, tuned]).groupby("epochs").weights.unique()
-    assert began.map(list).to_dict() == {0: ["rendered market1501"], 1: ["rendered market1501"], 3: ["none"]}
-    assert set(table([direct]).weights) == {direct["config"]["weights"]}  # the run it began with is not among these
+    assert began.map(list).to_dict() == {
+        0: ["rendered market1501"],
+        1: ["rendered market1501"],
+        3: ["none"],
+    }
+    assert set(table([direct]).weights) == {
+        direct["config"]["weights"]
+    }  # the run it began with is not among these
 
 
 def test_half_precision_on_demand(unbroken, small_benchmark, tmp_path):
@@ -312,36 +445,72 @@ def test_half_precision_on_demand(unbroken, small_benchmark, tmp_path):
 
     Later epochs part, as those of two processors do: roundings of 1 in 256 grow from step to step.
     """
-    record = train(configure(small(small_benchmark, tmp_path, precision="bfloat16")), progress=False)
+    record = train(
+        configure(small(small_benchmark, tmp_path, precision="bfloat16")), progress=False
+    )
     whole = unbroken[1]
-    assert record["precision"] == "bfloat16" and whole["precision"] == "float32" and record["history"] != whole["history"]
+    assert (
+        record["precision"] == "bfloat16"
+        and whole["precision"] == "float32"
+        and record["history"] != whole["history"]
+    )
     first, full = record["history"][0], whole["history"][0]
-    assert first["loss"] == pytest.approx(full["loss"], rel=0.002) and set(first["first_step"]) == set(full["first_step"])
-    for form in ("l1", "softmax_mean"):  # before the first step: one forward pass (sums in an exponent have no eight bits to lose)
-        assert first["first_step"][form]["cells"] == pytest.approx(full["first_step"][form]["cells"], rel=0.02), form
+    assert first["loss"] == pytest.approx(full["loss"], rel=0.002) and set(
+        first["first_step"]
+    ) == set(full["first_step"])
+    for form in (
+        "l1",
+        "softmax_mean",
+    ):  # before the first step: one forward pass (sums in an exponent have no eight bits to lose)
+        assert first["first_step"][form]["cells"] == pytest.approx(
+            full["first_step"][form]["cells"], rel=0.02
+        ), form
     losses = [line["loss"] for line in record["history"]]
     assert losses == sorted(losses, reverse=True)  # and it learns
 
 
 def test_a_decaying_lambda(small_benchmark, tmp_path):
     """Epoch 1 with the full lambda, the last of two with half of it: the history's losses, weighted, give its loss."""
-    both = [train(configure(small(small_benchmark, tmp_path / recipe, epochs=2, recipe=recipe)), progress=False)["history"]
-            for recipe in ("paper", "lambda_decays")]
+    both = [
+        train(
+            configure(small(small_benchmark, tmp_path / recipe, epochs=2, recipe=recipe)),
+            progress=False,
+        )["history"]
+        for recipe in ("paper", "lambda_decays")
+    ]
     assert both[0][0] == both[1][0] and both[0][1]["loss"] != both[1][1]["loss"]
     for line, lam in zip(both[1], (0.2, 0.1), strict=True):
         weights = loss_weights(line["losses"], lam=lam)
-        assert sum(weights[k] * v for k, v in line["losses"].items()) == pytest.approx(line["loss"], rel=1e-4)
+        assert sum(weights[k] * v for k, v in line["losses"].items()) == pytest.approx(
+            line["loss"], rel=1e-4
+        )
 
 
 @pytest.mark.parametrize("name", ["dukemtmc_reid", "cuhk03_np_detected"])
 def test_the_other_benchmarks_train_too(name, four_benchmarks, tmp_path):
-    record = train(configure(small(four_benchmarks[name], tmp_path, benchmark=name, epochs=1)), progress=False)
-    assert record["config"]["benchmark"] == name and record["config"]["dropout"] == 0.5 and record["source"] == "rendered"
-    assert record["classes"] == record["counts"]["train"]["ids"] and 0 < record["metrics"]["parts"]["mean_ap"] <= 1
+    record = train(
+        configure(small(four_benchmarks[name], tmp_path, benchmark=name, epochs=1)), progress=False
+    )
+    assert (
+        record["config"]["benchmark"] == name
+        and record["config"]["dropout"] == 0.5
+        and record["source"] == "rendered"
+    )
+    assert (
+        record["classes"] == record["counts"]["train"]["ids"]
+        and 0 < record["metrics"]["parts"]["mean_ap"] <= 1
+    )
 
 
 def test_run_folders_tell_settings_apart():
-    changes = {}, {"erasing": False}, {"epochs": 3}, {"data_seed": 1}, {"data": "elsewhere"}, {"seed": 1}
+    changes = (
+        {},
+        {"erasing": False},
+        {"epochs": 3},
+        {"data_seed": 1},
+        {"data": "elsewhere"},
+        {"seed": 1},
+    )
     assert len({run_folder(configure(p)) for p in changes}) == 6
     assert run_folder(configure({"run_dir": "runs/x"})) == ROOT / "runs" / "x"
 
@@ -355,17 +524,29 @@ def test_truncated_image_in_the_training_set(small_benchmark, tmp_path, run_main
 
 
 def test_a_missing_system_library_is_explained(tmp_path, command):
-    (tmp_path / "cv2.py").write_text("raise ImportError('libGL.so.1: cannot open shared object file')")  # a bare server's opencv
+    (tmp_path / "cv2.py").write_text(
+        "raise ImportError('libGL.so.1: cannot open shared object file')"
+    )  # a bare server's opencv
     done = command("-c", "import reidsa_utils.data", env={"PYTHONPATH": str(tmp_path)})
-    assert done.stderr.splitlines()[-1].startswith("ImportError: opencv-python cannot be loaded (libGL.so.1")
+    assert done.stderr.splitlines()[-1].startswith(
+        "ImportError: opencv-python cannot be loaded (libGL.so.1"
+    )
     assert "apt-get install libgl1" in done.stderr
 
 
 def test_configure():
     config = configure({"profile": "paper", "variant": "b_p_ds", "form": "softmax"})
     assert config.form == "none"  # no SA in this variant
-    assert (config.height, config.width, config.batch, config.backbone, config.data) == (384, 128, 48, "resnet50", "real")
-    assert [learning_rate(config, e, 0) for e in (0, 39, 40, 59)] == pytest.approx([0.1, 0.1, 0.01, 0.01])  # section 4
+    assert (config.height, config.width, config.batch, config.backbone, config.data) == (
+        384,
+        128,
+        48,
+        "resnet50",
+        "real",
+    )
+    assert [learning_rate(config, e, 0) for e in (0, 39, 40, 59)] == pytest.approx(
+        [0.1, 0.1, 0.01, 0.01]
+    )  # section 4
     assert configure({"epochs": "7", "erasing": "False", "lr": ""}).epochs == 7
     warm = Config(epochs=4, lr=1.0, warmup=10, decay_at=1.0)
     assert [round(learning_rate(warm, 0, s), 3) for s in (0, 5, 10, 99)] == [0.01, 0.505, 1.0, 1.0]
@@ -397,4 +578,6 @@ def test_augmentation():
     assert (augment(images.copy(), rng, False, False) == images).all()
     x = to_input(images[:2])
     assert x.shape == (2, 3, 24, 12) and x.is_contiguous(memory_format=torch.channels_last)
-    assert x[1, 2, 5, 7].item() == pytest.approx((images[1, 5, 7, 2] / 255 - 0.406) / 0.225, abs=1e-5)
+    assert x[1, 2, 5, 7].item() == pytest.approx(
+        (images[1, 5, 7, 2] / 255 - 0.406) / 0.225, abs=1e-5
+    )

@@ -25,8 +25,19 @@ from ..support.opencv import cv2
 BODY = [i for i, part in enumerate(PARTS) if part not in ("background", "occluder")]
 VISIBLE = 0.005  # share of the image from which on a part counts as visible
 STAGES = (1, 2, 3, 4)
-REMOVABLE = ("hair", "hat", "logo", "print", "skirt", "backpack", "bag")  # what a person can be without
-TRAIN, SCORED = 512, 64  # images, evenly spaced: of the training set for the maps; of the test set for deletion and insertion
+REMOVABLE = (
+    "hair",
+    "hat",
+    "logo",
+    "print",
+    "skirt",
+    "backpack",
+    "bag",
+)  # what a person can be without
+TRAIN, SCORED = (
+    512,
+    64,
+)  # images, evenly spaced: of the training set for the maps; of the test set for deletion and insertion
 
 
 def positive(maps: Tensor) -> Tensor:
@@ -42,13 +53,25 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
 
 def part_shares(labels, h: int, w: int) -> Tensor:
     """The share of every cell that each part of the body covers: (B, H, W) part masks (indices of PARTS) -> (B, h, w, parts)."""
-    def cover(cells, pixels):                                               # (cells, pixels): how much of a cell a pixel is
+
+    def cover(cells, pixels):  # (cells, pixels): how much of a cell a pixel is
         edges, at = np.arange(cells + 1) * pixels / cells, np.arange(pixels)
-        return np.clip(np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at), 0, None) * cells / pixels
+        return (
+            np.clip(np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at), 0, None)
+            * cells
+            / pixels
+        )
 
     H, W = labels[0].shape
     rows, columns, parts = cover(h, H), cover(w, W), np.eye(len(PARTS))
-    return torch.from_numpy(np.stack([np.tensordot(rows, np.tensordot(columns, parts[mask], (1, 1)), (1, 1)) for mask in labels]))
+    return torch.from_numpy(
+        np.stack(
+            [
+                np.tensordot(rows, np.tensordot(columns, parts[mask], (1, 1)), (1, 1))
+                for mask in labels
+            ]
+        )
+    )
 
 
 def measures(maps: Tensor, shares: Tensor) -> dict:
@@ -61,17 +84,23 @@ def measures(maps: Tensor, shares: Tensor) -> dict:
     that of an even map. Energy: of the positive part. NaN for a map without one.
     """
     B, h, w = maps.shape
-    p, area = positive(maps), shares.mean(dim=(1, 2))                       # (B, h, w), (B, parts)
+    p, area = positive(maps), shares.mean(dim=(1, 2))  # (B, h, w), (B, parts)
     energy = torch.einsum("bij,bijr->br", p, shares)
     visible = area[:, BODY] >= VISIBLE
-    person = shares[..., BODY].sum(dim=3)                                   # (B, h, w)
-    out = {"cells": effective_cells(maps) / (h * w), "on_person": effective_cells(p * person) / effective_cells(person),
-           "negative": (-maps).clamp(min=0).sum((1, 2)) / maps.abs().sum((1, 2)),
-           "inside": energy[:, BODY].sum(1), "person": area[:, BODY].sum(1),
-           "parts": (((energy >= area)[:, BODY] & visible).sum(1) / visible.sum(1)).masked_fill(energy.isnan().any(dim=1), torch.nan)}
+    person = shares[..., BODY].sum(dim=3)  # (B, h, w)
+    out = {
+        "cells": effective_cells(maps) / (h * w),
+        "on_person": effective_cells(p * person) / effective_cells(person),
+        "negative": (-maps).clamp(min=0).sum((1, 2)) / maps.abs().sum((1, 2)),
+        "inside": energy[:, BODY].sum(1),
+        "person": area[:, BODY].sum(1),
+        "parts": (((energy >= area)[:, BODY] & visible).sum(1) / visible.sum(1)).masked_fill(
+            energy.isnan().any(dim=1), torch.nan
+        ),
+    }
     for axis, n, marginal in (("vertical", h, p.sum(2)), ("horizontal", w, p.sum(1))):
         at = torch.arange(n, dtype=torch.float64)
-        variance = marginal @ at ** 2 - (marginal @ at) ** 2
+        variance = marginal @ at**2 - (marginal @ at) ** 2
         out[axis] = (variance.clamp(min=0) * 12 / (n * n - 1)).sqrt()
     return out
 
@@ -84,19 +113,25 @@ def confidence(model: ReIDNet, images: Tensor, classes: Tensor, stage: int) -> T
     return logits.softmax(dim=1)[rows, classes]
 
 
-def drop_and_increase(model: ReIDNet, images: Tensor, classes: Tensor, stage: int, maps: Tensor) -> tuple:
+def drop_and_increase(
+    model: ReIDNet, images: Tensor, classes: Tensor, stage: int, maps: Tensor
+) -> tuple:
     """Average Drop and Increase in Confidence (Grad-CAM++, Chattopadhay et al. 2018), per image: ((B,), (B,)).
 
     The image is multiplied with its positive map, enlarged and scaled to peak 1 (so 0 is the mean colour), as in torch-cam.
     Drop: the share of the confidence that is lost, 0 where there is more; increase: 1 where there is more.
     """
-    heat = functional.interpolate(maps.clamp(min=0)[:, None].float(), images.shape[2:], mode="bilinear")
+    heat = functional.interpolate(
+        maps.clamp(min=0)[:, None].float(), images.shape[2:], mode="bilinear"
+    )
     heat = heat / heat.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
     before, after = (confidence(model, x, classes, stage) for x in (images, images * heat))
     return (before - after).clamp(min=0) / before, (after > before).double()
 
 
-def deletion_and_insertion(model: ReIDNet, images: Tensor, classes: Tensor, stage: int, maps: Tensor, steps: int = 8) -> tuple:
+def deletion_and_insertion(
+    model: ReIDNet, images: Tensor, classes: Tensor, stage: int, maps: Tensor, steps: int = 8
+) -> tuple:
     """Areas under the deletion and the insertion curve (RISE, Petsiuk et al. 2018), per image: ((B,), (B,)).
 
     The cells of the map are replaced by the mean colour, highest value first, in `steps` equal steps (what Quantus calls pixel
@@ -104,15 +139,33 @@ def deletion_and_insertion(model: ReIDNet, images: Tensor, classes: Tensor, stag
     cells, of which a softmax leaves many zeros, are taken in an order drawn at random (always the same).
     """
     B, h, w = maps.shape
-    lots = torch.rand(maps.flatten(1).shape, generator=torch.Generator().manual_seed(0)).argsort(dim=1)
-    order = lots.gather(1, maps.flatten(1).gather(1, lots).argsort(dim=1, descending=True, stable=True))
+    lots = torch.rand(maps.flatten(1).shape, generator=torch.Generator().manual_seed(0)).argsort(
+        dim=1
+    )
+    order = lots.gather(
+        1, maps.flatten(1).gather(1, lots).argsort(dim=1, descending=True, stable=True)
+    )
     rank = order.argsort(dim=1).view(B, 1, h, w)
-    blurred = gaussian_blur(images, kernel_size=images.shape[3] // 4 * 2 + 1, sigma=images.shape[3] / 8)
+    blurred = gaussian_blur(
+        images, kernel_size=images.shape[3] // 4 * 2 + 1, sigma=images.shape[3] / 8
+    )
     curves = []
     for k in range(steps + 1):
-        taken = functional.interpolate((rank < round(k * h * w / steps)).float(), images.shape[2:], mode="nearest") > 0
-        curves.append([confidence(model, x, classes, stage) for x in (images.masked_fill(taken, 0), torch.where(taken, images, blurred))])
-    return tuple(torch.trapezoid(torch.stack(curve), dim=0) / steps for curve in zip(*curves, strict=True))
+        taken = (
+            functional.interpolate(
+                (rank < round(k * h * w / steps)).float(), images.shape[2:], mode="nearest"
+            )
+            > 0
+        )
+        curves.append(
+            [
+                confidence(model, x, classes, stage)
+                for x in (images.masked_fill(taken, 0), torch.where(taken, images, blurred))
+            ]
+        )
+    return tuple(
+        torch.trapezoid(torch.stack(curve), dim=0) / steps for curve in zip(*curves, strict=True)
+    )
 
 
 def evenly(split, n: int) -> np.ndarray:
@@ -127,8 +180,10 @@ def read_masks(benchmark, split: str, paths) -> list:
         mask, image = folder / f"{Path(path).stem}.png", cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
         out.append(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) if mask.exists() else None)
         if out[-1] is None or out[-1].shape != image.shape or out[-1].max() >= len(PARTS):
-            raise InputError(f"{mask} is missing or not the part mask of its image; delete {benchmark.folder} and run again: it is "
-                             "rendered anew")
+            raise InputError(
+                f"{mask} is missing or not the part mask of its image; delete {benchmark.folder} and run again: it is "
+                "rendered anew"
+            )
     return out
 
 
@@ -137,8 +192,8 @@ def maps_of(model, images: np.ndarray, classes=None, batch: int = 64) -> tuple:
     maps, chosen = [], []
     for k in range(0, len(images), batch):
         with torch.no_grad():
-            f = model.feature_maps(to_input(images[k:k + batch]))
-            some = model.heads(f)["final"].argmax(1) if classes is None else classes[k:k + batch]
+            f = model.feature_maps(to_input(images[k : k + batch]))
+            some = model.heads(f)["final"].argmax(1) if classes is None else classes[k : k + batch]
         maps.append([class_activation_maps(model, None, some, stage, maps=f) for stage in STAGES])
         chosen.append(some)
     return [torch.cat(stage) for stage in zip(*maps, strict=True)], torch.cat(chosen)
@@ -149,7 +204,9 @@ def map_numbers(maps: list, masks: list) -> dict:
     out = {}
     for m in maps:
         numbers = measures(m, part_shares(masks, *m.shape[1:]))
-        for name, values in (numbers | {"none": positive(m).isnan().any(2).any(1).double()}).items():
+        for name, values in (
+            numbers | {"none": positive(m).isnan().any(2).any(1).double()}
+        ).items():
             out.setdefault(name, []).append(values.nanmean().item())
     return out
 
@@ -161,7 +218,10 @@ def scores(model, images: np.ndarray, seed: int = 0) -> dict:
     out = {"map": {}, "random": {}}
     for stage, m in zip(STAGES, maps, strict=True):
         for kind, values in (("map", m), ("random", torch.rand(m.shape, generator=rng))):
-            numbers = (*drop_and_increase(model, x, classes, stage, values), *deletion_and_insertion(model, x, classes, stage, values))
+            numbers = (
+                *drop_and_increase(model, x, classes, stage, values),
+                *deletion_and_insertion(model, x, classes, stage, values),
+            )
             for name, v in zip(("drop", "increase", "deletion", "insertion"), numbers, strict=True):
                 out[kind].setdefault(name, []).append(v.mean().item())
     return out
@@ -171,7 +231,10 @@ def without_part(settings, shot, part: str) -> np.ndarray:
     """The image of a planned shot as its file would hold it, with one part left out: (H, W, 3) uint8 RGB. part "": the file itself."""
     image, _ = render_shot(settings, shot, {part} if part else frozenset())
     if shot.filename.endswith(".jpg"):
-        image = cv2.imdecode(cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1], cv2.IMREAD_COLOR)[..., ::-1]
+        image = cv2.imdecode(
+            cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1],
+            cv2.IMREAD_COLOR,
+        )[..., ::-1]
     return np.ascontiguousarray(image)
 
 
@@ -185,53 +248,88 @@ def missing_parts(model, config, benchmark, settings, gallery: dict) -> dict:
     query = benchmark.query
     shots = {shot.filename: shot for shot in plan(settings) if shot.split == "query"}
     shots = [shots[Path(path).name] for path in query.paths]
-    images, masks = load_images(query.paths, config.height, config.width), read_masks(benchmark, "query", query.paths)
+    images, masks = (
+        load_images(query.paths, config.height, config.width),
+        read_masks(benchmark, "query", query.paths),
+    )
 
     def precision(features, vector, index):
-        r = evaluate_ranking(euclidean(features, gallery[vector]), query.ids[index], benchmark.gallery.ids, query.cameras[index],
-                             benchmark.gallery.cameras)
+        r = evaluate_ranking(
+            euclidean(features, gallery[vector]),
+            query.ids[index],
+            benchmark.gallery.ids,
+            query.cameras[index],
+            benchmark.gallery.cameras,
+        )
         return [None if np.isnan(v) else round(float(v), 4) for v in r.average_precision]
 
     everyone, before = np.arange(len(query)), extract(model, images)
     out = {"queries": query.ids.tolist(), "before": {}, "after": {}}
     for vector in before:
         out["before"][vector] = precision(before[vector], vector, everyone)
-    seen = {part: np.array([(mask == LABEL[part]).mean() >= VISIBLE for mask in masks]) for part in (*REMOVABLE, "occluder")}
+    seen = {
+        part: np.array([(mask == LABEL[part]).mean() >= VISIBLE for mask in masks])
+        for part in (*REMOVABLE, "occluder")
+    }
     for part, visible in seen.items():
         index = np.flatnonzero(visible)
         if not len(index):
             continue
-        changed = [resize(without_part(settings, shots[i], part), config.height, config.width) for i in index]
+        changed = [
+            resize(without_part(settings, shots[i], part), config.height, config.width)
+            for i in index
+        ]
         after = extract(model, np.stack(changed))
         out["after"][part] = {"index": index.tolist()}
         for vector in after:
             out["after"][part][vector] = precision(after[vector], vector, index)
-    which, seen = [LABEL[part] for part in REMOVABLE], torch.from_numpy(np.stack([seen[part] for part in REMOVABLE], 1))
+    which, seen = (
+        [LABEL[part] for part in REMOVABLE],
+        torch.from_numpy(np.stack([seen[part] for part in REMOVABLE], 1)),
+    )
     out |= {"most": [], "least": []}
     for m in maps_of(model, images)[0]:
         shares = part_shares(masks, *m.shape[1:])
-        area, energy = shares.mean((1, 2))[:, which], torch.einsum("bij,bijr->br", positive(m), shares)[:, which]
+        area, energy = (
+            shares.mean((1, 2))[:, which],
+            torch.einsum("bij,bijr->br", positive(m), shares)[:, which],
+        )
         density = energy / area
         usable = seen.any(1) & ~energy.isnan().any(1)
-        for name, pick in (("most", density.masked_fill(~seen, -1).nan_to_num(-1).argmax(1)),
-                           ("least", density.masked_fill(~seen, torch.inf).nan_to_num(torch.inf).argmin(1))):
-            out[name].append([REMOVABLE[k] if ok else "" for k, ok in zip(pick.tolist(), usable.tolist(), strict=True)])
+        for name, pick in (
+            ("most", density.masked_fill(~seen, -1).nan_to_num(-1).argmax(1)),
+            ("least", density.masked_fill(~seen, torch.inf).nan_to_num(torch.inf).argmin(1)),
+        ):
+            out[name].append(
+                [
+                    REMOVABLE[k] if ok else ""
+                    for k, ok in zip(pick.tolist(), usable.tolist(), strict=True)
+                ]
+            )
     return out
 
 
 def examine_maps(model, config, benchmark) -> tuple:
     """(All numbers of one run, its maps of training images) for 07. Raises InputError where there are no masks or no classifiers."""
     if benchmark.source != "rendered":
-        raise InputError(f"{benchmark.folder} is real data: there are no masks to measure maps against; name runs on a rendered benchmark")
+        raise InputError(
+            f"{benchmark.folder} is real data: there are no masks to measure maps against; name runs on a rendered benchmark"
+        )
     if not (len(model.stages) and len(model.part)):
-        raise InputError(f"{config.run_dir} is a run of {config.variant}; expected a variant with parts and deep supervision (b_p_ds...)")
+        raise InputError(
+            f"{config.run_dir} is a run of {config.variant}; expected a variant with parts and deep supervision (b_p_ds...)"
+        )
     if (settings := read_settings(benchmark.folder)) is None:
-        raise InputError(f"{benchmark.folder} was rendered by another version of the renderer; render it again and train on that")
+        raise InputError(
+            f"{benchmark.folder} was rendered by another version of the renderer; render it again and train on that"
+        )
     chosen = evenly(benchmark.train, TRAIN)
     classes = torch.from_numpy(np.unique(benchmark.train.ids, return_inverse=True)[1][chosen])
     paths = [benchmark.train.paths[i] for i in chosen]
     own, _ = maps_of(model, load_images(paths, config.height, config.width), classes)
-    out = {"train": {"images": len(paths), **map_numbers(own, read_masks(benchmark, "train", paths))}}
+    out = {
+        "train": {"images": len(paths), **map_numbers(own, read_masks(benchmark, "train", paths))}
+    }
     maps, masks, gallery = [], [], {}
     for split in ("query", "gallery"):
         paths = getattr(benchmark, split).paths
@@ -243,7 +341,10 @@ def examine_maps(model, config, benchmark) -> tuple:
     maps = [torch.cat(stage) for stage in zip(*maps, strict=True)]
     out["test"] = {"images": len(masks), **map_numbers(maps, masks)}
     some = [benchmark.gallery.paths[i] for i in evenly(benchmark.gallery, SCORED)]
-    out["scores"] = {"images": len(some), **scores(model, load_images(some, config.height, config.width))}
+    out["scores"] = {
+        "images": len(some),
+        **scores(model, load_images(some, config.height, config.width)),
+    }
     out["missing"] = missing_parts(model, config, benchmark, settings, gallery)
     return out, own
 
@@ -254,9 +355,16 @@ def overlaps(own: list, others: dict) -> dict:
     same: overlap; at: how strong theirs are where this run's lie, their mean over its energy, in times an even map (unlike
     overlap, a map of one cell can have as much as a wide one); chance: overlap with their maps of other images.
     """
+
     def at(a, b):
         return (positive(a) * positive(b)).sum(dim=(1, 2)) * a[0].numel()
 
     pairs = {name: list(zip(own, maps, strict=True)) for name, maps in others.items()}
-    return {name: {"same": [overlap(a, b).nanmean().item() for a, b in both], "at": [at(a, b).nanmean().item() for a, b in both],
-                   "chance": [overlap(a, b.roll(1, 0)).nanmean().item() for a, b in both]} for name, both in pairs.items()}
+    return {
+        name: {
+            "same": [overlap(a, b).nanmean().item() for a, b in both],
+            "at": [at(a, b).nanmean().item() for a, b in both],
+            "chance": [overlap(a, b.roll(1, 0)).nanmean().item() for a, b in both],
+        }
+        for name, both in pairs.items()
+    }

@@ -42,7 +42,9 @@ QUERIES, GALLERY, IDENTITIES, DISTRACTORS = 3368, 15913, 750, 2798
 QUICK = bool(os.environ.get("REIDSA_SPEED_QUICK"))  # the tests: the same path, a tenth of the size
 
 
-def features(queries: int, gallery: int, dimensions: int, scatter: float = 0.97, seed: int = 0) -> tuple:
+def features(
+    queries: int, gallery: int, dimensions: int, scatter: float = 0.97, seed: int = 0
+) -> tuple:
     """L2-normalised vectors around one centre for each identity: query (Q, D), gallery (G, D), ids and cameras of both."""
     rng = np.random.default_rng(seed)
     people = max(2, IDENTITIES * gallery // GALLERY)
@@ -53,7 +55,9 @@ def features(queries: int, gallery: int, dimensions: int, scatter: float = 0.97,
     spread = rng.normal(size=(64, dimensions)).astype(np.float32)
 
     def vectors(of):
-        own = np.where((of > 0)[:, None], centres[of], rng.normal(size=(len(of), 64))) + scatter * rng.normal(size=(len(of), 64))
+        own = np.where(
+            (of > 0)[:, None], centres[of], rng.normal(size=(len(of), 64))
+        ) + scatter * rng.normal(size=(len(of), 64))
         x = own.astype(np.float32) @ spread
         for row in x:
             row += 0.3 * np.abs(row).mean() * rng.standard_normal(dimensions, np.float32)
@@ -65,8 +69,16 @@ def features(queries: int, gallery: int, dimensions: int, scatter: float = 0.97,
 
 def added(work) -> float:
     """GiB that one call of `work` needs at its peak beyond what is held before it. Linux only, NaN elsewhere."""
+
     def status(key):
-        return next(int(line.split()[1]) for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(key)) / 2**20
+        return (
+            next(
+                int(line.split()[1])
+                for line in Path("/proc/self/status").read_text().splitlines()
+                if line.startswith(key)
+            )
+            / 2**20
+        )
 
     if not Path("/proc/self/clear_refs").exists():
         work()
@@ -150,11 +162,20 @@ def evaluation() -> dict:
     distances = euclidean(query, gallery)
     memory = added(lambda: evaluate_ranking(distances, *ids, *cameras))
     result = evaluate_ranking(distances, *ids, *cameras)
-    ours, sort = in_turns(lambda: evaluate_ranking(distances, *ids, *cameras), lambda: np.argsort(distances, axis=1), repeats=5)
+    ours, sort = in_turns(
+        lambda: evaluate_ranking(distances, *ids, *cameras),
+        lambda: np.argsort(distances, axis=1),
+        repeats=5,
+    )
     plain = timed(lambda: by_sorting(distances, ids, cameras), 1)
     assert abs(by_sorting(distances, ids, cameras) - result.mean_ap) < 1e-9
-    return {"mAP of the data": round(result.mean_ap, 3), "seconds": ours, "of np.argsort's time": ours / sort,
-            "plain loop, times ours": plain / ours, "memory added, share of the matrix": memory / (distances.nbytes / 2**30)}
+    return {
+        "mAP of the data": round(result.mean_ap, 3),
+        "seconds": ours,
+        "of np.argsort's time": ours / sort,
+        "plain loop, times ours": plain / ours,
+        "memory added, share of the matrix": memory / (distances.nbytes / 2**30),
+    }
 
 
 def distances() -> dict:
@@ -169,7 +190,7 @@ def product(query: np.ndarray, gallery: np.ndarray, repeats: int) -> float:
 
     def blocks():
         for i in range(0, len(x), 2048):
-            x[i:i + 2048] @ x.T
+            x[i : i + 2048] @ x.T
 
     return timed(blocks, repeats)
 
@@ -194,24 +215,37 @@ def reranking_() -> dict:
         ours.append(time.perf_counter() - start)
         after_lists.append(time.perf_counter() - lists[-1])
     ours = statistics.median(ours)
-    before_mean, after = (evaluate_ranking(d, *ids, *cameras).mean_ap for d in (euclidean(query, gallery), out))
-    return {"mAP before and after": [round(before_mean, 3), round(after, 3)],
-            "seconds": ours, "of the N x N product's time": ours / bare,
-            "seconds after the nearest lists": statistics.median(after_lists), "memory added, GiB": memory,
-            "one N x N matrix, GiB": (len(query) + len(gallery)) ** 2 * 4 / 2**30}
+    before_mean, after = (
+        evaluate_ranking(d, *ids, *cameras).mean_ap for d in (euclidean(query, gallery), out)
+    )
+    return {
+        "mAP before and after": [round(before_mean, 3), round(after, 3)],
+        "seconds": ours,
+        "of the N x N product's time": ours / bare,
+        "seconds after the nearest lists": statistics.median(after_lists),
+        "memory added, GiB": memory,
+        "one N x N matrix, GiB": (len(query) + len(gallery)) ** 2 * 4 / 2**30,
+    }
 
 
 def dense() -> dict:
     query, gallery, *_ = features(100 if QUICK else 800, 600 if QUICK else 4000, 2048)
-    memory = [added(lambda: reranking.rerank(query, gallery)), added(lambda: rerank_dense(query, gallery))]
+    memory = [
+        added(lambda: reranking.rerank(query, gallery)),
+        added(lambda: rerank_dense(query, gallery)),
+    ]
     ours = timed(lambda: reranking.rerank(query, gallery))
     start = time.perf_counter()
     baseline = rerank_dense(query, gallery)
     plain = time.perf_counter() - start
     difference = float(np.abs(baseline - reranking.rerank(query, gallery)).max())
     assert difference < 1e-5, difference
-    return {"N": len(query) + len(gallery), "dense baseline, times ours": plain / ours, "largest difference": difference,
-            "memory added, ours and the baseline's, GiB": memory}
+    return {
+        "N": len(query) + len(gallery),
+        "dense baseline, times ours": plain / ours,
+        "largest difference": difference,
+        "memory added, ours and the baseline's, GiB": memory,
+    }
 
 
 def parts() -> dict:
@@ -219,8 +253,13 @@ def parts() -> dict:
     query, gallery, *_ = features(*sizes(), 12288)
     memory = added(lambda: reranking.rerank(query, gallery))
     seconds, bare = timed(lambda: reranking.rerank(query, gallery), 1), product(query, gallery, 1)
-    return {"dimensions": 12288, "seconds": seconds, "of the N x N product's time": seconds / bare, "memory added, GiB": memory,
-            "the features, GiB": (query.nbytes + gallery.nbytes) / 2**30}
+    return {
+        "dimensions": 12288,
+        "seconds": seconds,
+        "of the N x N product's time": seconds / bare,
+        "memory added, GiB": memory,
+        "the features, GiB": (query.nbytes + gallery.nbytes) / 2**30,
+    }
 
 
 def large() -> dict:
@@ -228,8 +267,14 @@ def large() -> dict:
     query, gallery, *_ = features(n // 30, n - n // 30, 128)
     start = time.perf_counter()
     memory = added(lambda: reranking.rerank(query, gallery))
-    return {"N": n, "dimensions": 128, "seconds": time.perf_counter() - start, "memory added, GiB": memory,
-            "of it the result": len(query) * len(gallery) * 4 / 2**30, "one N x N matrix, GiB": n * n * 4 / 2**30}
+    return {
+        "N": n,
+        "dimensions": 128,
+        "seconds": time.perf_counter() - start,
+        "memory added, GiB": memory,
+        "of it the result": len(query) * len(gallery) * 4 / 2**30,
+        "one N x N matrix, GiB": n * n * 4 / 2**30,
+    }
 
 
 def loading() -> dict:
@@ -237,11 +282,20 @@ def loading() -> dict:
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
     size, batch, rng = (384, 128), 48, np.random.default_rng(0)
-    plain = transforms.Compose([transforms.Resize(size), transforms.RandomHorizontalFlip(), transforms.ToTensor(),
-                                transforms.Normalize(MEAN, STD), transforms.RandomErasing(value="random")])
+    plain = transforms.Compose(
+        [
+            transforms.Resize(size),
+            transforms.RandomHorizontalFlip(),
+            transforms.ToTensor(),
+            transforms.Normalize(MEAN, STD),
+            transforms.RandomErasing(value="random"),
+        ]
+    )
     with tempfile.TemporaryDirectory() as folder:
-        paths = load_benchmark("market1501", render_benchmark("market1501", folder, scale=0.016, progress=False)).gallery.paths[:5 * batch]
-        batches = [paths[k:k + batch] for k in range(0, len(paths), batch)]
+        paths = load_benchmark(
+            "market1501", render_benchmark("market1501", folder, scale=0.016, progress=False)
+        ).gallery.paths[: 5 * batch]
+        batches = [paths[k : k + batch] for k in range(0, len(paths), batch)]
         cached = load_images(paths, *size)
 
         def theirs():
@@ -254,12 +308,17 @@ def loading() -> dict:
 
         def ours():
             for k in range(0, len(cached), batch):
-                to_input(augment(cached[k:k + batch].copy(), rng))
+                to_input(augment(cached[k : k + batch].copy(), rng))
 
         seconds = in_turns(theirs, decoding, ours, repeats=5)
     rates = [len(paths) / s for s in seconds]
-    return {"images/s, PIL and torchvision": rates[0], "images/s, ours, decoding": rates[1], "images/s, ours, from memory": rates[2],
-            "decoding, times PIL and torchvision": rates[1] / rates[0], "from memory, times PIL and torchvision": rates[2] / rates[0]}
+    return {
+        "images/s, PIL and torchvision": rates[0],
+        "images/s, ours, decoding": rates[1],
+        "images/s, ours, from memory": rates[2],
+        "decoding, times PIL and torchvision": rates[1] / rates[0],
+        "from memory, times PIL and torchvision": rates[2] / rates[0],
+    }
 
 
 def gflops() -> float:
@@ -295,7 +354,7 @@ def step() -> dict:
     model, ours = prepare(torch.channels_last)
     with FlopCounterMode(display=False) as counter:
         ours()
-    work = counter.get_total_flops() / 1e9                                  # forward and backward, of one step
+    work = counter.get_total_flops() / 1e9  # forward and backward, of one step
     out["GFLOP an image"] = work / batch
     out["memory added by the first step, GiB"] = added(prepare(torch.channels_last)[1])
     with torch.no_grad():
@@ -312,7 +371,10 @@ def step() -> dict:
         work_()
     try:
         if not QUICK:  # minutes of compiling
-            pool, compiled_step = torch.compile(attended_pool, dynamic=False), prepare(torch.channels_last, compiled=True)[1]
+            pool, compiled_step = (
+                torch.compile(attended_pool, dynamic=False),
+                prepare(torch.channels_last, compiled=True)[1],
+            )
             warm_up = timed(compiled_step, 1)
             attend(pool)
             works += [lambda: attend(pool), compiled_step]
@@ -321,12 +383,20 @@ def step() -> dict:
     seconds, attending, plain, *compiled = in_turns(*works)
     peaks.append(gflops())
     peak = statistics.mean(peaks)
-    out |= {"images/s": batch / seconds, "share of the peak": work / seconds / peak, "the peak, GFLOP/s, before and after": peaks,
-            "waiting for data": statistics.median(waited) / seconds, "attention at stages 1 to 3, of the step": attending / seconds,
-            "time without channels_last, times ours": plain / seconds}
+    out |= {
+        "images/s": batch / seconds,
+        "share of the peak": work / seconds / peak,
+        "the peak, GFLOP/s, before and after": peaks,
+        "waiting for data": statistics.median(waited) / seconds,
+        "attention at stages 1 to 3, of the step": attending / seconds,
+        "time without channels_last, times ours": plain / seconds,
+    }
     if compiled:
-        out |= {"attention compiled, of the step": compiled[0] / seconds, "compiled: warm-up, steps": warm_up / seconds,
-                "compiled: time, times eager": compiled[1] / seconds}
+        out |= {
+            "attention compiled, of the step": compiled[0] / seconds,
+            "compiled: warm-up, steps": warm_up / seconds,
+            "compiled: time, times eager": compiled[1] / seconds,
+        }
     return out
 
 
@@ -334,20 +404,32 @@ def attention() -> dict:
     """Pooling a map with its own attention, forward and backward, against one copy of the map (one read, one write)."""
     out = {}
     for stage, shape in (("stage 1", (48, 256, 96, 32)), ("stage 4", (48, 2048, 24, 8))):
-        f = torch.rand(*(n // 4 if QUICK else n for n in shape)).contiguous(memory_format=torch.channels_last).requires_grad_()
+        f = (
+            torch.rand(*(n // 4 if QUICK else n for n in shape))
+            .contiguous(memory_format=torch.channels_last)
+            .requires_grad_()
+        )
         g, copy = torch.rand(f.shape[:2]), torch.empty_like(f)
 
         def plain(f, form="softmax"):
-            return (f * attention_weights(f, form)[:, None]).mean(dim=(2, 3))  # as written: F, then its average
+            return (f * attention_weights(f, form)[:, None]).mean(
+                dim=(2, 3)
+            )  # as written: F, then its average
 
         def both(pool, f=f, g=g):
-            torch.autograd.grad(pool(f), f, g)  # not .backward(): it would copy the gradient into f.grad, which no map in a network has
+            torch.autograd.grad(
+                pool(f), f, g
+            )  # not .backward(): it would copy the gradient into f.grad, which no map in a network has
 
         def copied(f=f, copy=copy):
             with torch.no_grad():
                 copy.copy_(f)
 
-        ways = {"multiply, then pool": plain, "eager": attended_pool, "compiled": torch.compile(attended_pool, dynamic=False)}
+        ways = {
+            "multiply, then pool": plain,
+            "eager": attended_pool,
+            "compiled": torch.compile(attended_pool, dynamic=False),
+        }
         for name, pool in list(ways.items()):
             try:
                 both(pool)
@@ -355,21 +437,38 @@ def attention() -> dict:
                 out[f"{stage}, {name}"] = f"not here ({type(error).__name__})"
                 del ways[name]
         copied()
-        floor, *seconds = in_turns(copied, *(lambda pool=pool: both(pool) for pool in ways.values()), repeats=9)
+        floor, *seconds = in_turns(
+            copied, *(lambda pool=pool: both(pool) for pool in ways.values()), repeats=9
+        )
         for name, own in zip(ways, seconds, strict=True):
             out[f"{stage}, {name}: time, copies of the map"] = own / floor
-            out[f"{stage}, {name}: memory added, maps"] = added(lambda pool=ways[name]: both(pool)) / (f.numel() * 4 / 2**30)
+            out[f"{stage}, {name}: memory added, maps"] = added(
+                lambda pool=ways[name]: both(pool)
+            ) / (f.numel() * 4 / 2**30)
     return out
 
 
-GROUPS = {"loading": loading, "step": step, "attention": attention,
-          "evaluation": evaluation, "distances": distances, "reranking": reranking_, "dense": dense, "parts": parts, "large": large}
+GROUPS = {
+    "loading": loading,
+    "step": step,
+    "attention": attention,
+    "evaluation": evaluation,
+    "distances": distances,
+    "reranking": reranking_,
+    "dense": dense,
+    "parts": parts,
+    "large": large,
+}
 
 
 def main(argv=None) -> int:
     parser = argparse.ArgumentParser(prog="reidsa speed", description=__doc__.splitlines()[0])
-    parser.add_argument("groups", nargs="*", choices=["all", *GROUPS], default="all", help="default: all")
-    parser.add_argument("--here", action="store_true", help="in this process, as JSON; otherwise one process each")
+    parser.add_argument(
+        "groups", nargs="*", choices=["all", *GROUPS], default="all", help="default: all"
+    )
+    parser.add_argument(
+        "--here", action="store_true", help="in this process, as JSON; otherwise one process each"
+    )
     arguments = parser.parse_args(argv)
     groups = list(GROUPS) if "all" in arguments.groups else arguments.groups
     if arguments.here:
@@ -377,7 +476,11 @@ def main(argv=None) -> int:
         print(json.dumps({name: GROUPS[name]() for name in groups}))
         return 0
     record = ROOT / "results" / "speed" / "cpu.json"
-    results = {"machine": f"{platform.machine()}, {cores()} cores", "numpy": np.__version__, "torch": torch.__version__}
+    results = {
+        "machine": f"{platform.machine()}, {cores()} cores",
+        "numpy": np.__version__,
+        "torch": torch.__version__,
+    }
     before = json.loads(record.read_text()) if record.exists() else {}
     if all(before.get(key) == value for key, value in results.items()):
         results |= before

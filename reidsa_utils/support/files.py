@@ -13,7 +13,10 @@ from .. import InputError
 
 try:
     from tqdm import tqdm
-except ImportError:  # a machine with torch, torchvision, numpy and OpenCV only: a run goes on without a bar
+except (
+    ImportError
+):  # a machine with torch, torchvision, numpy and OpenCV only: a run goes on without a bar
+
     class tqdm(contextlib.nullcontext):  # noqa: N801
         def __init__(self, *_, **__):
             super().__init__(self)
@@ -23,8 +26,11 @@ except ImportError:  # a machine with torch, torchvision, numpy and OpenCV only:
 
         set_postfix = lambda self, *_, **__: None  # noqa: E731
 
+
 HOME = Path(__file__).resolve().parents[2]
-ROOT = HOME if (HOME / "notebooks").is_dir() else Path.cwd()  # runs/ and results/ lie here: the clone, else where one works
+ROOT = (
+    HOME if (HOME / "notebooks").is_dir() else Path.cwd()
+)  # runs/ and results/ lie here: the clone, else where one works
 
 
 @contextlib.contextmanager
@@ -36,10 +42,14 @@ def only_one(path: Path):
         try:
             lock.acquire(blocking=False)
         except Timeout:
-            print(f"another process works on {path.with_suffix('')}; waiting for it", file=sys.stderr)
+            print(
+                f"another process works on {path.with_suffix('')}; waiting for it", file=sys.stderr
+            )
             lock.acquire()
     except OSError as error:
-        raise InputError(f"{path.parent} cannot be written to ({error.strerror}); choose another folder or free some space") from error
+        raise InputError(
+            f"{path.parent} cannot be written to ({error.strerror}); choose another folder or free some space"
+        ) from error
     try:
         yield
     finally:
@@ -61,20 +71,33 @@ def write_atomic(path, data: bytes) -> None:
         with contextlib.suppress(OSError):
             partial.unlink()
         kept = "; the one written before is kept" if path.exists() else ""
-        raise InputError(f"could not write {path} ({len(data):,} bytes: {error.strerror}){kept}; free some space and start the same "
-                         "run again") from error
+        raise InputError(
+            f"could not write {path} ({len(data):,} bytes: {error.strerror}){kept}; free some space and start the same "
+            "run again"
+        ) from error
 
 
 @contextlib.contextmanager
 def progress(file: Path, stage: str, totals: dict, done: int, show: bool):
     """A tqdm bar for people, and progress.json for the program that started several runs at once. Gives update(n, **values)."""
     state, last, live = {"stage": stage, "done": done, "totals": totals}, [0.0], sys.stderr.isatty()
-    with tqdm(total=totals[stage], initial=done, desc=stage, unit=" images", disable=not show, mininterval=0.5 if live else 5,
-              dynamic_ncols=live) as bar:
+    with tqdm(
+        total=totals[stage],
+        initial=done,
+        desc=stage,
+        unit=" images",
+        disable=not show,
+        mininterval=0.5 if live else 5,
+        dynamic_ncols=live,
+    ) as bar:
+
         def update(n, **values):
             state.update(values, done=state["done"] + n)
             if values:
-                bar.set_postfix({k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()}, refresh=False)
+                bar.set_postfix(
+                    {k: f"{v:.3f}" if isinstance(v, float) else v for k, v in values.items()},
+                    refresh=False,
+                )
             bar.update(n)
             if file and time.time() - last[0] > 1:
                 last[0] = time.time()
@@ -93,9 +116,13 @@ def read_checkpoint(path: Path) -> dict:
         assert state["identity"] and state["model"]
         return state
     except OSError as error:
-        raise InputError(f"{path} cannot be read ({error.strerror}); restore it, or train that run") from error
+        raise InputError(
+            f"{path} cannot be read ({error.strerror}); restore it, or train that run"
+        ) from error
     except Exception as error:
-        raise InputError(f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this run anew") from error
+        raise InputError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start this run anew"
+        ) from error
 
 
 def same_run(there: dict, asked: dict, path: Path) -> None:
@@ -103,4 +130,6 @@ def same_run(there: dict, asked: dict, path: Path) -> None:
     names = sorted(k for k in set(there) | set(asked) if there.get(k) != asked.get(k))
     if names:
         found = ", ".join(f"{k}={there.get(k)} (asked for {asked.get(k)})" for k in names[:4])
-        raise InputError(f"{path} belongs to another configuration: {found}; give another run_dir, or delete that folder")
+        raise InputError(
+            f"{path} belongs to another configuration: {found}; give another run_dir, or delete that folder"
+        )

@@ -4,7 +4,11 @@ import os
 import sys
 
 # glibc otherwise gives every large block back to the system and takes it again: a tenth of a training step. It reads them at start.
-MALLOC = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "100000000000", "MALLOC_TOP_PAD_": "536870912"}
+MALLOC = {
+    "MALLOC_MMAP_MAX_": "0",
+    "MALLOC_TRIM_THRESHOLD_": "100000000000",
+    "MALLOC_TOP_PAD_": "536870912",
+}
 
 
 def with_malloc() -> None:

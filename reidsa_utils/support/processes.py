@@ -12,7 +12,11 @@ from .. import InputError
 
 def rank_and_world() -> tuple:
     """This process's number and how many share the run; (0, 1) without torchrun."""
-    return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    return (
+        (distributed.get_rank(), distributed.get_world_size())
+        if distributed.is_initialized()
+        else (0, 1)
+    )
 
 
 @contextlib.contextmanager
@@ -23,11 +27,15 @@ def processes():
         return
     gpus = torch.cuda.is_available()
     if gpus and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
-        raise InputError(f"more processes than the {torch.cuda.device_count()} GPUs here; lower --nproc-per-node")
+        raise InputError(
+            f"more processes than the {torch.cuda.device_count()} GPUs here; lower --nproc-per-node"
+        )
     if gpus:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
     # others wait while one evaluates; what is said between processes lies on the CPU, gradients on the GPUs
-    distributed.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=datetime.timedelta(hours=2))
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=datetime.timedelta(hours=2)
+    )
     yield
     distributed.destroy_process_group()  # not after an error, where it would wait for the others: torchrun ends them
 
