@@ -216,8 +216,9 @@ def test_running_notebooks_changes_nothing_tracked(smoke):
     assert tracked() == smoke[3]
 
 
-def test_ruff():
+@pytest.mark.parametrize("what", [["check"], ["format", "--check"]], ids=" ".join)
+def test_ruff(what):
     done = subprocess.run(
-        [sys.executable, "-m", "ruff", "check", "."], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "ruff", *what, "."], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stdout
