@@ -3,30 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
 REIDSA := $(PY) -m reidsa_utils
-# glibc otherwise gives every large block back to the system and takes it again: a tenth of a training step
-export MALLOC_MMAP_MAX_ := 0
-export MALLOC_TRIM_THRESHOLD_ := 100000000000
-export MALLOC_TOP_PAD_ := 536870912
-
-reproduce: $(VENV)/installed
-	$(REIDSA) reproduce
-
-# Tables 1 to 3; smaller: make tables PROFILE=smoke SEEDS=1; what would run, and for how long: make plan
-PROFILE ?= laptop
-SEEDS ?= 3
-FORMS ?= softmax
+# Runs at a time, and settings of a batch: make tables PROFILE=smoke SEEDS=1 FORMS=softmax,l1
 JOBS ?= 2
-BATCH = $(VENV)/bin/snakemake --cores $(JOBS) --config profile=$(PROFILE) seeds=$(SEEDS) forms=$(FORMS) $(CONFIG)
-tables table1 table2 table3 curves: $(VENV)/installed
+SETTINGS = $(if $(PROFILE),profile=$(PROFILE)) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(FORMS),forms=$(FORMS)) $(CONFIG)
+BATCH = $(VENV)/bin/snakemake --cores $(JOBS) $(if $(strip $(SETTINGS)),--config $(SETTINGS))
+TARGETS = reproduce tables table1 table2 table3 curves controls
+
+# The main job; the tables of the paper; notebook 08. More targets: reidsa_utils/settings/grid.toml
+$(TARGETS): $(VENV)/installed
 	$(BATCH) -- $@
-controls: $(VENV)/installed  # notebook 08
-	$(VENV)/bin/snakemake --cores $(JOBS) --config profile=$(PROFILE) seeds=$(SEEDS) $(CONFIG) -- $@
-plan: $(VENV)/installed
-	$(REIDSA) plan tables --jobs $(JOBS) profile=$(PROFILE) seeds=$(SEEDS) forms=$(FORMS) $(CONFIG)
+plan: $(VENV)/installed  # what would run, and for how long: make plan TARGET=table3
+	@$(BATCH) --dry-run --quiet all -- $(or $(TARGET),tables)
 
 weights: $(VENV)/installed  # the three small networks of 01, 03, 07 and 08: train them (40 minutes), write results/weights
-	set -e; for run in b_p_ds-none b_p_ds_sa2-softmax b_p_ds_sa2-l1; do $(REIDSA) train --set profile=laptop \
-	  --set variant=$${run%-*} --set form=$${run#*-} --set seed=3 --set threads=1 --set run_dir=runs/weights/$$run; done
+	set -e; for run in b_p_ds-none b_p_ds_sa2-softmax b_p_ds_sa2-l1; do $(REIDSA) train --profile laptop \
+	  --variant $${run%-*} --form $${run#*-} --seed 3 --threads 1 --run-dir runs/weights/$$run; done
 	$(REIDSA) publish --weights runs/weights/*
 
 test: $(VENV)/installed
@@ -44,4 +35,4 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@touch $@
 
-.PHONY: reproduce tables table1 table2 table3 curves controls plan weights test speed lab
+.PHONY: $(TARGETS) plan weights test speed lab

@@ -14,6 +14,7 @@ Around them: datasets (rendered benchmarks, CUHK03-NP, check), experiments (runs
 support (files, processes), settings (profiles, recipes, benchmarks, claims: TOML), cli (the command `reidsa`).
 """
 
+import difflib
 import os
 import sys
 from pathlib import Path
@@ -38,10 +39,12 @@ class InputError(ValueError):
 
 
 def known(kind: str, name: str, names) -> str:
-    """`name` if it is one of `names`, else an InputError that lists them."""
-    if name not in names:
-        raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}")
-    return name
+    """`name` if it is one of `names`, else an InputError that lists them and the nearest of them."""
+    if name in list(names):
+        return name
+    nearest = difflib.get_close_matches(str(name), names, n=1)
+    hint = f"; did you mean {nearest[0]}?" if nearest else ""
+    raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}{hint}")
 
 
 def run_command(work) -> int:

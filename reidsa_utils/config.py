@@ -1,12 +1,15 @@
-"""The settings of one run: what they are, where a profile sets them, what of them a run is known by."""
+"""The settings of one run: what they are, where a profile sets them, what of them a run is known by.
+
+Notebook 05, the command line and Snakemake all hand their parameters to `configure`.
+"""
 
 import hashlib
 import json
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 
 import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from . import SETTINGS, InputError, known
 from .attention import FORMS
@@ -15,252 +18,248 @@ from .model import BACKBONES, RECIPES, VARIANTS
 from .support.files import ROOT
 from .weights import named
 
-# In every run's identity. A setting that came later stands there only where it is not at its default: old identities stay.
-ALWAYS = (
-    "benchmark",
-    "variant",
-    "form",
-    "recipe",
-    "profile",
-    "seed",
-    "backbone",
-    "weights",
-    "height",
-    "width",
-    "scale",
-    "data_seed",
-    "epochs",
-    "batch",
-    "lr",
-    "warmup",
-    "decay_at",
-    "momentum",
-    "weight_decay",
-    "dropout",
-    "flip",
-    "erasing",
-    "threads",
-)
-NOT_NUMBERS = (
-    "run_dir",
-    "data",
-    "device",
-    "rerank",
-)  # where and how a run is made: the numbers do not depend on these
 PROFILES = tomllib.loads((SETTINGS / "profiles.toml").read_text())
 
+# These stand in the identity of every run. A setting that came later stands there only where it
+# differs from its default, so that the identities of older records stay as they are.
+ALWAYS = (
+    *("benchmark", "variant", "form", "recipe", "profile", "seed", "backbone", "weights"),
+    *("height", "width", "scale", "data_seed", "epochs", "batch", "lr", "warmup", "decay_at"),
+    *("momentum", "weight_decay", "dropout", "flip", "erasing", "threads"),
+)
+# Where and how a run is made. Its numbers do not depend on these.
+NOT_NUMBERS = ("run_dir", "data", "device", "rerank")
+# What the name of a record always says, so that only other settings are added to it.
+IN_EVERY_NAME = ("benchmark", "variant", "form", "recipe", "profile", "erasing", "epochs", "seed")
+KNOBS = ("occlusion", "view_overlap")  # of the renderer
 
-@dataclass(frozen=True)
-class Config:
-    """Everything a run depends on. Values left at None come from the profile."""
 
-    benchmark: str = "market1501"
-    data: str | None = None  # "embedded" (rendered), "real" (the folder in REIDSA_DATA) or a folder
-    variant: str = "b_p_ds_sa2"
-    form: str = "softmax"  # of the variant's SA; "none" in variants without SA
-    recipe: str = "paper"
-    profile: str = "demo"
-    seed: int = 0
-    backbone: str | None = None
-    weights: str | None = (
-        None  # "none", "imagenet", or the path of a state_dict or a run's checkpoint (see weights.py)
+class Config(BaseModel):
+    """Everything a run depends on. A value of None is replaced by the profile's, where it has one.
+
+    Notebook 05 declares the same names, types, defaults and descriptions in its parameters cell.
+    Build it by `configure`, which tells what is wrong in one sentence.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
+
+    benchmark: str = Field(
+        "market1501", description="or dukemtmc_reid, cuhk03_np_labeled, cuhk03_np_detected"
     )
-    height: int | None = None  # pixels
-    width: int | None = None
-    scale: float | None = None  # of the rendered benchmark
-    data_seed: int = 0  # of the rendered benchmark: fixed over the runs of a table
-    occlusion: float | None = (
-        None  # knobs of the rendered benchmark; None: as frozen in datasets.rendered.Settings
+    data: str | None = Field(
+        None, description="embedded (rendered), real (in REIDSA_DATA) or a folder"
     )
-    view_overlap: float | None = None
-    epochs: int | None = None  # 0: evaluate the weights as they are
-    batch: int | None = None
-    lr: float | None = None
-    warmup: int | None = None  # steps from lr / 100 to lr
-    decay_at: float | None = None  # share of the epochs after which lr is divided by ten
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    dropout: float | None = None  # section 4: 0.47 on Market-1501, 0.5 elsewhere
-    flip: bool = True
-    erasing: bool = True  # random erasing: on in Tables 1 and 3, off in Table 2
-    held_out: int = 0  # training identities that are not trained on; they are the query and gallery instead of the test's
-    rerank: bool = True  # also report re-ranked numbers
-    threads: int = 0  # 0: all cores
-    precision: str | None = (
-        None  # "float32" or "bfloat16"; None: bfloat16 on a GPU that has it, float32 elsewhere
+    variant: str = Field("b_p_ds_sa2", description="row of Table 2, built up in notebook 04")
+    form: str = Field(
+        "softmax", description="softmax (eq. 1), l1 (released code), softmax_mean, sigmoid, none"
     )
-    compile: bool | None = None  # torch.compile; None: no
-    device: str = "auto"  # "auto", "cpu" or "cuda"
-    run_dir: str = ""  # "": a folder of runs/ named after the run; relative to the repository
+    recipe: str = Field("paper", description="paper, released, or a control of notebook 08")
+    profile: str = Field(
+        "demo", description="size, data and schedule: smoke, demo, laptop, photographs, paper"
+    )
+    seed: int = Field(0, ge=0, le=2**31, description="of first weights, order and augmentation")
+    backbone: str | None = Field(None, description="thin, resnet18, resnet50 or mobilenet_v2")
+    weights: str | None = Field(
+        None, description="none, imagenet, or a file: state_dict, checkpoint"
+    )
+    height: int | None = Field(None, ge=32, le=4096, description="of the input, pixels")
+    width: int | None = Field(None, ge=16, le=4096, description="of the input, pixels")
+    scale: float | None = Field(
+        None, ge=1e-3, le=4, description="share of the published sizes that is rendered"
+    )
+    data_seed: int = Field(
+        0, ge=0, le=2**31, description="of the rendered people; one for all runs of a table"
+    )
+    occlusion: float | None = Field(
+        None, ge=0, le=1, description="rendered: share of images with an occluder"
+    )
+    view_overlap: float | None = Field(
+        None, ge=0, le=1, description="rendered; 0: a camera sees one side, 1: all"
+    )
+    epochs: int | None = Field(
+        None, ge=0, le=10**5, description="0: evaluate the weights as they are"
+    )
+    batch: int | None = Field(None, ge=2, le=10**5, description="images in a step")
+    lr: float | None = Field(
+        None, ge=0, le=100, description="learning rate; loaded layers: a tenth of it"
+    )
+    warmup: int | None = Field(None, ge=0, le=10**7, description="steps from lr / 100 to lr")
+    decay_at: float | None = Field(
+        None, ge=0, le=1, description="share of the epochs at full lr; then lr / 10"
+    )
+    momentum: float = Field(0.9, ge=0, le=1, description="of SGD")
+    weight_decay: float = Field(5e-4, ge=0, le=1, description="of SGD")
+    dropout: float | None = Field(
+        None, ge=0, le=0.99, description="section 4: 0.47 on Market-1501, else 0.5"
+    )
+    flip: bool = Field(True, description="half of the training images, left to right")
+    erasing: bool = Field(True, description="random erasing: on in Tables 1 and 3, off in Table 2")
+    held_out: int = Field(
+        0, ge=0, le=10**5, description="training identities to judge by instead of the test's"
+    )
+    rerank: bool = Field(True, description="also report re-ranked numbers")
+    threads: int = Field(0, ge=0, le=4096, description="0: all cores")
+    precision: str | None = Field(
+        None, description="float32 or bfloat16; None: as the device can"
+    )
+    compile: bool | None = Field(None, description="torch.compile; None: no")
+    device: str = Field("auto", description="auto, cpu or cuda")
+    run_dir: str = Field("", description='"": a folder of runs/ named after the run')
+
+    @classmethod
+    def default(cls, name: str):
+        """What a field is where neither the user nor the profile says anything."""
+        return cls.model_fields[name].default
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_from_profile(cls, given: dict) -> dict:
+        values = {name: value for name, value in given.items() if not _left_open(name, value)}
+        profile = known("profile", values.get("profile", cls.default("profile")), PROFILES)
+        benchmark = known("benchmark", values.get("benchmark", cls.default("benchmark")), LAYOUTS)
+        values = defaults(profile, benchmark) | values
+        known("variant", values["variant"], VARIANTS)
+        known("attention form", values["form"], FORMS)
+        if not {"sa1", "sa2"} & set(VARIANTS[values["variant"]]):
+            values["form"] = "none"
+        return values
+
+    @model_validator(mode="after")
+    def _check_together(self) -> "Config":
+        known("recipe", self.recipe, RECIPES)
+        known("backbone", self.backbone, BACKBONES)
+        known("device", self.device, ("auto", "cpu", "cuda"))
+        if self.precision:
+            known("precision", self.precision, ("float32", "bfloat16"))
+        if self.device == "cuda" and not torch.cuda.is_available():
+            raise InputError(
+                "device is cuda, and torch sees no CUDA device on this machine; use device=auto or "
+                "device=cpu"
+            )
+        if self.recipe == "sa1_on_parts" and not {"parts", "sa1"} <= set(VARIANTS[self.variant]):
+            raise InputError(
+                f"recipe sa1_on_parts weighs the parts by SA1; {self.variant} has not both, "
+                "b_p_ds_sa12 has"
+            )
+        if not self.epochs and self.weights == "none":
+            raise InputError(
+                "epochs is 0 and weights is none, so nothing is learned; epochs=0 evaluates "
+                "weights=FILE, the checkpoint of a run"
+            )
+        if self.data != "embedded" and knobs(self):
+            raise InputError(
+                f"{' and '.join(knobs(self))} can be turned where the benchmark is rendered; "
+                f"data is {self.data}"
+            )
+        return self
 
 
 def configure(parameters: dict) -> Config:
-    """A checked Config from named values; text is turned into the field's type.
+    """A checked Config from named values; text is turned into the type of the field.
 
-    Raises InputError that names the known ones for an unknown parameter, variant, form, recipe, profile or value.
+    Raises InputError for an unknown parameter, variant, form, recipe, profile or value: one
+    sentence that names what was found and what is known.
     """
-    types = {f.name: f.type for f in fields(Config)}
-    unknown = [name for name in parameters if name not in types]
+    try:
+        return Config(**parameters)
+    except ValidationError as error:
+        raise InputError(sentence(error)) from None
+
+
+def sentence(error: ValidationError) -> str:
+    """The first thing that is wrong, in one sentence."""
+    unknown = [e["loc"][-1] for e in error.errors() if e["type"] == "extra_forbidden"]
     if unknown:
-        raise InputError(
-            f"unknown parameter {', '.join(map(repr, unknown))}; known: {', '.join(types)}"
-        )
-    values = {}
-    for name, value in parameters.items():
-        kind = next(t for t in (bool, int, float, str) if t.__name__ in str(types[name]))
-        optional = "None" in str(types[name])
-        if value is None or (optional and value in ("None", "")):
-            if not optional:
-                raise InputError(f"{name} has no value; expected {kind.__name__}")
-            values[name] = None
-            continue
-        try:
-            if (
-                kind is bool
-                and str(value).lower() not in ("true", "false", "0", "1")
-                or kind is int
-                and float(value) != int(float(value))
-            ):
-                raise ValueError
-            values[name] = (
-                str(value).lower() in ("true", "1")
-                if kind is bool
-                else kind(float(value))
-                if kind is int
-                else kind(value)
-            )
-        except (TypeError, ValueError, OverflowError):
-            raise InputError(f"{name} is {value!r}; expected {kind.__name__}") from None
-    config = Config(**values)
-    known("profile", config.profile, PROFILES)
-    known("benchmark", config.benchmark, LAYOUTS)
-    config = replace(
-        config,
-        **{
-            k: v
-            for k, v in defaults(config.profile, config.benchmark).items()
-            if getattr(config, k) is None
-        },
-    )
-    for kind, names in (
-        ("variant", VARIANTS),
-        ("attention form", FORMS),
-        ("recipe", RECIPES),
-        ("backbone", BACKBONES),
-        ("device", ("auto", "cpu", "cuda")),
-    ):
-        known(kind, getattr(config, kind.split()[-1]), names)
-    if config.precision:
-        known("precision", config.precision, ("float32", "bfloat16"))
-    if config.device == "cuda" and not torch.cuda.is_available():
-        raise InputError(
-            "device is cuda, and torch sees no CUDA device on this machine; use device=auto or device=cpu"
-        )
-    if not {"sa1", "sa2"} & set(VARIANTS[config.variant]):
-        config = replace(config, form="none")
-    if config.recipe == "sa1_on_parts" and not {"parts", "sa1"} <= set(VARIANTS[config.variant]):
-        raise InputError(
-            f"recipe sa1_on_parts weighs the parts by SA1; {config.variant} has not both, b_p_ds_sa12 has"
-        )
-    bounds = {
-        "height": (32, 4096),
-        "width": (16, 4096),
-        "epochs": (0, 10**5),
-        "batch": (2, 10**5),
-        "lr": (0, 100),
-        "threads": (0, 4096),
-        "dropout": (0, 0.99),
-        "decay_at": (0, 1),
-        "warmup": (0, 10**7),
-        "seed": (0, 2**31),
-        "scale": (1e-3, 4),
-        "momentum": (0, 1),
-        "weight_decay": (0, 1),
-        "data_seed": (0, 2**31),
-        "occlusion": (0, 1),
-        "view_overlap": (0, 1),
-        "held_out": (0, 10**5),
-    }
-    for name, (low, high) in bounds.items():
-        if (value := getattr(config, name)) is not None and not low <= value <= high:
-            raise InputError(f"{name} is {value}; expected between {low} and {high}")
-    if not config.epochs and config.weights == "none":
-        raise InputError(
-            "epochs is 0 and weights is none, so nothing is learned; epochs=0 evaluates weights=FILE, the checkpoint of a run"
-        )
-    if config.data != "embedded" and knobs(config):
-        raise InputError(
-            f"{' and '.join(knobs(config))} can be turned where the benchmark is rendered; data is {config.data}"
-        )
-    return config
+        return _unknown_parameters(unknown)
+    first = error.errors()[0]
+    if first["type"] == "value_error":  # an InputError of our own
+        return str(first["ctx"]["error"])
+    name, found = first["loc"][-1], first["input"]
+    field = Config.model_fields[name]
+    kind = _kind(name)
+    bounds = {k: getattr(m, k) for m in field.metadata for k in ("ge", "le") if hasattr(m, k)}
+    if first["type"] in ("greater_than_equal", "less_than_equal"):
+        return f"{name} is {kind(found)}; expected between {bounds['ge']} and {bounds['le']}"
+    if found is None:
+        return f"{name} has no value; expected {kind.__name__}"
+    return f"{name} is {found!r}; expected {kind.__name__}"
+
+
+def _unknown_parameters(names: list) -> str:
+    try:
+        for name in names:
+            known("parameter", name, list(Config.model_fields))
+    except InputError as error:
+        return str(error)
+    raise AssertionError(names)
+
+
+def _kind(name: str) -> type:
+    """The type of a field without its "or None"."""
+    annotation = Config.model_fields[name].annotation
+    return next((k for k in (bool, int, float, str) if k.__name__ in str(annotation)), str)
+
+
+def _left_open(name: str, value) -> bool:
+    """Whether a field that may be None is. papermill writes None as text, Snakemake as nothing."""
+    if name not in Config.model_fields:
+        return False
+    optional = "None" in str(Config.model_fields[name].annotation)
+    return optional and value in (None, "None", "")
 
 
 def defaults(profile: str, benchmark: str) -> dict:
     """What the settings of a run are where nothing is said: {name: value}."""
-    own = {f.name: f.default for f in fields(Config)}
-    return (
-        own
-        | {"data": "embedded", "weights": "none", "dropout": LAYOUTS[benchmark].dropout}
-        | PROFILES[profile]
-    )
+    own = {name: Config.default(name) for name in Config.model_fields}
+    of_benchmark = {"dropout": LAYOUTS[benchmark].dropout}
+    return own | {"data": "embedded", "weights": "none"} | of_benchmark | PROFILES[profile]
 
 
 def knobs(config: Config) -> dict:
-    return {
-        k: getattr(config, k)
-        for k in ("occlusion", "view_overlap")
-        if getattr(config, k) is not None
-    }
+    """The renderer's knobs that are turned: {name: value}."""
+    return {name: getattr(config, name) for name in KNOBS if getattr(config, name) is not None}
 
 
 def run_folder(config: Config) -> Path:
-    """Where a run's record and checkpoint lie: run_dir, or a folder of runs/ whose name ends in a hash of all settings."""
+    """Where a run's record and checkpoint lie.
+
+    That is run_dir, or a folder of runs/ whose name ends in a hash of all settings.
+    """
     if config.run_dir:
         return ROOT / config.run_dir
-    digest = hashlib.sha256(
-        json.dumps(run_settings(config) | {"data": config.data}, sort_keys=True).encode()
-    ).hexdigest()[:6]
-    named = (
-        config.benchmark,
-        config.profile,
-        config.variant,
-        config.form,
-        config.recipe,
-        f"s{config.seed}",
-        digest,
-    )
+    settings = run_settings(config) | {"data": config.data}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:6]
+    c = config
+    named = (c.benchmark, c.profile, c.variant, c.form, c.recipe, f"s{c.seed}", digest)
     return ROOT / "runs" / "-".join(named)
 
 
 def run_settings(config: Config) -> dict:
-    """What the numbers depend on, beside the data itself: not where things lie. Weights count by their content."""
+    """What the numbers depend on, beside the data itself: not where things lie.
+
+    Weights count by their content.
+    """
     usual = defaults(config.profile, config.benchmark)
-    out = {
-        k: v
-        for k, v in asdict(config).items()
-        if k not in NOT_NUMBERS and v is not None and (k in ALWAYS or v != usual[k])
-    }
+    out = {}
+    for name, value in config.model_dump().items():
+        if name in NOT_NUMBERS or value is None:
+            continue
+        if name in ALWAYS or value != usual[name]:
+            out[name] = value
     return out | {"weights": named(config.weights)}
 
 
 def unusual(settings: dict) -> dict:
-    """The settings of a record that are not as its profile has them: {name: value}, in the order of Config.
+    """The settings of a record that are not as its profile has them: {name: value}.
 
-    Without what a record's name always says (benchmark, variant, form, recipe, profile, erasing, epochs, seed) and threads.
+    Without what a record's name always says (benchmark, variant, form, recipe, profile, erasing,
+    epochs, seed) and threads; in the order of Config.
     """
     usual = defaults(settings["profile"], settings["benchmark"])
-    said = (
-        "benchmark",
-        "variant",
-        "form",
-        "recipe",
-        "profile",
-        "erasing",
-        "epochs",
-        "seed",
-        "threads",
-        *NOT_NUMBERS,
-    )
-    return {
-        k: settings[k] for k in usual if k not in said and settings.get(k, usual[k]) != usual[k]
-    }
+    out = {}
+    for name, value in usual.items():
+        if name in IN_EVERY_NAME or name in NOT_NUMBERS or name == "threads":
+            continue
+        if settings.get(name, value) != value:
+            out[name] = settings[name]
+    return out

@@ -11,42 +11,56 @@ from .model import ReIDNet
 
 
 def extract(model: ReIDNet, images: np.ndarray, batch: int = 64, device="cpu", tick=None) -> dict:
-    """Retrieval vectors of all images: {kind: (N, D) float32}. Puts the model into eval mode."""
+    """Retrieval vectors of all images: {kind: (N, D) float32}, kinds "global" and "parts".
+
+    images: (N, H, W, 3) uint8. tick: called with the number of images of each batch, when done.
+    Puts the model into eval mode.
+    """
     model.eval()
-    out = {}
+    batches = {}
     with torch.inference_mode():
-        for i in range(0, len(images), batch):
-            for kind, vectors in model.embed_all(to_input(images[i : i + batch], device)).items():
-                out.setdefault(kind, []).append(vectors.float().cpu().numpy())
+        for start in range(0, len(images), batch):
+            x = to_input(images[start : start + batch], device)  # (B, 3, H, W)
+            for kind, vectors in model.embed_all(x).items():
+                batches.setdefault(kind, []).append(vectors.float().cpu().numpy())
             if tick:
-                tick(min(batch, len(images) - i))
-    return {kind: np.concatenate(v) for kind, v in out.items()}
+                tick(len(x))
+    return {kind: np.concatenate(vectors) for kind, vectors in batches.items()}
 
 
 def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool = True) -> dict:
-    """Metrics of every retrieval vector, plain and re-ranked: {"global": {...}, "global+rerank": {...}, ...}."""
+    """Metrics of every retrieval vector, plain and re-ranked (section 4).
+
+    query, gallery: of `extract`. Returns {"global": {...}, "global+rerank": {...}, ...}.
+    """
     results = {}
     for kind in query:
-        matrices = {kind: lambda k=kind: euclidean(query[k], gallery[k])}
+        distances = euclidean(query[kind], gallery[kind])  # (queries, gallery)
+        results[kind] = metrics_of(distances, benchmark)
+        del distances  # at full size 260 MB, and re-ranking needs the place
         if with_rerank:
-            matrices[f"{kind}+rerank"] = lambda k=kind: reranking.rerank(query[k], gallery[k])
-        for name, matrix in matrices.items():
-            r = evaluate_ranking(
-                matrix(),
-                benchmark.query.ids,
-                benchmark.gallery.ids,
-                benchmark.query.cameras,
-                benchmark.gallery.cameras,
-            )
-            ap = [None if np.isnan(v) else round(float(v), 5) for v in r.average_precision]
-            results[name] = {
-                "rank1": float(r.cmc[0]),
-                "rank5": float(r.cmc[4]),
-                "rank10": float(r.cmc[9]),
-                "mean_ap": r.mean_ap,
-                "mean_ap_trapezoid": r.mean_ap_trapezoid,
-                "skipped": r.skipped,
-                "average_precision": ap,
-                "first_match": r.first_match.tolist(),
-            }
+            distances = reranking.rerank(query[kind], gallery[kind])
+            results[f"{kind}+rerank"] = metrics_of(distances, benchmark)
     return results
+
+
+def metrics_of(distances: np.ndarray, benchmark: Benchmark) -> dict:
+    """What a record says of one matrix of distances, (queries, gallery): numbers and lists."""
+    query, gallery = benchmark.query, benchmark.gallery
+    ranking = evaluate_ranking(
+        distances, query.ids, gallery.ids, query.cameras, gallery.cameras
+    )
+    # A query without a match has no average precision: null in the record.
+    average_precision = [
+        None if np.isnan(ap) else round(float(ap), 5) for ap in ranking.average_precision
+    ]
+    return {
+        "rank1": float(ranking.cmc[0]),
+        "rank5": float(ranking.cmc[4]),
+        "rank10": float(ranking.cmc[9]),
+        "mean_ap": ranking.mean_ap,
+        "mean_ap_trapezoid": ranking.mean_ap_trapezoid,
+        "skipped": ranking.skipped,
+        "average_precision": average_precision,
+        "first_match": ranking.first_match.tolist(),
+    }

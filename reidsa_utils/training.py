@@ -1,15 +1,17 @@
 """One epoch of training: the learning rate, the steps, and a look inside.
 
-What is random in an epoch comes from generators seeded by (seed, epoch), so none has to be stored. The run around the epochs
-(data, checkpoints, record) is in experiments/run.py.
+All that is random in an epoch comes from generators seeded by (seed, epoch), so none of them has to
+be stored. What stands around the epochs (data, checkpoints, record) is in experiments/run.py.
 """
 
 import math
 import time
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from . import InputError
 from .attention import FORMS, attention_weights, effective_cells
@@ -18,134 +20,193 @@ from .config import Config
 from .model import ReIDNet, reid_loss
 from .support import processes
 
+# Version of what training computes. It goes up only when the same settings, images and machine give
+# other digits: when the steps stored in tests/two_steps.json change, or what the images become on
+# their way to the network. A record says it; two runs that are compared must share it.
+NUMERICS = 1
+
+
+@dataclass
+class Trainer:
+    """What takes a step: the network, its optimizer, and where they are."""
+
+    config: Config
+    model: ReIDNet
+    step_model: Any  # the model as it is called: itself, compiled, or shared out to processes
+    optimizer: torch.optim.Optimizer
+    device: str
+    precision: torch.dtype
+
 
 def learning_rate(config: Config, epoch: int, step: int) -> float:
     """lr of the new layers: `step` counts from the start of the run, `epoch` from 0."""
-    lr = config.lr * (0.1 if epoch >= round(config.decay_at * config.epochs) else 1.0)
-    return lr * min(1.0, 0.01 + 0.99 * step / config.warmup) if config.warmup else lr
+    decayed = epoch >= round(config.decay_at * config.epochs)
+    lr = config.lr * (0.1 if decayed else 1.0)
+    if not config.warmup:
+        return lr
+    return lr * min(1.0, 0.01 + 0.99 * step / config.warmup)
 
 
-def train_epoch(
-    config: Config,
-    epoch: int,
-    model,
-    step_model,
-    optimizer,
-    images,
-    targets,
-    precision,
-    update,
-    device,
-) -> tuple:
-    """One epoch: its line of the history, and its times. All that is random here comes from (seed, epoch).
+def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -> tuple[dict, dict]:
+    """One epoch over the training images: its line of the history, and its times.
 
-    step_model: the model as it is called, compiled or shared out. images: (N, H, W, 3) uint8, an array, or a tensor on the GPU.
-    Of several processes each draws the whole batch and takes every world-th image of it: the data and their order are those of
-    one process, the loss is the mean over the processes. Batch norm sees a process's own share (on GPUs: the whole batch).
+    images: (N, H, W, 3) uint8, an array, or a tensor on the GPU. targets: (N,) classes.
+    update: called after each step with the number of images, the epoch and the loss.
+
+    Several processes each draw the whole batch and take every world-th image of it. So the data and
+    their order are those of one process, and the loss is the mean over the processes. Batch norm
+    sees a process's own share (on GPUs: the whole batch).
+    Raises InputError for a loss that is not finite.
     """
-    rng, (rank, world) = (
-        np.random.default_rng([config.seed, 7, epoch]),
-        processes.rank_and_world(),
-    )  # order, flips, erasing
+    config, model = trainer.config, trainer.model
+    rank, world = processes.rank_and_world()
+    rng = np.random.default_rng([config.seed, 7, epoch])  # order, flips, erasing
     torch.manual_seed(config.seed * 1_000_003 + epoch + rank * 500_009)  # dropout
-    order, total, correct, losses, norms = rng.permutation(len(targets)), 0.0, 0, [], []
-    lam = model.recipe.lam * (1 - epoch / config.epochs if model.recipe.lam_decays else 1)
-    steps = (
-        len(targets) // config.batch
-    )  # the last, smaller batch is dropped, as in the released code
+    order = rng.permutation(len(targets))
+    steps = len(targets) // config.batch  # the last, smaller batch is dropped, as in released code
+    seen = _Sums(model)
     started, waited = time.perf_counter(), 0.0
     model.train()
     for step in range(steps):
         lr = learning_rate(config, epoch, epoch * steps + step)
-        for group in optimizer.param_groups:
-            group["lr"] = lr * group["factor"]
+        set_learning_rate(trainer.optimizer, lr)
+
         clock = time.perf_counter()
         chosen = order[step * config.batch : (step + 1) * config.batch]
         batch = augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area)
-        x, target = to_input(batch[rank::world], device), targets[chosen[rank::world]].to(device)
+        x = to_input(batch[rank::world], trainer.device)  # (B, 3, H, W)
+        target = targets[chosen[rank::world]].to(trainer.device)  # (B,)
         waited += time.perf_counter() - clock
-        with torch.autocast(device, precision, enabled=precision != torch.float32):
-            logits, maps = step_model(x, with_maps=True, target=target)
-            loss = reid_loss(logits, target, config.recipe, lam)
-        if (
-            device == "cpu" or step % 20 == 0 or step == steps - 1
-        ):  # a GPU is not waited for in every step
-            value = float(
-                processes.mean_over_processes([loss.item()], device)[0]
-            )  # not finite in one of them: in all
-        if not math.isfinite(value):
-            kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
-            raise InputError(
-                f"the loss became {value} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning rate {lr:g}; "
-                f"lower lr or lengthen warmup{kept}"
-            )
+
+        logits, maps, loss = forward(trainer, x, target, epoch)
+        # A GPU is not waited for in every step.
+        if trainer.device == "cpu" or step % 20 == 0 or step == steps - 1:
+            # The mean over the processes: not finite in one of them is not finite in all.
+            value = float(processes.mean_over_processes([loss.item()], trainer.device)[0])
+        check_finite(value, epoch, step, steps, lr)
         if step == 0:
             inside = look_inside(model, maps, target)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        norms.append(
-            torch.stack(
-                [
-                    nn.utils.get_total_norm([p.grad for p in stage.parameters()])
-                    for stage in model.stage_modules()[1:]
-                ]
-            )
-        )  # stays on the device: no waiting for it in every step
-        losses.append(
-            torch.stack(
-                [nn.functional.cross_entropy(v.detach().float(), target) for v in logits.values()]
-            )
-        )
-        total = total + loss.detach().double()
-        correct = correct + (logits["final"].argmax(1) == target).sum()
+        backward(trainer, loss)
+        seen.add(logits, target, loss)
         update(config.batch, epoch=epoch + 1, loss=value)
-    losses, norms = (torch.stack(v).double().cpu().numpy() for v in (losses, norms))
-    total, correct, *each = processes.mean_over_processes(
-        [float(total), float(correct), *losses.mean(0)], device
-    ).tolist()
-    each = {name: float(f"{value:.5g}") for name, value in zip(logits, each, strict=True)}
+
     seconds = time.perf_counter() - started
-    speed = steps * config.batch / seconds
+    line = {"epoch": epoch + 1, **seen.means(world, steps * config.batch, lr, trainer.device)}
     timing = {
         "seconds": round(seconds, 3),
-        "images_per_second": round(speed, 2),
+        "images_per_second": round(steps * config.batch / seconds, 2),
         "waiting": round(waited / seconds, 5),
     }
-    timing |= processes.peak_memory(device)
-    return {
-        "epoch": epoch + 1,
-        "loss": total / steps,
-        "accuracy": correct * world / (steps * config.batch),
-        "lr": lr,
-        "losses": each,
-        "gradient": {"mean": norms.mean(0).round(6).tolist(), "sd": norms.std(0).round(6).tolist()},
-        "first_step": inside,
-    }, timing
+    return line | {"first_step": inside}, timing | processes.peak_memory(trainer.device)
 
 
-def look_inside(model: ReIDNet, maps: list, target: torch.Tensor) -> dict:
-    """What every form of attention does at the maps of one batch, whatever form the model is trained with (notebook 02).
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Layers that were loaded learn at a tenth of the rate: their group's factor is 0.1."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["factor"]
 
-    maps: stages 1-4, (B, C, H, W); target: (B,). Returns {form: {"largest": 4 numbers, "cells": 4, "through": 3}}, means over
-    the images: largest weight p; share of effective cells; norm of d l_s / d f_s for one image's loss. Changes nothing.
+
+def forward(trainer: Trainer, x: Tensor, target: Tensor, epoch: int) -> tuple:
+    """Logits of every head, the maps of the four stages, and the loss of section 3.1."""
+    config, recipe = trainer.config, trainer.model.recipe
+    lam = recipe.lam
+    if recipe.lam_decays:
+        lam = lam * (1 - epoch / config.epochs)
+    mixed = trainer.precision != torch.float32
+    with torch.autocast(trainer.device, trainer.precision, enabled=mixed):
+        logits, maps = trainer.step_model(x, with_maps=True, target=target)
+        loss = reid_loss(logits, target, config.recipe, lam)
+    return logits, maps, loss
+
+
+def backward(trainer: Trainer, loss: Tensor) -> None:
+    trainer.optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    trainer.optimizer.step()
+
+
+def check_finite(loss: float, epoch: int, step: int, steps: int, lr: float) -> None:
+    if math.isfinite(loss):
+        return
+    kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
+    raise InputError(
+        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning "
+        f"rate {lr:g}; lower lr or lengthen warmup{kept}"
+    )
+
+
+class _Sums:
+    """What an epoch adds up, step by step. It stays on the device, so that no step waits for it."""
+
+    def __init__(self, model: ReIDNet):
+        self.stages = model.stage_modules()[1:]
+        self.loss, self.correct = 0.0, 0
+        self.losses, self.norms = [], []  # per step: of each head; of each stage's gradient
+
+    def add(self, logits: dict, target: Tensor, loss: Tensor) -> None:
+        """After the backward pass, while the gradients are there."""
+        norms = [
+            nn.utils.get_total_norm([p.grad for p in stage.parameters()]) for stage in self.stages
+        ]
+        losses = [
+            nn.functional.cross_entropy(v.detach().float(), target) for v in logits.values()
+        ]
+        self.names = list(logits)
+        self.norms.append(torch.stack(norms))
+        self.losses.append(torch.stack(losses))
+        self.loss = self.loss + loss.detach().double()
+        self.correct = self.correct + (logits["final"].argmax(1) == target).sum()
+
+    def means(self, world: int, images: int, lr: float, device: str) -> dict:
+        """A line of the history; over all processes. images: how many the epoch trained on."""
+        losses = torch.stack(self.losses).double().cpu().numpy()  # (steps, heads)
+        norms = torch.stack(self.norms).double().cpu().numpy()  # (steps, stages)
+        sums = [float(self.loss), float(self.correct), *losses.mean(0)]
+        total, correct, *heads = processes.mean_over_processes(sums, device).tolist()
+        return {
+            "loss": total / len(losses),
+            "accuracy": correct * world / images,
+            "lr": lr,
+            "losses": {n: _five_digits(v) for n, v in zip(self.names, heads, strict=True)},
+            "gradient": {
+                "mean": norms.mean(0).round(6).tolist(),
+                "sd": norms.std(0).round(6).tolist(),
+            },
+        }
+
+
+def look_inside(model: ReIDNet, maps: list, target: Tensor) -> dict:
+    """What each form of attention does at the maps of one batch, whatever form is trained.
+
+    Notebook 02 draws it. maps: stages 1-4, (B, C, H, W); target: (B,).
+    Returns {form: {"largest": 4 numbers, "cells": 4, "through": 3}}, means over the images: the
+    largest weight p; the share of effective positions; the norm of d l_s / d f_s for the loss of
+    one image. Changes nothing.
     """
     out = {}
     for form in FORMS:
-        weights = [attention_weights(f.detach().float(), form) for f in maps]
+        weights = [attention_weights(f.detach().float(), form) for f in maps]  # 4 x (B, H, W)
+        largest = [p.amax((1, 2)).mean().item() for p in weights]
+        cells = [(effective_cells(p) / p[0].numel()).mean().item() for p in weights]
         through = []
         for head, f in zip(model.stages, maps[:3], strict=False):
-            leaf = f.detach().float().requires_grad_()
-            loss = nn.functional.cross_entropy(
-                head(model.pool_stage(leaf, form)), target, reduction="sum"
-            )
-            through.append(torch.autograd.grad(loss, leaf)[0].flatten(1).norm(dim=1).mean().item())
+            through.append(_gradient_norm(model, head, f, form, target))
         out[form] = {
-            "largest": [p.amax((1, 2)).mean().item() for p in weights],
-            "through": through,
-            "cells": [(effective_cells(p) / p[0].numel()).mean().item() for p in weights],
+            "largest": [_five_digits(v) for v in largest],
+            "through": [_five_digits(v) for v in through],
+            "cells": [_five_digits(v) for v in cells],
         }
-    return {
-        form: {k: [float(f"{x:.5g}") for x in v] for k, v in numbers.items()}
-        for form, numbers in out.items()
-    }
+    return out
+
+
+def _gradient_norm(model: ReIDNet, head: nn.Module, f: Tensor, form: str, target: Tensor) -> float:
+    """Mean over the images of the norm of d l_s / d f_s, where the branch pools with `form`."""
+    leaf = f.detach().float().requires_grad_()
+    logits = head(model.pool_stage(leaf, form))
+    loss = nn.functional.cross_entropy(logits, target, reduction="sum")
+    gradient = torch.autograd.grad(loss, leaf)[0]  # (B, C, H, W)
+    return gradient.flatten(1).norm(dim=1).mean().item()
+
+
+def _five_digits(value: float) -> float:
+    return float(f"{value:.5g}")

@@ -61,6 +61,29 @@ def command():
     return run
 
 
+def options(settings):
+    """Settings of a run as words of the command line."""
+    words = []
+    for name, value in settings.items():
+        option = name.replace("_", "-")
+        if isinstance(value, bool):
+            words.append(f"--{option}" if value else f"--no-{option}")
+        else:
+            words += [f"--{option}", str(value)]
+    return words
+
+
+def tracked():
+    """What running a notebook could change: {path: bytes}."""
+    folders = [ROOT / name for name in ("figures", "results", "notebooks")]
+    return {
+        path: path.read_bytes()
+        for folder in folders
+        for path in folder.glob("*.*")
+        if path.is_file()
+    }
+
+
 def assert_one_sentence(done, *parts):
     """Exit code 1, one line on stderr (progress bars aside), no traceback, and the named words in it."""
     assert done.returncode == 1, done.stdout + done.stderr

@@ -15,7 +15,6 @@ from reidsa_utils.config import (
     run_settings,
     unusual,
 )
-from reidsa_utils.experiments.grid import EVIDENCE, queue
 from reidsa_utils.experiments.results import published_name, read_record
 from reidsa_utils.support.files import ROOT
 
@@ -104,7 +103,7 @@ def test_no_setting_is_forgotten():
         "precision": "bfloat16",
         "compile": True,
     }
-    fields = set(Config.__dataclass_fields__) - {"data", "device", "rerank", "run_dir", "threads"}
+    fields = set(Config.model_fields) - {"data", "device", "rerank", "run_dir", "threads"}
     assert set(other) == fields, "a new setting: say here how it differs"
     names = {name_of(), *(name_of(**{key: value}) for key, value in other.items())}
     folders = {
@@ -137,37 +136,28 @@ def test_the_profile_photographs():
     )
 
 
-def test_the_long_lists_name_every_run_once():
-    """Within a folder of results/ no two runs of the lists share a name, so that each can be published."""
-    names, total = {}, 0
-    for name, entry in EVIDENCE.items():
-        for line in queue([name]):
-            config = configure(dict(word.split("=", 1) for word in line.split()))
-            published = published_name(
-                {
-                    "config": run_settings(config),
-                    "source": "real" if config.data == "real" else "rendered",
-                }
-            )
-            names.setdefault(entry["into"], set()).add(published)
-            total += 1
-    assert sum(map(len, names.values())) == total
-    assert {name: len(queue([name])) for name in EVIDENCE} == {
-        "rates": 36,
-        "causes": 21,
-        "parts": 6,
-        "backbone": 3,
-        "photographs": 9,
-        "photographs_rates": 9,
-        "photographs_norm": 1,
-        "table3": 48,
-        "table2": 39,
-        "populations": 45,
-        "occlusion": 18,
-        "view_overlap": 18,
-    }
-    with pytest.raises(InputError, match="unknown list of runs 'rate'; known: rates"):
-        queue(["rate"])
-    with pytest.raises(InputError, match="unknown parameter 'dta'"):
-        queue(["rates"], {"dta": "real"})
-    assert queue(["photographs"], {"weights": "w.pt"})[0].endswith("weights=w.pt")
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"seeed": 3}, "unknown parameter 'seeed'; known: benchmark, data.*; did you mean seed?"),
+        ({"seed": None}, "seed has no value; expected int"),
+        ({"seed": ""}, "seed is ''; expected int"),
+        ({"epochs": 7.5}, "epochs is 7.5; expected int"),
+        ({"lr": float("nan")}, "lr is nan; expected between 0 and 100"),
+        ({"flip": "maybe"}, "flip is 'maybe'; expected bool"),
+        ({"precision": "half"}, "unknown precision 'half'; known: float32, bfloat16"),
+        ({"variant": "b", "form": "sofmax"}, "unknown attention form 'sofmax'.*mean softmax?"),
+        ({"benchmark": ["market1501"]}, r"unknown benchmark \['market1501'\]"),
+    ],
+)
+def test_bad_values_are_named(settings, words):
+    with pytest.raises(InputError, match=words):
+        configure(settings)
+
+
+def test_text_becomes_the_type_of_the_field():
+    """papermill and the command line hand over text."""
+    texts = {"epochs": "7", "lr": "1e-2", "erasing": "False", "flip": "true", "width": "None"}
+    config = configure(texts | {"batch": ""})
+    assert (config.epochs, config.lr, config.erasing, config.flip) == (7, 0.01, False, True)
+    assert (config.width, config.batch) == (32, 32)  # as the profile has them

@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from conftest import ROOT
 
+from reidsa_utils.config import Config
+
 
 def test_imports_point_down():
     """The layers of pyproject.toml, by import-linter."""
@@ -100,13 +102,31 @@ def test_the_wheel_stands_alone(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=elsewhere, capture_output=True, text=True
     )
-    assert done.returncode == 0 and "usage: reidsa COMMAND" in done.stdout, done.stderr
+    assert done.returncode == 0 and "Usage: reidsa COMMAND" in done.stdout, done.stderr
     assert done.stdout.splitlines()[0].startswith(str(elsewhere.resolve() / "runs"))
 
 
-def test_an_unknown_command(command):
-    done = command("-m", "reidsa_utils", "trian")
-    assert done.returncode == 2 and done.stderr.startswith(
-        "error: unknown command 'trian'; known: train, plan"
-    )
-    assert "  train " in command("-m", "reidsa_utils").stdout
+def test_the_help_is_readable_in_a_narrow_terminal(command):
+    overview = command("-m", "reidsa_utils", "--help", env={"COLUMNS": "80"}).stdout
+    for name in ("train", "check", "prepare-cuhk03", "render", "examine", "publish", "readme"):
+        assert re.search(rf"^│ {name} ", overview, re.M), name
+    train = command("-m", "reidsa_utils", "train", "--help", env={"COLUMNS": "80"}).stdout
+    assert max(map(len, train.splitlines())) <= 80
+    said = " ".join(train.replace("│", " ").split())
+    for name, field in Config.model_fields.items():
+        assert f"--{name.replace('_', '-')}" in said
+        assert field.description.split()[0] in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["trian"], 'Unknown command "trian". Did you mean "train"?'),
+        (["train", "--sed", "3"], "Unknown option: --sed. Did you mean --seed?"),
+        (["train", "extra"], "Unused Tokens: ['extra']"),
+    ],
+)
+def test_a_misspelt_word_is_answered_with_the_nearest(command, words, sentence):
+    done = command("-m", "reidsa_utils", *words)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {sentence}")
+    assert done.stderr.count("\n") == 1

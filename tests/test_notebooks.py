@@ -90,66 +90,6 @@ def test_strict(names):
     assert done.returncode == 0, done.stdout[-4000:]
 
 
-def tracked():
-    return {
-        p: p.read_bytes()
-        for folder in ("figures", "results", "notebooks")
-        for p in (ROOT / folder).glob("*.*")
-    }
-
-
-@pytest.fixture(scope="module")
-def smoke(tmp_path_factory):
-    """`make reproduce` at smoke size, into a folder of its own."""
-    folder = tmp_path_factory.mktemp("reproduce")
-    before = tracked()
-    command = [
-        sys.executable,
-        "-m",
-        "reidsa_utils",
-        "reproduce",
-        "--profile",
-        "smoke",
-        "--out",
-        str(folder),
-    ]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, command, done, before
-
-
-def test_main_job_at_smoke_size(smoke):
-    folder, _, done, _ = smoke
-    assert "3/3  tables and pictures" in done.stdout and "rendered" in done.stdout
-    assert "paper's Δ" in done.stdout and "| +2.1 |" in done.stdout
-    assert done.stdout.count("times untrained") == 3
-    wanted = {
-        "fig1_cam.png",
-        "fig5_stages.png",
-        "fig6_matches.png",
-        "cam_numbers.png",
-        "table3_delta.png",
-    }
-    assert {p.name for p in (folder / "figures").iterdir()} >= wanted
-    for run in ("b_p_ds-none", "b_p_ds_sa2-softmax", "b_p_ds_sa2-l1"):
-        cells = [
-            c
-            for c in nbformat.read(folder / run / "05_train.ipynb", 4).cells
-            if c.cell_type == "code"
-        ]
-        assert all(c.execution_count for c in cells)
-        record = json.loads((folder / run / "record.json").read_text())
-        assert set(record["metrics"]) == {"global", "global+rerank", "parts", "parts+rerank"}
-
-
-def test_a_second_call_does_no_work_twice(smoke):
-    folder, command, *_ = smoke
-    before = {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0 and done.stdout.count("kept") == 5, done.stdout
-    assert {p: p.stat().st_mtime_ns for p in folder.rglob("*") if p.is_file()} == before
-
-
 def test_the_parameters_cell_can_be_run_again():
     """Change a parameter in a live notebook, run its cell and the checking cell again: no other name is taken for one."""
     cells = [
@@ -164,24 +104,6 @@ def test_the_parameters_cell_can_be_run_again():
     exec(cells[0].replace('variant = "b_p_ds_sa2"', 'variant = "b_ds"'), namespace)
     exec(cells[1], namespace)
     assert namespace["config"].variant == "b_ds" and namespace["config"].batch == 32
-
-
-def test_a_failing_run_is_told_by_the_driver(smoke):
-    """A record of another configuration in a run's folder: one sentence, the notebook to read, exit code 1, nothing lost."""
-    folder, command, *_ = smoke
-    path = folder / "b_p_ds_sa2-l1" / "record.json"
-    whole = path.read_bytes()
-    other = json.loads(whole)
-    other["identity"]["epochs"] = 99
-    path.write_text(json.dumps(other))
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert (
-        done.returncode == 1
-        and "error: InputError: " in done.stderr
-        and "epochs=99 (asked for 3)" in done.stderr
-    )
-    assert "Traceback" not in done.stderr and json.loads(path.read_text()) == other
-    path.write_bytes(whole)
 
 
 def test_failures_reach_the_user_in_one_sentence(tmp_path):
@@ -210,10 +132,6 @@ def test_failures_reach_the_user_in_one_sentence(tmp_path):
         assert done.returncode == 1
         last = done.stderr.strip().splitlines()[-1]
         assert last.startswith("InputError: ") and words in last
-
-
-def test_running_notebooks_changes_nothing_tracked(smoke):
-    assert tracked() == smoke[3]
 
 
 @pytest.mark.parametrize("what", [["check"], ["format", "--check"]], ids=" ".join)

@@ -333,14 +333,14 @@ FAULTS = {
         "batches",
         "(columns >= x) & (columns < x + w)",
         "columns < w",
-        [("test_launch", "test_the_first_rectangle_is_the_same_both_ways", {})],
+        [("test_batches", "test_the_first_rectangle_is_the_same_both_ways", {})],
         {},
     ),
     "every image of a batch on a GPU flipped": (
         "batches",
         "torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(2), images\n",
         "torch.tensor(True), images.flip(2), images\n",
-        [("test_launch", "test_both_ways_to_augment_have_one_distribution", {})],
+        [("test_batches", "test_both_ways_to_augment_have_one_distribution", {})],
         {},
     ),
 }

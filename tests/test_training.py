@@ -12,13 +12,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_one_sentence
+from conftest import ROOT, assert_one_sentence, options
 
 from reidsa_utils import InputError
 from reidsa_utils.attention import FORMS
 from reidsa_utils.batches import augment, to_input
+from reidsa_utils.cli import main
 from reidsa_utils.config import Config, configure, run_folder, run_settings
-from reidsa_utils.experiments.queue import main
 from reidsa_utils.experiments.report import notebook_parameters
 from reidsa_utils.experiments.results import publish, published_name, table
 from reidsa_utils.experiments.run import load_run, load_weights, open_benchmark, train
@@ -31,10 +31,6 @@ SMALL = {"profile": "smoke", "threads": 1, "epochs": 3, "rerank": False}
 
 def small(data, run_dir, **more):
     return {**SMALL, "data": str(data), "run_dir": str(run_dir), **more}
-
-
-def pairs(parameters):
-    return [x for k, v in parameters.items() for x in ("--set", f"{k}={v}")]
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +147,7 @@ def test_killed_run_resumes_exactly(unbroken, small_benchmark, tmp_path, kill_at
         "-m",
         "reidsa_utils",
         "train",
-        *pairs(small(small_benchmark, tmp_path)),
+        *options(small(small_benchmark, tmp_path)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
@@ -184,7 +180,7 @@ def test_two_processes_with_one_run(unbroken, small_benchmark, tmp_path):
         "-m",
         "reidsa_utils",
         "train",
-        *pairs(small(small_benchmark, tmp_path)),
+        *options(small(small_benchmark, tmp_path)),
     ]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [
@@ -282,7 +278,9 @@ def run_main(capfd):
 
     def run(parameters):
         capfd.readouterr()
-        code = main(pairs(parameters) if isinstance(parameters, dict) else parameters)
+        code = main(
+            ["train", *(options(parameters) if isinstance(parameters, dict) else parameters)]
+        )
         return SimpleNamespace(returncode=code, stdout="", stderr=capfd.readouterr().err)
 
     return run
@@ -292,14 +290,16 @@ LIMITED = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit then fails as on a full disk
 resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
-from reidsa_utils.experiments.queue import main
-raise SystemExit(main(sys.argv[1:]))
+from reidsa_utils.cli import main
+raise SystemExit(main(["train", *sys.argv[1:]]))
 """
 
 
 @pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
 def test_disk_full_while_the_checkpoint_is_written(small_benchmark, tmp_path, command):
-    done = command("-c", LIMITED.format(limit=1_000_000), *pairs(small(small_benchmark, tmp_path)))
+    done = command(
+        "-c", LIMITED.format(limit=1_000_000), *options(small(small_benchmark, tmp_path))
+    )
     assert_one_sentence(
         done, "could not write", "checkpoint.pt", "free some space and start the same run again"
     )
@@ -312,7 +312,7 @@ def test_disk_full_while_the_record_is_written(
 ):
     shutil.copy(unbroken[0] / "checkpoint.pt", tmp_path)
     before = (tmp_path / "checkpoint.pt").read_bytes()
-    done = command("-c", LIMITED.format(limit=2_000), *pairs(small(small_benchmark, tmp_path)))
+    done = command("-c", LIMITED.format(limit=2_000), *options(small(small_benchmark, tmp_path)))
     assert_one_sentence(done, "could not write", "record.json")
     assert (tmp_path / "checkpoint.pt").read_bytes() == before  # nothing lost
     assert run_main(small(small_benchmark, tmp_path)).returncode == 0
@@ -338,36 +338,36 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(small_benchmark, tmp_path
 
 
 @pytest.mark.parametrize(
-    "parameters, words",
+    ("settings", "words"),
     [
-        (["epoch=3"], ["unknown parameter 'epoch'", "epochs"]),
-        (["variant=b_sa2"], ["unknown variant 'b_sa2'", "b_ds_sa2"]),
-        (["form=max"], ["unknown attention form 'max'", "softmax"]),
-        (["recipe=theirs"], ["unknown recipe 'theirs'", "released"]),
-        (["recipe=sa1_on_parts", "variant=b_sa1"], ["weighs the parts by SA1", "b_p_ds_sa12"]),
-        (["profile=huge"], ["unknown profile 'huge'", "laptop"]),
-        (["benchmark=mars"], ["unknown benchmark 'mars'", "market1501"]),
-        (["epochs=many"], ["epochs is 'many'; expected int"]),
-        (["epochs=2.5"], ["epochs is '2.5'; expected int"]),
-        (["flip=maybe"], ["flip is 'maybe'; expected bool"]),
-        (["lr=-1"], ["lr is -1.0; expected between 0 and 100"]),
-        (["epochs"], ["--set epochs: expected KEY=VALUE"]),
+        ({"variant": "b_sa2"}, ["unknown variant 'b_sa2'", "b_ds_sa2"]),
+        ({"form": "max"}, ["unknown attention form 'max'", "softmax"]),
+        ({"recipe": "theirs"}, ["unknown recipe 'theirs'", "released"]),
         (
-            ["data=no/such/folder"],
+            {"recipe": "sa1_on_parts", "variant": "b_sa1"},
+            ["weighs the parts by SA1", "b_p_ds_sa12"],
+        ),
+        ({"profile": "huge"}, ["unknown profile 'huge'", "laptop"]),
+        ({"benchmark": "mars"}, ["unknown benchmark 'mars'", "market1501"]),
+        ({"epochs": "many"}, ["epochs is 'many'; expected int"]),
+        ({"epochs": 2.5}, ["epochs is '2.5'; expected int"]),
+        ({"lr": -1}, ["lr is -1.0; expected between 0 and 100"]),
+        (
+            {"data": "no/such/folder"},
             ["no/such/folder does not exist; expected the folder Market-1501-v15.09.15"],
         ),
-        (["epochs=inf"], ["epochs is 'inf'; expected int"]),
-        (["device=tpu"], ["unknown device 'tpu'; known: auto, cpu, cuda"]),
-        (["data=real"], ["set it to the folder that holds the benchmark"]),
-        (["batch=5000"], ["batch is 5000", "has 207 training images", "smaller batch"]),
-        (["height=128"], ["128 pixels high", "the nearest heights that work"]),
-        (["weights=imagenet"], ["no ImageNet weights for the thin backbone"]),
+        ({"epochs": "inf"}, ["epochs is 'inf'; expected int"]),
+        ({"device": "tpu"}, ["unknown device 'tpu'; known: auto, cpu, cuda"]),
+        ({"data": "real"}, ["set it to the folder that holds the benchmark"]),
+        ({"batch": 5000}, ["batch is 5000", "has 207 training images", "smaller batch"]),
+        ({"height": 128}, ["128 pixels high", "the nearest heights that work"]),
+        ({"weights": "imagenet"}, ["no ImageNet weights for the thin backbone"]),
     ],
 )
-def test_bad_parameters(small_benchmark, tmp_path, run_main, monkeypatch, parameters, words):
+def test_bad_settings(small_benchmark, tmp_path, run_main, monkeypatch, settings, words):
     monkeypatch.setenv("REIDSA_DATA", "")
-    base = pairs({"profile": "smoke", "data": small_benchmark, "run_dir": tmp_path, "threads": 1})
-    assert_one_sentence(run_main([*base, *[x for p in parameters for x in ("--set", p)]]), *words)
+    base = {"profile": "smoke", "data": small_benchmark, "run_dir": tmp_path, "threads": 1}
+    assert_one_sentence(run_main(base | settings), *words)
     assert not (tmp_path / "record.json").exists()
 
 

@@ -249,7 +249,7 @@ def render_benchmark(
             f"{folder} holds something else than these settings ask for; choose another root, or delete it"
         )
 
-    from ..support.files import tqdm  # here: the processes that render need no torch
+    from tqdm import tqdm
 
     shots = plan(settings)
     partial = None

@@ -1,237 +1,243 @@
-"""The batch behind Tables 1 to 3: which runs, checked before the first one starts; how far it is; publishing its records.
+"""Batches of runs: what a target of settings/grid.toml is made of, checked before the first run.
 
-The Snakefile runs it. Without Snakemake:
-
-    reidsa plan table3 profile=laptop seeds=3      what would run, and for how long
-    reidsa status table3 profile=laptop seeds=3    how far it is, from another terminal
-    reidsa publish runs/MY_FOLDER                  copy finished records into results/
+The Snakefile (workflow/) makes the runs, each by papermill from notebook 05.
 """
 
-import argparse
 import contextlib
 import os
 import re
 import shlex
-import sys
-import threading
-import time
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from statistics import median
 
 from filelock import FileLock, Timeout
 
-from .. import SETTINGS, InputError, cores, known, run_command
+from .. import SETTINGS, InputError, known
 from ..attention import FORMS
 from ..config import Config, configure, run_folder, run_settings
 from ..data import LAYOUTS, find_folder
-from ..model import VARIANTS
 from ..support.files import ROOT
-from .reproduce import START_UP, fail, minutes, state
-from .results import publish, read_record
+from .results import read_record
 from .run import open_benchmark
 
-EVIDENCE = tomllib.loads((SETTINGS / "evidence.toml").read_text())
-TARGETS = ("tables", "table1", "table2", "table3", "curves", "controls")
-PRODUCT = {"controls": "controls"}  # target -> name of its Markdown file; else tables
-NOTEBOOK = {"tables": "06_tables.ipynb", "controls": "08_paper_vs_code.ipynb"}  # and who writes it
-OWN = ("seeds", "forms", "benchmarks", "gpus")  # settings beside the parameters of a run
-CELL = (
-    "benchmark",
-    "variant",
-    "form",
-    "erasing",
-    "seed",
-    "run_dir",
-    "occlusion",
-    "view_overlap",
-    "rerank",
-)  # fixed by the tables
-CURVES = {
-    "occlusion": (0.0, None, 0.6),
-    "view_overlap": (0.0, None, 0.6),
-}  # levels of the renderer's knobs; None: as frozen
-# Notebook 08, one thing changed at a time, on CUHK03-NP labeled: it has the fewest training images. (recipe, variant, form, erasing)
-CONTROLS = [
-    ("paper", "b_p_ds", "none", True),
-    *(("paper", "b_p_ds_sa2", form, True) for form in FORMS if form != "none"),
-    ("literal_sum", "b_p_ds", "none", True),
-    ("released", "b_p_ds", "none", True),
-    ("released", "b_p_ds_sa2", "l1", True),
-    *(
-        (recipe, "b_p_ds_sa2", "l1", True)
-        for recipe in ("mean_after_sa", "equal_loss", "total_10", "ds_reduced", "no_nesterov")
-    ),
-    ("paper", "b", "none", False),
-    ("paper", "b", "none", True),
-    ("lambda_0", "b_p_ds", "none", False),
-    ("paper", "b_p_ds", "none", False),
-    ("lambda_05", "b_p_ds", "none", False),
-    ("lambda_decays", "b_p_ds", "none", False),
-    ("paper", "b_p_ds_sa12", "l1", True),
-    ("sa1_on_parts", "b_p_ds_sa12", "l1", True),
-]
+GRID = tomllib.loads((SETTINGS / "grid.toml").read_text())
+TARGETS = tuple(GRID)
+# What a user sets beside the parameters of a run, and what that is where nobody says anything.
+OWN = {"seeds": 3, "forms": "softmax", "benchmarks": ",".join(LAYOUTS), "gpus": 0}
+# Parameters of a run that the targets fix. A user's own run of that kind: reidsa train.
+FIXED = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "rerank")
+FIXED += ("occlusion", "view_overlap")
+START_UP = 20  # seconds before the first step: kernel, imports, the untrained network's numbers
 
 
 @dataclass(frozen=True)
-class Batch:
-    """The runs of a batch, each once: name -> papermill parameters of 05_train."""
+class Asked:
+    """What the user asks for, checked: of all targets of one call."""
 
-    runs: dict  # those asked for
-    every: dict  # of all targets
-    asked: list  # targets
-    targets: dict  # all targets -> names of their runs
-    title: str  # of the folder that the tables go to
-    threads: int  # of one run
-    gpus: int  # cards of this machine to choose from; 0: do not choose
+    own: dict  # seeds, forms, benchmarks, gpus: those that were given
+    run: dict  # parameters of every run: those that were given
+
+    @property
+    def gpus(self) -> int:
+        """Cards of this machine to choose from; 0: do not choose."""
+        return self.own.get("gpus", 0)
 
 
-def make_batch(settings: dict, asked=("tables",)) -> Batch:
-    """The runs behind the targets `asked`, for the settings that Snakemake's `--config` gives.
+def read_settings(settings: dict) -> Asked:
+    """The settings that Snakemake's `--config` gives, checked.
 
-    Own settings: seeds (how many, from 0), forms (of the cells with SA), benchmarks (of Tables 1 and 3), gpus; the others are
-    parameters of every run (profile, data, recipe, epochs, ...). Raises InputError for unknown targets, settings and values
-    and for what the tables fix themselves.
+    Raises InputError for unknown names and values, and for what the targets fix themselves.
     """
-    settings = {
-        key: None if value is None else str(value) for key, value in settings.items()
-    }  # YAML makes numbers of some
-    for key, value in settings.items():
-        if key in CELL:
+    texts = {}
+    for name, value in settings.items():
+        if name in FIXED:
             raise InputError(
-                f"{key} is fixed by the cells of the tables; for one run of your own: reidsa train"
+                f"{name} is fixed by the cells of the tables; for one run of your own: reidsa train"
             )
-        known("setting", key, [*OWN, *(f.name for f in fields(Config) if f.name not in CELL)])
-        if not value:
-            raise InputError(f"{key} has no value; expected {key}=VALUE, or leave it out")
-    numbers = {}
-    for key, low, high, default in (("seeds", 1, 1000, 3), ("gpus", 0, 1000, 0)):
-        try:
-            numbers[key] = int(settings.get(key, default))
-            assert low <= numbers[key] <= high
-        except (ValueError, AssertionError):
-            raise InputError(
-                f"{key} is {settings[key]}; expected a whole number from {low} to {high}"
-            ) from None
-    forms = _list(settings.get("forms", "softmax"), "form of SA", [f for f in FORMS if f != "none"])
-    benchmarks = _list(settings.get("benchmarks", ",".join(LAYOUTS)), "benchmark", LAYOUTS)
-    common = {"profile": "laptop", "threads": 1} | {
-        k: v for k, v in settings.items() if k not in OWN
-    }
-    config = configure(common)
-    common["data"] = data = config.data
-    if data not in (
-        "embedded",
-        "real",
-    ):  # one name for one folder, also where a notebook's kernel runs
-        common["data"] = str((Path(data) if Path(data).is_dir() else ROOT / data).resolve())
-    if config.weights not in ("none", "imagenet") and not Path(config.weights).is_file():
+        known("setting", name, [*OWN, *(n for n in Config.model_fields if n not in FIXED)])
+        if value is None or value == "":
+            raise InputError(f"{name} has no value; expected {name}=VALUE, or leave it out")
+        texts[name] = str(value)  # YAML makes numbers of some
+    own = {name: texts[name] for name in texts if name in OWN}
+    for name, low in (("seeds", 1), ("gpus", 0)):
+        if name in own:
+            own[name] = _whole_number(name, own[name], low, 1000)
+    if "forms" in own:
+        own["forms"] = _names(own["forms"], "form of SA", [f for f in FORMS if f != "none"])
+    if "benchmarks" in own:
+        own["benchmarks"] = _names(own["benchmarks"], "benchmark", LAYOUTS)
+    run = {name: texts[name] for name in texts if name not in OWN}
+    config = configure(run)
+    if "data" in run and config.data not in ("embedded", "real"):
+        # One name for one folder, also where a notebook's kernel runs.
+        folder = Path(run["data"])
+        run["data"] = str((folder if folder.is_dir() else ROOT / folder).resolve())
+    weights = config.weights
+    if weights not in ("none", "imagenet") and not Path(weights).is_file():
         raise InputError(
-            f"weights is {config.weights}, and there is no such file; expected none, imagenet or a state_dict"
+            f"weights is {weights}, and there is no such file; expected none, imagenet or a "
+            "state_dict"
         )
+    return Asked(own, run)
 
-    def cell(variant, benchmark="market1501", **rest):
-        for form in forms if {"sa1", "sa2"} & set(VARIANTS[variant]) else ["none"]:
-            for seed in range(numbers["seeds"]):
-                yield (
-                    common
-                    | {"benchmark": benchmark, "variant": variant, "form": form, "seed": seed}
-                    | rest
-                )
 
-    pair = ("b_p_ds", "b_p_ds_sa2")
-    knobs = [
-        {knob: level} if level is not None else {}
-        for knob, levels in CURVES.items()
-        for level in levels
-    ]
-    wanted = {
-        "table1": [p for name in benchmarks for p in cell(pair[1], name, erasing=True)],
-        "table2": [p for v in VARIANTS for p in cell(v, erasing=False)],
-        "table3": [p for name in benchmarks for v in pair for p in cell(v, name, erasing=True)],
-        "curves": [p for k in knobs for v in pair for p in cell(v, erasing=True, **k)]
-        if data == "embedded"
-        else [],
-    }
-    wanted["tables"] = wanted["table3"] + wanted["table2"]  # and so Table 1
-    wanted["controls"] = [
-        common
-        | dict(
-            zip(("recipe", "variant", "form", "erasing"), control, strict=True),
-            seed=seed,
-            benchmark="cuhk03_np_labeled",
-        )
-        for control in CONTROLS
-        for seed in range(numbers["seeds"])
-    ]
-    if "controls" in asked and {"recipe", "forms", "benchmarks"} & set(settings):
-        told = ", ".join(sorted({"recipe", "forms", "benchmarks"} & set(settings)))
+def _whole_number(name: str, text: str, low: int, high: int) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = low - 1
+    if not low <= number <= high:
+        raise InputError(f"{name} is {text}; expected a whole number from {low} to {high}")
+    return number
+
+
+def _names(text: str, kind: str, names) -> list:
+    return [known(kind, name.strip(), names) for name in dict.fromkeys(text.split(","))]
+
+
+def runs_of(target: str, asked: Asked) -> dict:
+    """The runs of a target, each once: {name of the run: papermill parameters of 05_train}.
+
+    Raises InputError where the user sets what the target fixes, or data on which it makes no sense.
+    """
+    _check_fixed(target, asked)
+    runs = {}
+    for part in GRID[target].get("all_of", [target]):
+        for parameters in _parameters_of(GRID[part], asked):
+            runs[run_folder(configure(parameters)).name] = parameters
+    return runs
+
+
+def _check_fixed(target: str, asked: Asked) -> None:
+    """What the user gives must be left open by the target."""
+    parts = [GRID[part] for part in GRID[known("target", target, TARGETS)].get("all_of", [target])]
+    fixed, open_ = set(), set()
+    for entry in parts:
+        for settings in [entry["runs"], *entry["cases"], *entry.get("knobs", [])]:
+            fixed |= set(settings)
+            open_ |= {value for value in settings.values() if isinstance(value, str)}
+    for name in asked.run:
+        if name in fixed:
+            raise InputError(f"{name} is fixed in {target}; leave it out")
+    for name in asked.own:
+        if name != "gpus" and name.upper() not in open_:
+            raise InputError(f"{name} is fixed in {target}; leave it out")
+    data = configure(_common(parts[0], asked)).data
+    if data != "embedded" and any("knobs" in entry for entry in parts):
         raise InputError(
-            f"found {told} among the settings; recipe, forms and benchmarks are fixed in controls: leave them out"
+            f"{target} turns knobs of the renderer; data is {data}, expected embedded"
         )
-    if "curves" in asked and data != "embedded":
-        raise InputError(f"curves turns knobs of the renderer; data is {data}, expected embedded")
-    every, targets = {}, {target: {} for target in TARGETS}
-    for target, parameters in wanted.items():
-        for p in parameters:
-            name = run_folder(configure(p)).name
-            every[name] = targets[target][name] = p
-    runs = {
-        name: p for target in asked for name, p in targets[known("target", target, TARGETS)].items()
-    }
-    title = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(data).name or "data") + f"-{config.profile}"
-    return Batch(
-        runs,
-        every,
-        list(asked),
-        {target: list(names) for target, names in targets.items()},
-        title,
-        config.threads or cores(),
-        numbers["gpus"],
-    )
 
 
-def _list(value: str, kind: str, names) -> list:
-    return [known(kind, v.strip(), names) for v in dict.fromkeys(value.split(","))]
+def _common(entry: dict, asked: Asked) -> dict:
+    """Parameters of every run of an entry, beside those that its cases and runs name."""
+    usual = {"profile": entry.get("usual", {}).get("profile", "laptop"), "threads": 1}
+    fixed = {name: value for name, value in entry["runs"].items() if name == "profile"}
+    common = usual | asked.run | fixed
+    return common | {"data": configure(common).data}
 
 
-def check(batch: Batch, folder: Path) -> None:
-    """Before the first run: the real benchmarks are there, and what is finished belongs to this batch. Raises InputError if not."""
-    prints, data = {}, next(iter(batch.runs.values()))["data"]
+def _parameters_of(entry: dict, asked: Asked) -> list[dict]:
+    own = OWN | entry.get("usual", {}) | asked.own
+    values = {"SEEDS": range(own["seeds"]), "FORMS": own["forms"], "BENCHMARKS": own["benchmarks"]}
+    for name in ("FORMS", "BENCHMARKS"):
+        if isinstance(values[name], str):
+            values[name] = values[name].split(",")
+    out = []
+    for settings in _combinations(entry["runs"], values):
+        for knobs in entry.get("knobs", [{}]):
+            for case in entry["cases"]:
+                for own_settings in _combinations({"form": "none"} | case, values):
+                    out.append(_common(entry, asked) | settings | knobs | own_settings)
+    return out
+
+
+def _combinations(settings: dict, values: dict) -> list[dict]:
+    """A list of values stands for a run with each of them."""
+    axes = []
+    for value in settings.values():
+        if isinstance(value, str):
+            value = values.get(value, value)
+        axes.append([value] if isinstance(value, (str, int, float)) else list(value))
+    return [dict(zip(settings, chosen, strict=True)) for chosen in product(*axes)]
+
+
+def every_run(asked: Asked) -> dict:
+    """The runs of all targets that the user's settings allow."""
+    runs = {}
+    for target in TARGETS:
+        with contextlib.suppress(InputError):
+            runs |= runs_of(target, asked)
+    return runs
+
+
+def products(target: str, asked: Asked) -> list[str]:
+    """What a target makes beside its runs, relative to the batch's folder."""
+    folder = f"runs/tables/{title(target, asked)}/{target}"
+    return [f"{folder}/{notebook}.ipynb" for notebook in GRID[target].get("report", [])]
+
+
+def title(target: str, asked: Asked) -> str:
+    """DATA-PROFILE: the name of the folder that a target's tables go to."""
+    entry = GRID[GRID[target].get("all_of", [target])[0]]
+    config = configure(_common(entry, asked))
+    data = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.data).name) or "data"
+    return f"{data}-{config.profile}"
+
+
+def threads(asked: Asked) -> int:
+    """Of one run."""
+    return int(asked.run.get("threads", 1)) or len(os.sched_getaffinity(0))
+
+
+def check(runs: dict, folder: Path) -> None:
+    """Before the first run: the data are there, and what is finished belongs to these runs.
+
+    folder: where the runs lie. Raises InputError if not.
+    """
+    data = next(iter(runs.values()))["data"]
     if data != "embedded":
-        find_data(data, {p["benchmark"] for p in batch.runs.values()})
-    for name, parameters in batch.runs.items():
-        config, path = configure(parameters), folder / name / "record.json"
-        images = work(config) / config.epochs
+        find_data(data, {p["benchmark"] for p in runs.values()})
+    fingerprints = {}
+    for name, parameters in runs.items():
+        config = configure(parameters)
+        images = training_images(config)
         if config.batch > images:
             raise InputError(
-                f"batch is {config.batch}, and {config.benchmark} has {images:.0f} training images; choose a smaller batch"
+                f"batch is {config.batch}, and {config.benchmark} has {images:.0f} training "
+                "images; choose a smaller batch"
             )
-        if finished(name, folder):
-            there = read_record(path)["identity"]
-            wanted = run_settings(config) | {"fingerprint": there.get("fingerprint")}
-            if data != "embedded":
-                wanted["fingerprint"] = prints[config.benchmark] = (
-                    prints.get(config.benchmark) or open_benchmark(config).fingerprint()
-                )
-            differ = sorted(k for k in set(there) | set(wanted) if there.get(k) != wanted.get(k))
-            if differ:
-                raise InputError(
-                    f"{path} is the record of another run ({', '.join(differ)}: found {there.get(differ[0])}, expected "
-                    f"{wanted.get(differ[0])}); delete or move its folder"
-                )
+        if not finished(name, folder):
+            continue
+        path = folder / name / "record.json"
+        found = read_record(path)["identity"]
+        expected = run_settings(config) | {"fingerprint": found.get("fingerprint")}
+        if data != "embedded":
+            if config.benchmark not in fingerprints:
+                fingerprints[config.benchmark] = open_benchmark(config).fingerprint()
+            expected["fingerprint"] = fingerprints[config.benchmark]
+        names = sorted(set(found) | set(expected))
+        differ = [k for k in names if found.get(k) != expected.get(k)]
+        if differ:
+            first = differ[0]
+            raise InputError(
+                f"{path} is the record of another run ({', '.join(differ)}: found "
+                f"{found.get(first)}, expected {expected.get(first)}); delete or move its folder"
+            )
 
 
 def find_data(data: str, benchmarks) -> None:
     """Raises InputError that names every real benchmark which is not there."""
-    root, missing = os.environ.get("REIDSA_DATA") if data == "real" else data, []
+    root = os.environ.get("REIDSA_DATA") if data == "real" else data
     if not root:
         raise InputError(
-            "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds the benchmarks, "
-            "or use data=embedded"
+            "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds "
+            "the benchmarks, or use data=embedded"
         )
+    missing = []
     for name in sorted(benchmarks):
         try:
             find_folder(name, root if Path(root).is_dir() else ROOT / root)
@@ -239,7 +245,8 @@ def find_data(data: str, benchmarks) -> None:
             missing.append(str(error))
     if missing:
         raise InputError(
-            f"{'; '.join(missing)}. Nothing was started; Tables 1 and 3 can be narrowed down: benchmarks=market1501"
+            f"{'; '.join(missing)}. Nothing was started; Tables 1 and 3 can be narrowed down: "
+            "benchmarks=market1501"
         )
 
 
@@ -247,263 +254,83 @@ def finished(name: str, folder: Path) -> bool:
     return (folder / name / "record.json").exists()
 
 
-def failed(name: str, folder: Path) -> bool:
-    """Whether the last try of a run ended in an error (the Snakefile marks it)."""
-    return (folder / name / "failed").exists() and not finished(name, folder)
+_held = []  # Snakemake drops what its onstart makes, and a lock that nobody refers to is released
 
 
 def only_one_batch(folder: Path) -> FileLock:
-    """The lock of a batch on a folder of runs, held until this process ends. Raises InputError if another batch holds it."""
+    """The lock of a batch on a folder of runs, held until this process ends.
+
+    Raises InputError if another batch holds it.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(
-        folder / "batch.lock", timeout=0, thread_local=False
-    )  # watch() holds it in a thread
+    lock = FileLock(folder / "batch.lock", timeout=0, thread_local=False)
     try:
         lock.acquire()
     except Timeout:
         raise InputError(
-            f"another batch is at work in {folder}; wait for it, or see how far it is: reidsa status"
+            f"another batch is at work in {folder}; wait for it, or see how far it is: make plan"
         ) from None
-    (folder / "batch.started").touch()  # not the lock's own time: every look at a lock renews that
+    _held.append(lock)
     return lock
 
 
-def work(config: Config) -> float:
-    """Images that a run trains on, over its epochs."""
-    return (
-        LAYOUTS[config.benchmark].counts["train"]["images"]
-        * (config.scale if config.data == "embedded" else 1)
-        * config.epochs
-    )
+def training_images(config: Config) -> float:
+    """How many images a run trains on in an epoch."""
+    images = LAYOUTS[config.benchmark].counts["train"]["images"]
+    return images * config.scale if config.data == "embedded" else images
 
 
 def seconds_per_image(config: Config) -> float | None:
-    """Median time of a trained image in the recorded runs of this size; None where there is no such record."""
+    """Median time of a trained image in the recorded runs of this size.
+
+    None where there is no such record.
+    """
     rates = []
     for path in [*(ROOT / "results").glob("*.json"), *(ROOT / "runs").glob("*/record.json")]:
         with contextlib.suppress(InputError, OSError, KeyError, TypeError, ZeroDivisionError):
             record = read_record(path)
             c = record["config"]
-            if all(c[k] == getattr(config, k) for k in ("backbone", "height", "width", "threads")):
-                rates.append(
-                    record["seconds"]["training"]
-                    / c["epochs"]
-                    / record["counts"]["train"]["images"]
-                )
+            same = [c[k] == getattr(config, k) for k in ("backbone", "height", "width", "threads")]
+            if all(same):
+                images = c["epochs"] * record["counts"]["train"]["images"]
+                rates.append(record["seconds"]["training"] / images)
     return median(rates) if rates else None
 
 
-def plan(batch: Batch, jobs: int, folder: Path) -> str:
-    """What there is and what would run, in one sentence, with the time that it takes with `jobs` runs at a time."""
-    waiting = [configure(batch.runs[name]) for name in batch.runs if not finished(name, folder)]
-    text = f"{len(batch.runs)} runs: {len(batch.runs) - len(waiting)} finished before, {len(waiting)} to run"
+def plan(target: str, runs: dict, jobs: int, folder: Path) -> str:
+    """What there is and what would run, in one sentence, with the time that it takes.
+
+    jobs: runs at a time.
+    """
+    waiting = [configure(runs[name]) for name in runs if not finished(name, folder)]
+    text = (
+        f"{target}: {len(runs)} runs: {len(runs) - len(waiting)} finished before, "
+        f"{len(waiting)} to run"
+    )
     if not waiting:
         return text
     rate = seconds_per_image(waiting[0])
     if rate is None:
         return f"{text}; how long that takes is not known: no finished run of this size"
     jobs = max(1, min(jobs, len(waiting)))
-    seconds = (
-        sum(1.1 * rate * work(c) + START_UP for c in waiting) / jobs
-    )  # a tenth more: evaluation, re-ranking
-    return f"{text}, about {hours(seconds)} with {jobs} at a time on a machine like that of the recorded runs"
-
-
-def hours(seconds: float) -> str:
-    return f"{seconds / 3600:.1f} h" if seconds > 5400 else minutes(seconds)
-
-
-def status(batch: Batch, folder: Path) -> dict:
-    """Names of runs that are done, running, failed and waiting; the share of all images that is trained."""
-    try:
-        with FileLock(folder / "batch.lock", timeout=0, is_singleton=False):
-            since = float("inf")  # no batch is at work
-    except Timeout:
-        since = (folder / "batch.started").stat().st_mtime
-    except OSError:
-        since = float("inf")
-    out, total, trained = {"done": [], "running": [], "failed": [], "waiting": []}, 0.0, 0.0
-    for name, parameters in batch.runs.items():
-        log, share = folder / name / "papermill.log", 0.0
-        if finished(name, folder):
-            where, share = "done", 1.0
-        else:
-            done, images, _ = state(folder / name)
-            share = min(0.95, done / images) if images else 0.0  # the rest is the evaluation
-            started = log.exists() and log.stat().st_mtime >= since
-            where = "failed" if failed(name, folder) else "running" if started else "waiting"
-        out[where].append(name)
-        size = work(configure(parameters))
-        total, trained = total + size, trained + share * size
-    return out | {"share": trained / total}
-
-
-def line(now: dict, before: dict, seconds: float, folder: Path) -> str:
-    """The status line: `before` is the status `seconds` ago."""
-    gained = now["share"] - before["share"]
-    left = (
-        f", about {hours((1 - now['share']) / gained * seconds)} left"
-        if gained > 0.002 and now["share"] < 1
-        else ""
-    )
-    running = "; ".join(
-        f"{name.rsplit('-', 1)[0]}: {state(folder / name)[2]}" for name in now["running"]
-    )
+    images = sum(training_images(config) * config.epochs for config in waiting)
+    # A tenth more for evaluation and re-ranking.
+    seconds = (1.1 * rate * images + START_UP * len(waiting)) / jobs
     return (
-        f"[{time.strftime('%H:%M')}] {len(now['done'])} done, {len(now['running'])} running, {len(now['waiting'])} waiting, "
-        f"{len(now['failed'])} failed{left}" + (f"   {running}" if running else "")
+        f"{text}, about {duration(seconds)} with {jobs} at a time on a machine like that of the "
+        "recorded runs"
     )
 
 
-def watch(batch: Batch, folder: Path, lock: FileLock, every: float = 60.0) -> None:
-    """Print the status line now and then until this process ends; each failure once, when it happens.
-
-    lock: of only_one_batch. A lock that nobody refers to is let go, and Snakemake forgets what its onstart made; the thread does not.
-    """
-    started, told, before = time.time(), set(), status(batch, folder)
-
-    def loop():
-        while lock.is_locked:
-            time.sleep(min(every, 5 + (time.time() - started) / 4))
-            now = status(batch, folder)
-            for name in set(now["failed"]) - told:
-                told.add(name)
-                fail(folder / name / "05_train.ipynb", folder / name / "papermill.log")
-            print(line(now, before, time.time() - started, folder), file=sys.stderr, flush=True)
-
-    threading.Thread(target=loop, daemon=True).start()
+def duration(seconds: float) -> str:
+    if seconds > 5400:
+        return f"{seconds / 3600:.1f} h"
+    return f"{seconds / 60:.0f} min" if seconds >= 90 else f"{seconds:.0f} s"
 
 
 def arguments(parameters: dict, run: Path) -> str:
     """The parameters of a run as papermill's options."""
-    return shlex.join(
-        word
-        for name, value in (parameters | {"run_dir": run.resolve()}).items()
-        for word in ("-p", name, str(value))
-    )
-
-
-def tell(batch: Batch, folder: Path) -> None:
-    """The end of a batch: what failed and where to read it, and where the tables are."""
-    now = status(batch, folder)
-    for name in now["failed"]:
-        fail(folder / name / "05_train.ipynb", folder / name / "papermill.log")
-    left = len(batch.runs) - len(now["done"])
-    if left:
-        print(
-            f"{left} of {len(batch.runs)} runs are missing; the same command runs only these",
-            file=sys.stderr,
-        )
-    for target in batch.asked:
-        place, product = folder / "tables" / batch.title / target, PRODUCT.get(target, "tables")
-        if (place / "failed").exists():
-            fail(place / NOTEBOOK[product], place / f"{product}.log")
-        elif (place / f"{product}.md").exists() and not left:
-            print(
-                f"{target}: {place / product}.md, the notebook and the figures beside it",
-                file=sys.stderr,
-            )
-
-
-def queue(names, settings: dict | None = None) -> list:
-    """The runs of lists of evidence.toml, as lines of a queue file; seeds first, so that every setting has one soon.
-
-    settings: more parameters of every run (weights, data, threads), checked with each. Raises InputError for an unknown list or value.
-    """
-    lines = []
-    for name in names:
-        entry = EVIDENCE[known("list of runs", name, EVIDENCE)]
-        axes = {
-            key: value if isinstance(value, list) else [value]
-            for key, value in entry["runs"].items()
-        }
-        for values in product(*axes.values()):
-            for variant, form in entry["pairs"]:
-                run = (
-                    dict(zip(axes, values, strict=True))
-                    | {"variant": variant, "form": form, "threads": 1}
-                    | (settings or {})
-                )
-                configure(run)
-                lines.append(" ".join(f"{key}={value}" for key, value in run.items()))
-    return lines
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="reidsa", description=__doc__.splitlines()[0])
-    commands = parser.add_subparsers(dest="command", required=True)
-    for name, text in (
-        ("plan", "what would run, and for how long"),
-        ("status", "how far the batch is"),
-    ):
-        sub = commands.add_parser(name, help=text)
-        sub.add_argument(
-            "words",
-            nargs="*",
-            metavar="TARGET or KEY=VALUE",
-            help=f"targets: {', '.join(TARGETS)}; else settings",
-        )
-        sub.add_argument("--jobs", type=int, default=cores(), help="runs at a time")
-        sub.add_argument("--runs", type=Path, default=ROOT / "runs", help="where the runs lie")
-    sub = commands.add_parser(
-        "queue", help="the runs of lists of evidence.toml, a line each, for training --queue"
-    )
-    sub.add_argument(
-        "words",
-        nargs="+",
-        metavar="LIST or KEY=VALUE",
-        help=f"lists: {', '.join(EVIDENCE)}; else settings of every run",
-    )
-    sub = commands.add_parser("publish", help="copy the records of finished runs into results/")
-    sub.add_argument("folders", nargs="+", type=Path)
-    sub.add_argument("--into", type=Path, default=ROOT / "results")
-    sub.add_argument(
-        "--weights",
-        action="store_true",
-        help="the trained networks too, 9 MB each, into results/weights",
-    )
-    commands.add_parser(
-        "readme", help="write the README's tables of results and its summary of the claims anew"
-    )
-    arguments, more = parser.parse_known_args(argv)  # words after an option, too
-    if any(word.startswith("-") for word in more) or more and "words" not in arguments:
-        parser.error(f"unrecognized: {' '.join(more)}")
-    if "jobs" in arguments and arguments.jobs < 1:
-        parser.error(f"--jobs is {arguments.jobs}; expected 1 or more")
-
-    def do():
-        if arguments.command == "readme":
-            from .report import write_readme  # draws, too: not needed by a batch
-
-            return write_readme()
-        if arguments.command == "publish":
-            print(
-                *(
-                    f"published {p}"
-                    for p in publish(arguments.folders, arguments.into, arguments.weights)
-                ),
-                sep="\n",
-            )
-            return
-        words = arguments.words + more
-        settings = dict(word.split("=", 1) for word in words if "=" in word)
-        if arguments.command == "queue":
-            names = [word for word in words if "=" not in word]
-            print(*queue(names, settings), sep="\n")
-            for name in names:
-                if seeds := EVIDENCE[name].get("populations"):
-                    print(
-                        f"# {name}: then test each run on other people: reidsa examine --populations {','.join(map(str, seeds))} RUN ..."
-                    )
-            return
-        batch = make_batch(settings, [word for word in words if "=" not in word] or ["tables"])
-        if arguments.command == "plan":
-            check(batch, arguments.runs)
-            for name in batch.runs:
-                print("finished" if finished(name, arguments.runs) else "to run  ", name)
-            print(plan(batch, arguments.jobs, arguments.runs))
-        else:
-            now = status(batch, arguments.runs)
-            print(line(now, now, 0.0, arguments.runs))
-
-    return run_command(do)
+    words = []
+    for name, value in (parameters | {"run_dir": run.resolve()}).items():
+        words += ["-p", name, str(value)]
+    return shlex.join(words)

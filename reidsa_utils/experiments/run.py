@@ -1,7 +1,7 @@
 """One run: benchmark x variant x form x recipe x profile x seed -> a run record.
 
-Killed and started again, it goes on from the last finished epoch and ends with the same numbers, bit for bit on a CPU with
-as many threads.
+Killed and started again, a run goes on from its last finished epoch and ends with the same numbers,
+bit for bit on a CPU with as many threads.
 """
 
 import contextlib
@@ -13,275 +13,285 @@ import os
 import platform
 import subprocess
 import time
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import torch
 import torchvision
+from cyclopts import Parameter
 from torch import nn
+from tqdm import tqdm
 
-from .. import SETTINGS, InputError, __version__, cores, reranking
+from .. import SETTINGS, InputError, __version__, cores
 from ..config import Config, configure, knobs, run_folder, run_settings
 from ..data import Benchmark, hold_out, load_benchmark, load_images
 from ..datasets.rendered import RENDERER, Settings, render_benchmark
 from ..evaluation import evaluate, extract
 from ..model import ReIDNet
 from ..support import processes
-from ..support.files import ROOT, only_one, read_checkpoint, same_run, write_atomic
-from ..support.files import progress as show_progress
+from ..support.files import IN_CLONE, ROOT, only_one, read_checkpoint, same_run, write_atomic
+from ..support.memory import keep_freed_memory
 from ..support.opencv import cv2
-from ..training import train_epoch
+from ..training import NUMERICS, Trainer, train_epoch
 from .results import read_record
 
 
 def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
-    """The benchmark of a run; the embedded one is rendered into runs/data on first use. With held_out, its training identities only."""
-    benchmark = _open_benchmark(config, progress)
+    """The benchmark of a run. The embedded one is rendered into runs/data on first use.
+
+    With held_out, its training identities only: some to train on, the others to judge by.
+    """
+    if config.data == "embedded":
+        folder = _rendered(config, progress)
+    elif config.data == "real" and not os.environ.get("REIDSA_DATA"):
+        raise InputError(
+            "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds "
+            "the benchmark, or use data=embedded"
+        )
+    else:
+        folder = Path(os.environ["REIDSA_DATA"] if config.data == "real" else config.data)
+        if not folder.is_dir():
+            folder = ROOT / folder  # a notebook's kernel runs in notebooks/
+    benchmark = load_benchmark(config.benchmark, folder)
     return hold_out(benchmark, config.held_out) if config.held_out else benchmark
 
 
-def _open_benchmark(config: Config, progress: bool) -> Benchmark:
-    if config.data == "embedded":
-        settings = f"{Settings(config.benchmark, config.scale, config.data_seed, **knobs(config))} {RENDERER}"  # new defaults, new folder
-        root = (
-            ROOT
-            / "runs"
-            / "data"
-            / f"scale{config.scale:g}-seed{config.data_seed}-{hashlib.sha256(settings.encode()).hexdigest()[:6]}"
+def _rendered(config: Config, progress: bool) -> Path:
+    """The folder of the embedded benchmark, rendered if it is not there."""
+    turned = knobs(config)
+    settings = Settings(config.benchmark, config.scale, config.data_seed, **turned)
+    # The settings with their defaults, and the renderer's version: new ones make a new folder.
+    digest = hashlib.sha256(f"{settings} {RENDERER}".encode()).hexdigest()[:6]
+    root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{digest}"
+    with only_one(root.with_suffix(".lock")):
+        return render_benchmark(
+            config.benchmark, root, config.scale, config.data_seed, cores(), progress, **turned
         )
-        with only_one(root.with_suffix(".lock")):
-            folder = render_benchmark(
-                config.benchmark,
-                root,
-                config.scale,
-                config.data_seed,
-                cores(),
-                progress,
-                **knobs(config),
-            )
-        return load_benchmark(config.benchmark, folder)
-    if config.data == "real" and not os.environ.get("REIDSA_DATA"):
-        raise InputError(
-            "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds the benchmark, "
-            "or use data=embedded"
-        )
-    folder = Path(os.environ["REIDSA_DATA"] if config.data == "real" else config.data)
-    return load_benchmark(
-        config.benchmark, folder if folder.is_dir() else ROOT / folder
-    )  # a notebook's kernel runs in notebooks/
 
 
 def train(config: Config, progress: bool = True, deadline: float = math.inf) -> dict:
-    """Train and evaluate one run; returns its record (also in run_dir/record.json).
+    """Train and evaluate one run; returns its record, which is also in run_dir/record.json.
 
-    A finished run is read, a broken one goes on from its last checkpoint, one that another process is at is waited for.
-    deadline: of time.time(), by which to stop. What does not fit before it is left to the next call: after the last epoch that
-    fits this returns {"epoch": how many are done}. Under torchrun the processes share each batch (see train_epoch).
-    Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss that is no longer finite.
+    A finished run is read, a broken one goes on from its last checkpoint, one that another process
+    is at is waited for. Under torchrun the processes share each batch (see train_epoch).
+    deadline: of time.time(), by which to stop. What does not fit before it is left to the next
+    call: after the last epoch that fits this returns {"epoch": how many are done}.
+    Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss
+    that is no longer finite.
     """
+    keep_freed_memory()
     with contextlib.ExitStack() as stack:
-        processes.from_first(
-            lambda: stack.enter_context(only_one(run_folder(config) / "run.lock")) and None
-        )
-        return _train(config, progress and processes.rank_and_world()[0] == 0, deadline)
+
+        def lock():
+            stack.enter_context(only_one(run_folder(config) / "run.lock"))
+
+        processes.from_first(lock)
+        return Run(config, progress, deadline).record()
 
 
-def _train(config: Config, progress: bool, deadline: float) -> dict:
-    started, run_dir, (rank, world) = time.time(), run_folder(config), processes.rank_and_world()
-    record_path, checkpoint_path = run_dir / "record.json", run_dir / "checkpoint.pt"
-    torch.set_num_threads(
-        config.threads or max(1, cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
-    )
-    device = (
-        ("cuda" if torch.cuda.is_available() else "cpu")
-        if config.device == "auto"
-        else config.device
-    )
-    has_bfloat16 = device == "cuda" and torch.cuda.is_bf16_supported(
-        including_emulation=False
-    )  # CPUs without: 6 to 16 times slower
-    precision = getattr(torch, config.precision or ("bfloat16" if has_bfloat16 else "float32"))
-    torch.backends.cudnn.allow_tf32 = precision != torch.float32  # asked for float32, get all of it
-    name = (
-        torch.cuda.get_device_name()
-        if device == "cuda"
-        else f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
-    )
-    made = {
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "processes": world,
-        "precision": str(precision).removeprefix("torch."),
-    }
-    with processes.first_alone():  # it renders what there is to render
-        benchmark = open_benchmark(config, progress)
-    classes, targets = np.unique(benchmark.train.ids, return_inverse=True)
-    if config.batch > len(targets):
-        raise InputError(
-            f"batch is {config.batch}, and {benchmark.title} at {benchmark.folder} has {len(targets)} training images; "
-            "choose a smaller batch"
-        )
-    if config.batch % world:
-        raise InputError(
-            f"batch is {config.batch}, and {world} processes share it; choose a batch that {world} divides"
-        )
-    identity = run_settings(config) | {"fingerprint": benchmark.fingerprint()}
-    if record := processes.from_first(
-        lambda: read_record(record_path) if record_path.exists() else None
-    ):
-        same_run(record["identity"], identity, record_path)
-        if record["config"]["rerank"] or not config.rerank or reranking.sparse is None:
-            return record  # else only the evaluation is repeated
-        if not checkpoint_path.exists():
+@dataclass
+class Done:
+    """How far a run is: what a checkpoint holds beside the weights."""
+
+    epoch: int = 0
+    history: list = field(default_factory=list)  # a line an epoch
+    timing: list = field(default_factory=list)  # a line an epoch that was timed
+    machine: dict = field(default_factory=dict)  # what trained it
+
+
+class Run:
+    """A run on its way to its record: one attribute for each thing that its steps share."""
+
+    def __init__(self, config: Config, progress: bool, deadline: float):
+        self.config, self.deadline, self.started = config, deadline, time.time()
+        self.rank, self.world = processes.rank_and_world()
+        self.progress = progress and self.rank == 0
+        self.code = code_version()  # of what runs, whatever happens to the files meanwhile
+        self.folder = run_folder(config)
+        self.record_path = self.folder / "record.json"
+        self.checkpoint_path = self.folder / "checkpoint.pt"
+        self.device, self.precision, self.machine = choose_machine(config)
+        with processes.first_alone():  # it renders what there is to render
+            self.benchmark = open_benchmark(config, self.progress)
+        self.classes, targets = np.unique(self.benchmark.train.ids, return_inverse=True)
+        self.targets = torch.from_numpy(targets)
+        self.identity = run_settings(config) | {"fingerprint": self.benchmark.fingerprint()}
+
+    def record(self) -> dict:
+        """The run's record, or {"epoch": how many are done} where the deadline came first."""
+        self.check_batch()
+        record = processes.from_first(self.finished_record)
+        if record:
+            return record
+        trainer = self.build()
+        done = self.resume(trainer)
+        in_time = self.train(trainer, done)
+        if not in_time:
+            return {"epoch": done.epoch}
+        return processes.from_first(lambda: self.evaluate(trainer.model, done))
+
+    def check_batch(self) -> None:
+        batch, benchmark = self.config.batch, self.benchmark
+        if batch > len(self.targets):
             raise InputError(
-                f"{record_path} lacks re-ranked numbers, and checkpoint.pt is not beside it: copy it, or use rerank=false"
+                f"batch is {batch}, and {benchmark.title} at {benchmark.folder} has "
+                f"{len(self.targets)} training images; choose a smaller batch"
+            )
+        if batch % self.world:
+            raise InputError(
+                f"batch is {batch}, and {self.world} processes share it; choose a batch that "
+                f"{self.world} divides"
             )
 
-    torch.manual_seed(config.seed)
-    model = ReIDNet(
-        len(classes),
-        config.variant,
-        config.form,
-        config.recipe,
-        config.backbone,
-        config.dropout,
-        config.weights,
-    )
-    model.to(device, memory_format=torch.channels_last)
-    if world > 1 and device == "cuda":
-        model = nn.SyncBatchNorm.convert_sync_batchnorm(
-            model
-        )  # statistics of the whole batch; there is none for CPUs
-    optimizer = torch.optim.SGD(
-        model.parameter_groups(1.0),
-        momentum=config.momentum,
-        weight_decay=config.weight_decay,
-        nesterov=model.recipe.nesterov and config.momentum > 0,
-        fused=device == "cuda" or None,
-    )
-    for group in optimizer.param_groups:
-        group["factor"] = group["lr"]  # 0.1 for layers with loaded weights
-    first, history, timing = 0, [], []
-    if state := processes.from_first(
-        lambda: read_checkpoint(checkpoint_path) if checkpoint_path.exists() else None
-    ):
-        same_run(state["identity"], identity, checkpoint_path)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        first, history, timing = state["epoch"], state["history"], state.get("timing", [])
-        made = (
-            state.get("made", made) if first == config.epochs else made
-        )  # evaluating elsewhere is not training there
-    step = (
-        nn.parallel.DistributedDataParallel(
-            model, device_ids=[torch.cuda.current_device()] if device == "cuda" else None
+    def finished_record(self) -> dict | None:
+        """The record of an earlier call, if it has all that is asked for."""
+        if not self.record_path.exists():
+            return None
+        record = read_record(self.record_path)
+        same_run(record["identity"], self.identity, self.record_path)
+        if record["config"]["rerank"] or not self.config.rerank:
+            return record
+        if not self.checkpoint_path.exists():  # else only the evaluation is repeated
+            raise InputError(
+                f"{self.record_path} lacks re-ranked numbers, and checkpoint.pt is not beside it: "
+                "copy it, or use rerank=false"
+            )
+        return None
+
+    def build(self) -> Trainer:
+        """The network and its optimizer, as the seed starts them."""
+        c, on_gpu = self.config, self.device == "cuda"
+        torch.manual_seed(c.seed)
+        model = ReIDNet(
+            len(self.classes), c.variant, c.form, c.recipe, c.backbone, c.dropout, c.weights
         )
-        if world > 1
-        else model
-    )
-    step = (
-        torch.compiler.reset() or torch.compile(step) if config.compile else step
-    )  # forgets what an earlier run compiled
-    per_epoch = len(targets) // config.batch * config.batch
-    totals = {
-        "training": config.epochs * per_epoch,
-        "evaluating": len(benchmark.query) + len(benchmark.gallery),
-    }
-
-    def no_time_for(share):  # of an epoch on this device
-        here = [1.1 * share * t["seconds"] for t in timing if t["on"] == [name, world]]
-        return processes.from_first(lambda: time.time() + (here[-1] if here else 0) > deadline)
-
-    progress_path = run_dir / "progress.json" if not rank else None
-    with show_progress(progress_path, "training", totals, first * per_epoch, progress) as update:
-        images = (
-            load_images(benchmark.train.paths, config.height, config.width)
-            if first < config.epochs
-            else None
+        model.to(self.device, memory_format=torch.channels_last)
+        if self.world > 1 and on_gpu:
+            # Statistics of the whole batch; there is no such layer for CPUs.
+            model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+        optimizer = torch.optim.SGD(
+            model.parameter_groups(1.0),
+            momentum=c.momentum,
+            weight_decay=c.weight_decay,
+            nesterov=model.recipe.nesterov and c.momentum > 0,
+            fused=True if on_gpu else None,
         )
-        if (
-            images is not None
-            and device == "cuda"
-            and images.nbytes < torch.cuda.get_device_properties(0).total_memory / 8
-        ):
-            images = torch.from_numpy(images).to(
-                device
-            )  # all of it lives there: nothing to wait for
-        for epoch in range(first, config.epochs):
-            if no_time_for(1):
-                return {"epoch": epoch}
-            line, clock = train_epoch(
-                config,
-                epoch,
-                model,
-                step,
-                optimizer,
-                images,
-                torch.from_numpy(targets),
-                precision,
-                update,
-                device,
-            )
-            history.append(line)
-            timing.append(clock | {"on": [name, world]})
-            buffer = io.BytesIO()
-            torch.save(
-                {
-                    "identity": identity,
-                    "epoch": epoch + 1,
-                    "history": history,
-                    "timing": timing,
-                    "made": made,
-                    "model": model.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                },
-                buffer,
-            )
-            processes.from_first(
-                lambda buffer=buffer: write_atomic(checkpoint_path, buffer.getvalue())
-            )
-    if no_time_for(
-        totals["evaluating"] / per_epoch / 3
-    ):  # a third of a training step: no backward pass
-        return {"epoch": config.epochs}
+        for group in optimizer.param_groups:
+            group["factor"] = group["lr"]  # 0.1 for layers with loaded weights
+        step_model = model
+        if self.world > 1:
+            devices = [torch.cuda.current_device()] if on_gpu else None
+            step_model = nn.parallel.DistributedDataParallel(model, device_ids=devices)
+        if c.compile:
+            torch.compiler.reset()  # forgets what an earlier run compiled
+            step_model = torch.compile(step_model)
+        return Trainer(c, model, step_model, optimizer, self.device, self.precision)
 
-    def finish():  # by the first process alone
-        with show_progress(progress_path, "evaluating", totals, 0, progress) as update:
-            features = [
-                extract(
-                    model,
-                    load_images(split.paths, config.height, config.width),
-                    device=device,
-                    tick=update,
-                )
-                for split in (benchmark.query, benchmark.gallery)
-            ]
-        if (with_rerank := config.rerank) and reranking.sparse is None:
-            print(
-                f"no scipy here: re-ranked numbers of {run_dir.name} are left to a machine that has it (call it there again)"
-            )
-            with_rerank = False
-        metrics = evaluate(*features, benchmark, with_rerank)
-        record = {
-            "config": run_settings(config) | {"rerank": with_rerank},
-            "identity": identity,
-            "source": benchmark.source,
-            "title": benchmark.title,
-            "counts": benchmark.counts,
-            "classes": len(classes),
+    def resume(self, trainer: Trainer) -> Done:
+        """Put back what the last checkpoint holds, if there is one."""
+
+        def read():
+            return read_checkpoint(self.checkpoint_path) if self.checkpoint_path.exists() else None
+
+        saved = processes.from_first(read)
+        if not saved:
+            return Done(machine=self.machine)
+        same_run(saved["identity"], self.identity, self.checkpoint_path)
+        trainer.model.load_state_dict(saved["model"])
+        trainer.optimizer.load_state_dict(saved["optimizer"])
+        done = Done(saved["epoch"], saved["history"], saved.get("timing", []), self.machine)
+        if done.epoch == self.config.epochs:  # evaluating elsewhere is not training there
+            done.machine = saved.get("made", self.machine)
+        return done
+
+    def train(self, trainer: Trainer, done: Done) -> bool:
+        """The epochs that are left, a checkpoint after each. False where the deadline came first."""
+        per_epoch = len(self.targets) // self.config.batch * self.config.batch
+        if done.epoch < self.config.epochs:
+            images = self.training_images()
+        bar = self.bar("training", self.config.epochs * per_epoch, done.epoch * per_epoch)
+        with bar:
+            while done.epoch < self.config.epochs:
+                if self.no_time_for(1, done):
+                    return False
+                update = stepper(bar)
+                line, timing = train_epoch(trainer, done.epoch, images, self.targets, update)
+                done.epoch += 1
+                done.history.append(line)
+                done.timing.append(timing | {"on": [self.machine["device"], self.world]})
+                self.save(trainer, done)
+        # An evaluated image takes about a third of a trained one: it has no backward pass.
+        evaluated = len(self.benchmark.query) + len(self.benchmark.gallery)
+        return not self.no_time_for(evaluated / per_epoch / 3, done)
+
+    def training_images(self):
+        """(N, H, W, 3) uint8: in memory, or on a GPU that has the place."""
+        paths = self.benchmark.train.paths
+        images = load_images(paths, self.config.height, self.config.width)
+        if self.device == "cuda":
+            memory = torch.cuda.get_device_properties(0).total_memory
+            if images.nbytes < memory / 8:
+                return torch.from_numpy(images).to(self.device)  # nothing to wait for
+        return images
+
+    def no_time_for(self, epochs: float, done: Done) -> bool:
+        """Whether that share of an epoch, as long as the last one here took, ends too late."""
+        here = [t["seconds"] for t in done.timing if t["on"] == [self.machine["device"], self.world]]
+        seconds = 1.1 * epochs * here[-1] if here else 0
+        return processes.from_first(lambda: time.time() + seconds > self.deadline)
+
+    def save(self, trainer: Trainer, done: Done) -> None:
+        state = {
+            "identity": self.identity,
+            "epoch": done.epoch,
+            "history": done.history,
+            "timing": done.timing,
+            "made": done.machine,
+            "model": trainer.model.state_dict(),
+            "optimizer": trainer.optimizer.state_dict(),
+        }
+        buffer = io.BytesIO()
+        torch.save(state, buffer)
+        processes.from_first(lambda: write_atomic(self.checkpoint_path, buffer.getvalue()))
+
+    def evaluate(self, model: ReIDNet, done: Done) -> dict:
+        """Retrieval on the test set, by the first process alone; writes the record."""
+        splits = (self.benchmark.query, self.benchmark.gallery)
+        features = []
+        with self.bar("evaluating", sum(len(s) for s in splits)) as bar:
+            for split in splits:
+                images = load_images(split.paths, self.config.height, self.config.width)
+                features.append(extract(model, images, device=self.device, tick=bar.update))
+        metrics = evaluate(*features, self.benchmark, self.config.rerank)
+        record = self.describe(model, done, metrics)
+        write_atomic(self.record_path, (json.dumps(record, indent=1) + "\n").encode())
+        return record
+
+    def describe(self, model: ReIDNet, done: Done, metrics: dict) -> dict:
+        """Everything that a record says."""
+        seconds = [t["seconds"] for t in done.timing]
+        training = self.config.epochs * sum(seconds) / max(1, len(seconds))
+        return {
+            "config": run_settings(self.config) | {"rerank": self.config.rerank},
+            "identity": self.identity,
+            "source": self.benchmark.source,
+            "title": self.benchmark.title,
+            "counts": self.benchmark.counts,
+            "classes": len(self.classes),
             "parameters": sum(p.numel() for p in model.parameters()),
-            "history": history,
-            "timing": timing,
+            "history": done.history,
+            "timing": done.timing,
             "metrics": metrics,
-            "query_ids": benchmark.query.ids.tolist(),
-            "code": CODE,
+            "query_ids": self.benchmark.query.ids.tolist(),
+            "code": self.code,
             "loaded": model.loaded,
-            **made,
+            **done.machine,
             "seconds": {
-                "training": round(
-                    config.epochs * sum(t["seconds"] for t in timing) / max(1, len(timing)), 1
-                ),
-                "this_call": round(time.time() - started, 1),
+                "training": round(training, 1),
+                "this_call": round(time.time() - self.started, 1),
             },
             "versions": {
                 "python": platform.python_version(),
@@ -291,89 +301,171 @@ def _train(config: Config, progress: bool, deadline: float) -> dict:
                 "opencv": cv2.__version__,
             },
         }
-        write_atomic(record_path, (json.dumps(record, indent=1) + "\n").encode())
-        return record
 
-    return processes.from_first(finish)
-
-
-def load_weights(name: str, folder=ROOT / "results") -> tuple:
-    """A network whose weights were published: (model in eval mode, run record). Half precision there, float32 here.
-
-    name: of the record in `folder`, without .json. Raises InputError where there are none, or not these.
-    """
-    from safetensors.torch import load_file  # here: a machine that only trains need not have it
-
-    path, record = Path(folder) / "weights" / f"{name}.safetensors", Path(folder) / f"{name}.json"
-    if not path.exists() or not record.exists():
-        there = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
-        raise InputError(
-            f"no stored weights {name}; there: {there}; train that run and publish it with --weights"
+    def bar(self, stage: str, total: int, done: int = 0) -> tqdm:
+        """A progress bar: moving on a terminal, a line now and then in a log."""
+        on_terminal = os.isatty(2)
+        return tqdm(
+            total=total,
+            initial=done,
+            desc=stage,
+            unit=" images",
+            disable=not self.progress,
+            mininterval=0.5 if on_terminal else 30,
+            dynamic_ncols=on_terminal,
         )
-    record = read_record(record)
+
+
+def stepper(bar: tqdm):
+    """What train_epoch calls after each step."""
+
+    def update(images: int, epoch: int, loss: float) -> None:
+        bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", refresh=False)
+        bar.update(images)
+
+    return update
+
+
+def choose_machine(config: Config) -> tuple[str, torch.dtype, dict]:
+    """Device ("cpu" or "cuda"), precision, and what a record says of them. Sets the threads."""
+    processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+    torch.set_num_threads(config.threads or max(1, cores() // processes_here))
+    device = config.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    precision = torch.float32
+    if config.precision:
+        precision = getattr(torch, config.precision)
+    elif device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        precision = torch.bfloat16  # on a CPU 6 to 16 times slower
+    # Asked for float32, get all of it.
+    torch.backends.cudnn.allow_tf32 = precision != torch.float32
+    name = f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
+    if device == "cuda":
+        name = torch.cuda.get_device_name()
+    described = {
+        "device": name,
+        "threads": torch.get_num_threads(),
+        "processes": processes.rank_and_world()[1],
+        "precision": str(precision).removeprefix("torch."),
+    }
+    return device, precision, described
+
+
+def load_weights(name: str, folder=ROOT / "results") -> tuple[ReIDNet, dict]:
+    """A network whose weights were published: (model in eval mode, run record).
+
+    The weights are stored in half precision and used in float32.
+    name: of the record in `folder`, without .json.
+    Raises InputError where there are no such weights, or not those of the record.
+    """
+    from safetensors.torch import load_file
+
+    path = Path(folder) / "weights" / f"{name}.safetensors"
+    record_path = Path(folder) / f"{name}.json"
+    if not path.exists() or not record_path.exists():
+        stored = ", ".join(sorted(p.stem for p in path.parent.glob("*.safetensors"))) or "none"
+        raise InputError(
+            f"no stored weights {name}; there: {stored}; train that run and publish it with "
+            "--weights"
+        )
+    record = read_record(record_path)
     c = record["config"]
     model = ReIDNet(record["classes"], c["variant"], c["form"], c["recipe"], c["backbone"])
     try:
-        model.load_state_dict(
-            {k: v.float() if v.is_floating_point() else v for k, v in load_file(path).items()}
-        )
+        weights = load_file(path)
+        weights = {k: v.float() if v.is_floating_point() else v for k, v in weights.items()}
+        model.load_state_dict(weights)
     except Exception as error:  # a broken file, or the weights of another network
         raise InputError(
-            f"{path} does not hold the weights of its record ({type(error).__name__}); publish it again"
+            f"{path} does not hold the weights of its record ({type(error).__name__}); publish it "
+            "again"
         ) from error
     return model.eval(), record
 
 
-def load_run(run_dir, data: str = "embedded") -> tuple:
+def load_run(run_dir, data: str = "embedded") -> tuple[ReIDNet, Config, Benchmark]:
     """A trained run for looking at: (model in eval mode, Config, Benchmark). data: as in Config.
 
-    Raises InputError for a run without checkpoint, or data that is not what the run was trained on.
+    Raises InputError for a run without checkpoint, or data that is not what it was trained on.
     """
-    if not (path := ROOT / run_dir / "checkpoint.pt").exists():
+    path = ROOT / run_dir / "checkpoint.pt"
+    if not path.exists():
         raise InputError(
             f"no checkpoint in {run_dir}; train that run first (make reproduce, or reidsa train)"
         )
     state = read_checkpoint(path)
     settings = {k: v for k, v in state["identity"].items() if k not in ("fingerprint", "weights")}
-    config = configure(
-        settings | {"data": data, "run_dir": str(run_dir), "weights": "none"}
-    )  # the checkpoint holds all weights
+    # The checkpoint holds all weights, whatever the run began with.
+    settings |= {"data": data, "run_dir": str(run_dir), "weights": "none"}
+    config = configure(settings)
     benchmark = open_benchmark(config)
     if state["identity"]["fingerprint"] != benchmark.fingerprint():
         raise InputError(
             f"{path} was not trained on the data at {benchmark.folder}; name its own data"
         )
-    model = ReIDNet(
-        len(set(benchmark.train.ids.tolist())),
-        config.variant,
-        config.form,
-        config.recipe,
-        config.backbone,
-    )
+    classes = len(set(benchmark.train.ids.tolist()))
+    model = ReIDNet(classes, config.variant, config.form, config.recipe, config.backbone)
     model.load_state_dict(state["model"])
     return model.eval(), config, benchmark
 
 
+@cache
 def code_version() -> dict:
-    """The commit, whether the helper module differs from it (None, False without git), and a hash of the module's sources."""
+    """What a record says of the code: the version of its numerics, its commit and its sources.
 
-    def git(*arguments):
-        try:
-            done = subprocess.run(
-                ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True
-            )
-            return done.stdout.strip() if done.returncode == 0 else None
-        except OSError:
-            return None
-
-    files = [*sorted(ROOT.glob("reidsa_utils/**/*.py")), SETTINGS / "recipes.toml"]
+    sources: a hash of the package's files. commit, changed: whether the package differs from the
+    commit; None and False without git, or outside a clone.
+    """
+    package = SETTINGS.parent
+    files = [*sorted(package.glob("**/*.py")), SETTINGS / "recipes.toml"]
     sources = b"".join(path.read_bytes() for path in files)
     return {
         "version": __version__,
-        "commit": git("rev-parse", "HEAD"),
+        "numerics": NUMERICS,
+        "commit": _git("rev-parse", "HEAD"),
         "sources": hashlib.sha256(sources).hexdigest()[:16],
-        "changed": bool(git("status", "--porcelain", "--", "reidsa_utils")),
+        "changed": bool(_git("status", "--porcelain", "--", "reidsa_utils")),
     }
 
 
-CODE = code_version()  # of what is running, whatever happens to the files meanwhile
+def _git(*words: str) -> str | None:
+    """What git says in the clone; None where there is no git, or no clone."""
+    if not IN_CLONE:
+        return None
+    try:
+        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+    except OSError:
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
+
+
+STOPPED = 75  # exit code of a run that is out of time: "try again later"
+
+
+def train_command(
+    *, config: Annotated[Config, Parameter(name="*")] = None, minutes: float = math.inf
+) -> int:
+    """Train and evaluate one run. Started again, it goes on where it stopped.
+
+    Several GPUs: torchrun --nproc-per-node 2 -m reidsa_utils train ...
+
+    Parameters
+    ----------
+    config
+        a setting of the run; without a default here it has the profile's
+    minutes
+        stop in time, after the last epoch that fits, with exit code 75; the same command goes on
+    """
+    config = config or configure({})
+    with processes.processes():
+        record = train(config, deadline=time.time() + 60 * minutes)
+        if processes.rank_and_world()[0]:
+            return 0
+    if "metrics" not in record:
+        print(f"out of time after epoch {record['epoch']}; the same command goes on from here")
+        return STOPPED
+    for name, m in record["metrics"].items():
+        numbers = f"rank-1 {m['rank1']:.3f}  mAP {m['mean_ap']:.3f}"
+        print(f"{name:16} {numbers}  trapezoid {m['mean_ap_trapezoid']:.3f}  {record['source']}")
+    return 0

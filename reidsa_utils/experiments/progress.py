@@ -1,0 +1,163 @@
+"""What a batch says while it runs: one line a finished run, with the time left; a failure in one sentence.
+
+Snakemake reports what happens through a logger. The filter here turns those reports into lines of
+ours, on a terminal and in a log alike, and leaves out Snakemake's own of the same events.
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from pathlib import Path
+
+from snakemake_interface_logger_plugins.common import LogEvent
+
+from .. import InputError, known
+from ..config import configure
+from .grid import GRID, TARGETS, duration, finished, training_images
+
+
+class Lines(logging.Filter):
+    """Attached to Snakemake's logger: says what happens to the runs of a batch."""
+
+    def __init__(self, folder: Path):
+        super().__init__()
+        self.folder = folder  # where the runs lie
+        self.runs = {}  # name -> parameters: those that are asked for
+        self.jobs = {}  # Snakemake's number of a job -> (its name, when it began)
+        self.seconds = {}  # name -> how long a run took that finished in this batch
+        self.finished_before = 0
+        self.failures = set()  # what was said of them: a failed run is tried twice
+        self.at_a_time = 1
+        self.quiet = True
+
+    def add(self, runs: dict) -> None:
+        """Runs that are asked for: {name: parameters}."""
+        for name in runs:
+            if name not in self.runs:
+                self.finished_before += finished(name, self.folder)
+        self.runs |= runs
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        event = getattr(record, "event", None)
+        if event == LogEvent.JOB_INFO:
+            name = record.wildcards.get("run") or record.wildcards.get("notebook")
+            self.jobs[record.jobid] = (name, time.time())
+        elif event == LogEvent.JOB_FINISHED:
+            self.job_finished(record.job_id)
+        elif event == LogEvent.JOB_ERROR:
+            self.job_failed(record.jobid)
+        elif event == LogEvent.ERROR:
+            return self.shorten(record)
+        if record.levelno >= logging.WARNING and event is None:
+            return not record.getMessage().startswith("Exiting because a job execution failed")
+        return not self.quiet
+
+    def shorten(self, record: logging.LogRecord) -> bool:
+        """Of a refusal only its sentence; nothing of a failed job, which has its own line."""
+        text = record.getMessage()
+        if text.startswith(("RuleException", "WorkflowError:\nAt least one job did not complete")):
+            return False
+        sentence = text.partition("InputError: ")[2].partition("\n")[0]
+        unknown = re.match(r"MissingRuleException:\nNo rule to produce (\S+)", text)
+        if unknown:
+            try:
+                known("target", unknown[1], TARGETS)
+            except InputError as error:
+                sentence = str(error)
+        if sentence:
+            record.msg, record.args = f"error: {sentence}", None
+        return True
+
+    def job_finished(self, number: int) -> None:
+        name, began = self.jobs.pop(number, (None, 0.0))
+        if name not in self.runs:
+            return
+        self.seconds[name] = time.time() - began
+        done = self.finished_before + len(self.seconds)
+        say(f"[{done}/{len(self.runs)}] {name}: {duration(self.seconds[name])}{self.time_left()}")
+        say(f"    {conclusion(self.folder / name / '05_train.ipynb')}")
+
+    def time_left(self) -> str:
+        """As long as the runs that finished took, by the number of their images."""
+        rate = sum(self.seconds.values()) / sum(self.images(name) for name in self.seconds)
+        running = {name: time.time() - began for name, began in self.jobs.values()}
+        left = 0.0
+        for name in self.runs:
+            if not finished(name, self.folder):
+                left += max(5.0, rate * self.images(name) - running.get(name, 0.0))
+        if not left:
+            return ""
+        at_a_time = max(1, min(self.at_a_time, len(self.runs) - len(self.seconds)))
+        return f", about {duration(left / at_a_time)} left"
+
+    def images(self, name: str) -> float:
+        config = configure(self.runs[name])
+        return training_images(config) * config.epochs
+
+    def job_failed(self, number: int) -> None:
+        name, _ = self.jobs.pop(number, (None, 0.0))
+        if name not in self.runs:
+            return
+        folder = self.folder / name
+        text = failure(folder / "05_train.ipynb", folder / "papermill.log")
+        if text not in self.failures:
+            say(text)
+        self.failures.add(text)
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def conclusion(notebook: Path) -> str:
+    """The line in which an executed 05_train says how far its run is above chance."""
+    try:
+        cells = json.loads(notebook.read_text())["cells"]
+    except (OSError, ValueError, KeyError):
+        return f"executed notebook: {notebook}"
+    for cell in cells:
+        for output in cell.get("outputs", []):
+            for line in output.get("text", []):
+                if line.startswith("mAP ("):
+                    return line.strip()
+    return f"executed notebook: {notebook}"
+
+
+def failure(notebook: Path, log: Path) -> str:
+    """Why a notebook failed, in one sentence, and where it can be read."""
+    text = log.read_text(errors="replace") if log.exists() else ""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "Error" in line]
+    reason = "no output"
+    if lines:
+        reason = errors[-1] if errors else lines[-1]
+    return f"error: {reason}\nThe executed notebook, with the error: {notebook}\nThe log: {log}"
+
+
+def summary(targets: dict, folder: Path, products: dict) -> list[str]:
+    """The end of a batch: what is missing, what failed, and where the tables are.
+
+    targets: {target: its runs}; products: {target: paths of its notebooks}.
+    """
+    runs = {name for names in targets.values() for name in names}
+    missing = [name for name in runs if not finished(name, folder)]
+    if missing:
+        return [
+            f"{len(missing)} of {len(runs)} runs are missing; the same command runs only these"
+        ]
+    lines = []
+    for target, paths in products.items():
+        for path in paths:
+            if (path.parent / f"{path.stem}.failed").exists():
+                running = path.with_suffix(".running.ipynb")
+                lines.append(failure(running, path.with_suffix(".log")))
+            elif path.exists():
+                lines.append(f"{target}: {path}, with its figures and tables beside it")
+        if into := GRID[target].get("into"):
+            lines.append(f"{target}: publish them by: reidsa publish RUN ... --into results/{into}")
+            if people := GRID[target].get("populations"):
+                seeds = ",".join(map(str, people))
+                lines.append(f"{target}: then: reidsa examine --populations {seeds} RUN ...")
+    return lines
