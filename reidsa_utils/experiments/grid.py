@@ -29,8 +29,8 @@ from ..config import Config, configure, run_folder, run_settings
 from ..data import LAYOUTS, find_folder
 from ..model import VARIANTS
 from ..support.files import ROOT
+from .records import publish, read_record
 from .reproduce import START_UP, fail, minutes, state
-from .results import publish, read_record
 from .run import open_benchmark
 
 EVIDENCE = tomllib.loads((SETTINGS / "evidence.toml").read_text())
@@ -473,7 +473,7 @@ def main(argv=None) -> int:
 
     def do():
         if arguments.command == "readme":
-            from .report import write_readme  # draws, too: not needed by a batch
+            from .readme import write_readme  # draws, too: not needed by a batch
 
             return write_readme()
         if arguments.command == "publish":

@@ -109,7 +109,7 @@ def time_left(left: list, spent: list, waiting: int, jobs: int) -> str:
 def train_all(folder: Path, profile: str, jobs: int) -> bool:
     """Run 05_train for every model, `jobs` at a time, with one status line. Finished runs are kept."""
     from ..config import configure, run_settings
-    from .results import read_record
+    from .records import read_record
 
     waiting, running, finished, rates = [], {}, 0, []
     for variant, form in RUNS:

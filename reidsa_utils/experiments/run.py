@@ -31,7 +31,7 @@ from ..support.files import ROOT, only_one, read_checkpoint, same_run, write_ato
 from ..support.files import progress as show_progress
 from ..support.opencv import cv2
 from ..training import train_epoch
-from .results import read_record
+from .records import read_record
 
 
 def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
