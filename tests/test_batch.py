@@ -12,13 +12,13 @@ from pathlib import Path
 import nbformat
 import pytest
 from conftest import ROOT, assert_one_sentence
-from test_results import record
+from made_records import record
 
 from reidsa_utils import InputError
 from reidsa_utils.config import configure, run_settings
 from reidsa_utils.data import LAYOUTS
-from reidsa_utils.experiments import grid, report
-from reidsa_utils.experiments.results import CLAIMS, publish, read_records
+from reidsa_utils.experiments import grid
+from reidsa_utils.experiments.records import publish, read_records
 from reidsa_utils.model import RECIPES, VARIANTS
 
 SMALL = {"profile": "smoke", "seeds": 1, "benchmarks": "market1501"}
@@ -268,33 +268,6 @@ def test_publish(tmp_path):
     with pytest.raises(InputError, match="no complete run record: benchmark, variant"):
         publish([tmp_path / "runs"], into)
     assert {p: p.stat().st_mtime_ns for p in into.iterdir()} == before  # all or nothing
-
-
-def test_committed_records_regenerate_the_readme():
-    text = (ROOT / "README.md").read_text()
-    shown = text.split(report.MARKS[0].format("tables"))[1].split(report.MARKS[1].format("tables"))[
-        0
-    ]
-    assert shown == report.readme(read_records(ROOT / "results")) and shown.count("\n| ") > 10
-    shown = text.split(report.MARKS[0].format("claims"))[1].split(report.MARKS[1].format("claims"))[
-        0
-    ]
-    assert shown == report.readme_claims(CLAIMS) and shown.count("\n| ") > len(CLAIMS)
-    shown = text.split(report.MARKS[0].format("photographs"))[1].split(
-        report.MARKS[1].format("photographs")
-    )[0]
-    assert shown == report.readme_photographs(ROOT / "results" / "photographs")
-
-
-def test_a_readme_without_marks_is_left_alone(tmp_path):
-    path = tmp_path / "README.md"
-    path.write_text("# mine\n")
-    with pytest.raises(
-        InputError,
-        match="has lost the marks between which its claims stand; restore <!-- claims: made by",
-    ):
-        report.write_readme(path)
-    assert path.read_text() == "# mine\n"
 
 
 # ---- real batches: three papermill runs of 05_train at smoke size --------------------------------------------------------------

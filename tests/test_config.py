@@ -16,7 +16,7 @@ from reidsa_utils.config import (
     unusual,
 )
 from reidsa_utils.experiments.grid import EVIDENCE, queue
-from reidsa_utils.experiments.results import published_name, read_record
+from reidsa_utils.experiments.records import published_name, read_record
 from reidsa_utils.support.files import ROOT
 
 

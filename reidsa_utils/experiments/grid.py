@@ -462,8 +462,12 @@ def main(argv=None) -> int:
         action="store_true",
         help="the trained networks too, 9 MB each, into results/weights",
     )
-    commands.add_parser(
-        "readme", help="write the README's tables of results and its summary of the claims anew"
+    sub = commands.add_parser(
+        "readme",
+        help="write the README's tables, its summary of the claims, and the numbers in sentences anew",
+    )
+    sub.add_argument(
+        "--check", action="store_true", help="write nothing; say what is not as the records give it"
     )
     arguments, more = parser.parse_known_args(argv)  # words after an option, too
     if any(word.startswith("-") for word in more) or more and "words" not in arguments:
@@ -475,7 +479,7 @@ def main(argv=None) -> int:
         if arguments.command == "readme":
             from .readme import write_readme  # draws, too: not needed by a batch
 
-            return write_readme()
+            return write_readme(arguments.check)
         if arguments.command == "publish":
             print(
                 *(

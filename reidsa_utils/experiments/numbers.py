@@ -21,12 +21,14 @@ import re
 import tomllib
 
 import numpy as np
+import pandas as pd
 
 from .. import SETTINGS, InputError, known
-from .pairing import between, effects, pick
+from .pairing import METRICS, between, effects, pick
 from .records import ROOT, read_records
 from .statistics import difference
 
+SELECTIONS = tomllib.loads((SETTINGS / "numbers.toml").read_text())
 KINDS = ("differences", "levels", "stages", "counts", "files")
 
 # What can be said of a difference (a row of statistics.difference()), and how it is written.
@@ -57,8 +59,6 @@ STAGES = {
     "highest_delta": "{highest_delta:+.0f}",
 }
 COUNT = {"better": "{better}", "of": "{of}"}
-
-LEVEL_KEYS = {"rank-1": "rank1", "mAP": "mean_ap"}  # metric -> its name in a record
 
 
 def fill(sentence: str) -> str:
@@ -98,17 +98,16 @@ def number(name: str) -> str:
 
 def _selection(name: str) -> tuple:
     """The kind of a selection, and what numbers.toml says of it. Raises InputError if nothing."""
-    file = tomllib.loads((SETTINGS / "numbers.toml").read_text())
-    kind_of = {selection: kind for kind in KINDS for selection in file[kind]}
+    kind_of = {selection: kind for kind in KINDS for selection in SELECTIONS[kind]}
     if name not in kind_of:
         near = difflib.get_close_matches(name, kind_of, n=3, cutoff=0)
         raise InputError(
             f"no selection {name!r} in settings/numbers.toml; the nearest: {', '.join(near)}"
         )
     kind = kind_of[name]
-    entry = file[kind][name]
+    entry = SELECTIONS[kind][name]
     if kind in ("differences", "levels"):
-        entry = {**file["usual"], **entry}
+        entry = {**SELECTIONS["usual"], **entry}
     return kind, entry
 
 
@@ -133,14 +132,14 @@ def _words(words: list, names: str, usual: str) -> list:
 
 
 @functools.cache
-def committed_records(folder: str = "") -> list:
-    """The records in results/, or in a folder of it, read once."""
+def committed_records(folder: str) -> list:
+    """The records in results/, or in a folder of it, read once; folder: "" is results/ itself."""
     return read_records(ROOT / "results" / folder)
 
 
 @functools.cache
-def committed_effects(folder: str = ""):
-    """pairing.effects() of the records in results/, or in a folder of it, computed once."""
+def committed_effects(folder: str) -> pd.DataFrame:
+    """pairing.effects() of committed_records(), computed once."""
     return effects(committed_records(folder))
 
 
@@ -194,11 +193,12 @@ def _level(selection: str, words: list) -> tuple:
     metrics = [record["metrics"] for record in picked.values()]
     known("vector", vector, metrics[0])
     levels = {}
-    for key in LEVEL_KEYS.values():
+    for key, _ in METRICS.values():
         levels[key] = [100 * of_run[vector][key] for of_run in metrics]
     if metric == "both":
         return BOTH, {key: np.mean(values) for key, values in levels.items()}, what
-    values = levels[LEVEL_KEYS[known("metric", metric, LEVEL_KEYS)]]
+    key, _ = METRICS[known("metric", metric, METRICS)]
+    values = levels[key]
     sd = np.std(values, ddof=1) if len(values) > 1 else np.nan
     return LEVEL, {"mean": np.mean(values), "sd": sd, "seeds": len(values)}, what
 

@@ -23,11 +23,11 @@ BASE = {
     "b_p_ds_sa12": "b_p_ds",
 }
 
-# A metric's name, what it is called in a record, and the record's values of the queries.
-METRICS = (
-    ("rank-1", "rank1", "first_match"),
-    ("mAP", "mean_ap", "average_precision"),
-)
+# A metric -> what a record calls it, and the record's list that says it of each query.
+METRICS = {
+    "rank-1": ("rank1", "first_match"),
+    "mAP": ("mean_ap", "average_precision"),
+}
 
 # Settings with a column of their own in tables of runs and of differences.
 SHOWN = (
@@ -98,7 +98,7 @@ def pair_difference(
     ids: the identities of the queries; None, or a record that does not say what each query gave:
     other people are not in the interval.
     """
-    [(mean, queries)] = [(mean, queries) for name, mean, queries in METRICS if name == metric]
+    mean, queries = METRICS[metric]
     runs = [metrics[vector] for metrics in runs]
     base = [metrics[vector] for metrics in base]
     without = [metrics[mean] for metrics in base]
@@ -164,7 +164,7 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
         for vector in runs_paired[0]:
             if vector not in base_paired[0]:
                 continue
-            for metric, *_ in METRICS:
+            for metric in METRICS:
                 found = pair_difference(
                     runs_paired, base_paired, metric, vector, ids.get(setting.data), repeats
                 )
@@ -218,7 +218,7 @@ def _paper_difference(config: dict, variant: str, metric: str) -> float | None:
     levels = paper_levels(config["benchmark"], config["erasing"])
     if variant not in levels or BASE[variant] not in levels:
         return None
-    place = [name for name, *_ in METRICS].index(metric)
+    place = list(METRICS).index(metric)
     return levels[variant][place] - levels[BASE[variant]][place]
 
 
@@ -280,9 +280,7 @@ def between(records: list, a: dict, b: dict, vector: str = "parts", repeats: int
     base = [second[seed]["metrics"] for seed in seeds]
     known("retrieval vector", vector, [name for name in runs[0] if name in base[0]])
     ids = first[seeds[0]].get("query_ids")
-    return {
-        metric: pair_difference(runs, base, metric, vector, ids, repeats) for metric, *_ in METRICS
-    }
+    return {metric: pair_difference(runs, base, metric, vector, ids, repeats) for metric in METRICS}
 
 
 def _words(settings: dict) -> str:

@@ -5,7 +5,6 @@ docs/ or a notebook's text stands between two comments, too, which are not seen 
 shown: <!--=NAME-->+1.2<!--/-->. NAME is a name of numbers.number().
 """
 
-import itertools
 import json
 import re
 from pathlib import Path
@@ -36,8 +35,10 @@ from .tables import (
 
 # The comments before and behind a table.
 MARKS = "<!-- {}: made by `reidsa readme` -->\n", "<!-- end of {} -->"
-# A comment before or behind a number; group 1: its name, or None behind it.
-NUMBER = re.compile(r"<!--(?:=(.*?)|/)-->")
+# A number between its comments: its name, and what stands there.
+NUMBER = re.compile(r"<!--=((?:(?!-->).)*)-->((?:(?!<!--).)*)<!--/-->")
+# One such comment.
+COMMENT = re.compile(r"<!--(?:=.*?|/)-->")
 NO_RUN = "No run is recorded yet."
 REAL_COLUMNS = (
     "benchmark | profile | variant | SA as | erasing | began with | epochs | seeds | rank-1 | mAP "
@@ -84,7 +85,8 @@ def write_readme(check: bool = False, place: Path = ROOT) -> int:
         for path, text in texts.items():
             write_atomic(path, text.encode())
         return 0
-    print(*stale, sep="\n", end="\n" if stale else "")
+    for one in stale:
+        print(one)
     return 1 if stale else 0
 
 
@@ -109,45 +111,40 @@ def number_text(text: str, file: str) -> tuple:
     stale = []
     lines = []
     for line in text.splitlines(keepends=True):
-        lines.append(_number_line(line, file, stale) if "<!--" in line else line)
+        written, found = _number_line(line, file)
+        lines.append(written)
+        stale += found
     return "".join(lines), stale
 
 
-def _number_line(line: str, file: str, stale: list) -> str:
-    """A line with its numbers written anew. Each that differs is added to `stale`."""
-    parts = []
-    end = 0  # of what is copied so far
-    opened = None  # the name before a number
-    for comment in NUMBER.finditer(line):
-        between = line[end : comment.start()]
-        name = comment[1]
-        if (name is None) == (opened is None):
-            raise InputError(
-                f"{file}: the comment {comment[0]} has lost the one it belongs to; a number stands "
-                "between <!--=NAME--> and <!--/--> on one line"
-            )
-        if name is None:
-            # A sentence has the sign that typography calls minus.
-            expected = number(opened).replace("-", "−")
-            if between != expected:
-                stale.append(Stale(file, opened, between or "empty", expected))
-            parts.append(expected)
-        else:
-            if not line[: comment.start()].strip():
-                raise InputError(
-                    f"{file}: {comment[0]} opens a line, which Markdown then shows as it is typed; "
-                    "begin the line with a word"
-                )
-            parts.append(between)
-        parts.append(comment[0])
-        opened = name
-        end = comment.end()
-    if opened is not None:
+def _number_line(line: str, file: str) -> tuple:
+    """A line with its numbers written anew: (line, [Stale])."""
+    lost = COMMENT.search(NUMBER.sub("", line))
+    if lost:
         raise InputError(
-            f"{file}: the comment <!--={opened}--> has lost the one it belongs to; a number stands "
+            f"{file}: the comment {lost[0]} has lost the one it belongs to; a number stands "
             "between <!--=NAME--> and <!--/--> on one line"
         )
-    return "".join(parts) + line[end:]
+    if line.lstrip().startswith("<!--="):
+        raise InputError(
+            f"{file}: the comment of a number opens the line {line[:60]!r}, which Markdown then "
+            "shows as it is typed; begin the line with a word"
+        )
+    stale = []
+    parts = []
+    end = 0  # of what is copied so far
+    for match in NUMBER.finditer(line):
+        name, found = match.groups()
+        try:
+            # A sentence has the sign that typography calls minus.
+            expected = number(name).replace("-", "−")
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+        if found != expected:
+            stale.append(Stale(file, name, found or "empty", expected))
+        parts += [line[end : match.start(2)], expected]
+        end = match.end(2)
+    return "".join(parts) + line[end:], stale
 
 
 def _number_notebook(text: str, file: str) -> tuple:
@@ -174,7 +171,7 @@ def _tables_anew(text: str, path: Path) -> tuple:
     """The README with its tables written anew: (text, [Stale])."""
     makers = {
         "claims": lambda: claims_block(read_claims()),
-        "tables": lambda: tables_block(committed_records(), committed_effects()),
+        "tables": lambda: tables_block(committed_records(""), committed_effects("")),
         "photographs": lambda: photographs_block(ROOT / "results" / "photographs"),
     }
     for name in makers:
@@ -199,11 +196,12 @@ def _tables_anew(text: str, path: Path) -> tuple:
 
 def _first_difference(found: str, expected: str, around: int = 40) -> tuple:
     """Where two different texts first differ, with some characters around that place."""
-    [at, *_] = [
-        place
-        for place, pair in enumerate(itertools.zip_longest(found, expected))
-        if pair[0] != pair[1]
-    ]
+    # Where the shorter one ends, if all before is equal.
+    at = min(len(found), len(expected))
+    for place, (old, new) in enumerate(zip(found, expected, strict=False)):
+        if old != new:
+            at = place
+            break
     shown = slice(max(0, at - around), at + around)
     return repr(found[shown]), repr(expected[shown])
 
