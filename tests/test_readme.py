@@ -94,7 +94,7 @@ def test_outputs_and_code_cells_are_left_alone(place):
         ("mAP <!--=demo.parts.mAP-->43.2\n", "demo.parts.mAP--> has lost the one it belongs to"),
         ("mAP 43.2<!--/-->\n", "the comment <!--/--> has lost the one it belongs to"),
         (f"mAP <!--=demo.parts.mAP-->{MARK.format(1)}\n", "has lost the one it belongs to"),
-        (MARK.format("43.2") + " mAP\n", "opens a line"),
+        (MARK.format("43.2") + " mAP\n", "opens the line"),
         ("mAP <!--=demoo.parts.mAP-->43.2<!--/-->\n", "no selection 'demoo' in"),
     ],
 )
