@@ -5,10 +5,11 @@ import shutil
 
 import pytest
 
-from reidsa_utils import InputError
+from reidsa_utils import SETTINGS, InputError
 from reidsa_utils.experiments import readme
 from reidsa_utils.experiments.claims import read_claims
 from reidsa_utils.experiments.numbers import (
+    KINDS,
     SELECTIONS,
     committed_effects,
     committed_records,
@@ -189,3 +190,11 @@ def test_a_selection_of_no_run_or_several_is_refused(monkeypatch, kind, entry, n
     with pytest.raises(InputError) as error:
         number(f"mine.{name}")
     assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_each_selection_has_one_kind_and_is_used():
+    names = [name for kind in KINDS for name in SELECTIONS[kind]]
+    assert len(set(names)) == len(names)
+    files = [ROOT / "README.md", SETTINGS / "claims.toml", *(ROOT / "notebooks").glob("*.ipynb")]
+    texts = "".join(path.read_text() for path in files)
+    assert not [name for name in names if f"={name}" not in texts and f"{{{name}" not in texts]
