@@ -35,7 +35,7 @@ def publish(*folders: Path, into: Path | None = None, weights: Flag = False) -> 
     weights
         the trained networks too, 9 MB each, into INTO/weights
     """
-    from .experiments.results import publish as publish_records
+    from .experiments.records import publish as publish_records
     from .support.files import ROOT
 
     for path in publish_records(folders, into or ROOT / "results", weights):
@@ -52,9 +52,9 @@ def readme(*, check: Flag = False) -> int:
     check
         only say which of them are not what the records say; exit code 1 if any
     """
-    from .experiments.report import write_readme
+    from .experiments.readme import write_readme
 
-    return write_readme() or 0
+    return write_readme(check)
 
 
 @app.command

@@ -99,9 +99,7 @@ class Config(BaseModel):
     )
     rerank: bool = Field(True, description="also report re-ranked numbers")
     threads: int = Field(0, ge=0, le=4096, description="0: all cores")
-    precision: str | None = Field(
-        None, description="float32 or bfloat16; None: as the device can"
-    )
+    precision: str | None = Field(None, description="float32 or bfloat16; None: as the device can")
     compile: bool | None = Field(None, description="torch.compile; None: no")
     device: str = Field("auto", description="auto, cpu or cuda")
     run_dir: str = Field("", description='"": a folder of runs/ named after the run')

@@ -148,9 +148,7 @@ class _Sums:
         norms = [
             nn.utils.get_total_norm([p.grad for p in stage.parameters()]) for stage in self.stages
         ]
-        losses = [
-            nn.functional.cross_entropy(v.detach().float(), target) for v in logits.values()
-        ]
+        losses = [nn.functional.cross_entropy(v.detach().float(), target) for v in logits.values()]
         self.names = list(logits)
         self.norms.append(torch.stack(norms))
         self.losses.append(torch.stack(losses))

@@ -15,7 +15,7 @@ from reidsa_utils.config import (
     run_settings,
     unusual,
 )
-from reidsa_utils.experiments.results import published_name, read_record
+from reidsa_utils.experiments.records import published_name, read_record
 from reidsa_utils.support.files import ROOT
 
 

@@ -19,9 +19,10 @@ from reidsa_utils.attention import FORMS
 from reidsa_utils.batches import augment, to_input
 from reidsa_utils.cli import main
 from reidsa_utils.config import Config, configure, run_folder, run_settings
-from reidsa_utils.experiments.report import notebook_parameters
-from reidsa_utils.experiments.results import publish, published_name, table
+from reidsa_utils.experiments.parameters import notebook_parameters
+from reidsa_utils.experiments.records import publish, published_name
 from reidsa_utils.experiments.run import load_run, load_weights, open_benchmark, train
+from reidsa_utils.experiments.tables import run_table
 from reidsa_utils.model import ReIDNet, loss_weights
 from reidsa_utils.support.files import write_atomic
 from reidsa_utils.training import learning_rate, look_inside
@@ -429,13 +430,13 @@ def test_direct_transfer_and_fine_tuning(unbroken, small_benchmark, tmp_path):
     )
     assert tuned["history"] != whole["history"]
     assert published_name(tuned).endswith("-loaded-e1-s0") and "loaded" not in published_name(whole)
-    began = table([whole, direct, tuned]).groupby("epochs").weights.unique()
+    began = run_table([whole, direct, tuned]).groupby("epochs").weights.unique()
     assert began.map(list).to_dict() == {
         0: ["rendered market1501"],
         1: ["rendered market1501"],
         3: ["none"],
     }
-    assert set(table([direct]).weights) == {
+    assert set(run_table([direct]).weights) == {
         direct["config"]["weights"]
     }  # the run it began with is not among these
 

@@ -29,7 +29,7 @@ from ..model import ReIDNet
 from ..reranking import rerank
 from ..support.files import ROOT, read_checkpoint, write_atomic
 from .map_measures import evenly, examine_maps, overlaps
-from .results import published_name, read_record
+from .records import published_name, read_record
 from .run import load_run, open_benchmark
 
 IMAGES = 256  # of the gallery, evenly spaced: what filters and weights are looked at on

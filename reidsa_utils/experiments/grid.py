@@ -20,7 +20,7 @@ from ..attention import FORMS
 from ..config import Config, configure, run_folder, run_settings
 from ..data import LAYOUTS, find_folder
 from ..support.files import ROOT
-from .results import read_record
+from .records import read_record
 from .run import open_benchmark
 
 GRID = tomllib.loads((SETTINGS / "grid.toml").read_text())
@@ -127,9 +127,7 @@ def _check_fixed(target: str, asked: Asked) -> None:
             raise InputError(f"{name} is fixed in {target}; leave it out")
     data = configure(_common(parts[0], asked)).data
     if data != "embedded" and any("knobs" in entry for entry in parts):
-        raise InputError(
-            f"{target} turns knobs of the renderer; data is {data}, expected embedded"
-        )
+        raise InputError(f"{target} turns knobs of the renderer; data is {data}, expected embedded")
 
 
 def _common(entry: dict, asked: Asked) -> dict:

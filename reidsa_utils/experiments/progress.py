@@ -144,9 +144,7 @@ def summary(targets: dict, folder: Path, products: dict) -> list[str]:
     runs = {name for names in targets.values() for name in names}
     missing = [name for name in runs if not finished(name, folder)]
     if missing:
-        return [
-            f"{len(missing)} of {len(runs)} runs are missing; the same command runs only these"
-        ]
+        return [f"{len(missing)} of {len(runs)} runs are missing; the same command runs only these"]
     lines = []
     for target, paths in products.items():
         for path in paths:

@@ -36,7 +36,7 @@ from ..support.files import IN_CLONE, ROOT, only_one, read_checkpoint, same_run,
 from ..support.memory import keep_freed_memory
 from ..support.opencv import cv2
 from ..training import NUMERICS, Trainer, train_epoch
-from .results import read_record
+from .records import read_record
 
 
 def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
@@ -239,7 +239,9 @@ class Run:
 
     def no_time_for(self, epochs: float, done: Done) -> bool:
         """Whether that share of an epoch, as long as the last one here took, ends too late."""
-        here = [t["seconds"] for t in done.timing if t["on"] == [self.machine["device"], self.world]]
+        here = [
+            t["seconds"] for t in done.timing if t["on"] == [self.machine["device"], self.world]
+        ]
         seconds = 1.1 * epochs * here[-1] if here else 0
         return processes.from_first(lambda: time.time() + seconds > self.deadline)
 

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 from conftest import ROOT
-from test_results import record
+from made_records import record
 
 from reidsa_utils import InputError
 from reidsa_utils.config import configure, run_settings
 from reidsa_utils.data import LAYOUTS
 from reidsa_utils.experiments import grid
-from reidsa_utils.experiments.results import published_name
+from reidsa_utils.experiments.records import published_name
 from reidsa_utils.model import RECIPES, VARIANTS
 
 SMALL = {"profile": "smoke", "seeds": 1, "benchmarks": "market1501"}

@@ -1,0 +1,188 @@
+"""Figures: where they are saved, maps over images, differences as dots and as curves."""
+
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from ..datasets.rendered import Settings
+from ..support.files import ROOT
+from ..support.opencv import cv2
+from .tables import FORMS, title
+
+# Perceptually even, and lighter wherever it is hotter: readable in grey.
+HEAT = "magma"
+
+# The renderer's knobs, with a label for an axis.
+KNOBS = {
+    "occlusion": "share of images with an occluder",
+    "view_overlap": "view overlap (0: a camera sees one side; 1: all)",
+}
+PANELS = ("rank-1", "mAP")
+
+
+def save_figure(figure, name: str, source: str = "rendered") -> None:
+    """Write a figure under its fixed name into figures/, or the folder named in REIDSA_FIGURES.
+
+    source: what it shows. Pictures of real people go to runs/figures, which git ignores.
+    """
+    if source == "rendered":
+        folder = Path(os.environ.get("REIDSA_FIGURES", ROOT / "figures"))
+    else:
+        folder = ROOT / "runs" / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
+
+
+def overlay(
+    image: np.ndarray, cam: np.ndarray, top: float | None = None, strength: float = 0.7
+) -> np.ndarray:
+    """A map over its image in grey, in the colours of HEAT.
+
+    image: (H, W, 3) uint8; cam: (h, w), negative values show as zero.
+    top: the value from which on the last colour stands, the same in pictures that are compared;
+    None: the map's own peak.
+    strength: the share of the colour.
+    Returns (H, W, 3) uint8.
+    """
+    if top is None:
+        top = np.max(cam)
+    heat = np.clip(cam, 0, None) / max(top, 1e-12)
+    heat = np.clip(heat, 0, 1).astype(np.float32)
+    height, width = image.shape[:2]
+    heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
+    color = (plt.get_cmap(HEAT)(heat)[..., :3] * 255).astype(np.uint8)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return (grey * (1 - strength) + color * strength).astype(np.uint8)
+
+
+def dots(rows: pd.DataFrame, name: str, heading: str, what: str) -> None:
+    """Draw Δ of every setting and save the figure, with a row of panels for each form.
+
+    A setting is a dot with its interval, ticks for the seeds, and a hollow diamond for the paper.
+    rows: of pairing.effects(); name: of the file.
+    what: the column that names a line, "benchmark" or "variant".
+    """
+    forms = _forms_of(rows)
+    colors = sns.color_palette("colorblind")
+    labels = {}
+    for form in forms:
+        of_form = rows[rows.form == form]
+        # Each label once, in the order of the rows.
+        labels[form] = list(dict.fromkeys(_label(row, what) for row in of_form.itertuples()))
+    heights = [1 + len(labels[form]) for form in forms]
+    fig, axes = plt.subplots(
+        len(forms),
+        len(PANELS),
+        figsize=(10, 1.6 + 0.4 * sum(heights)),
+        squeeze=False,
+        sharex="row",
+        sharey="row",
+        height_ratios=heights,
+        layout="constrained",
+    )
+    for form, panels, color in zip(forms, axes, colors, strict=False):
+        for ax, metric in zip(panels, PANELS, strict=True):
+            ax.axvline(0, color="0.3", linewidth=1)
+            for row in rows[(rows.form == form) & (rows.metric == metric)].itertuples():
+                _dot(ax, row, labels[form].index(_label(row, what)), color)
+            ax.set(
+                xlabel=f"Δ {metric} (points)",
+                ylim=(len(labels[form]) - 0.4, -0.6),
+                yticks=range(len(labels[form])),
+                yticklabels=labels[form],
+                title=f"SA as {form}: {metric}",
+            )
+            ax.grid(False, axis="y")
+    _legend_of_dots(fig, axes[0, 0])
+    fig.suptitle(heading)
+    save_figure(fig, name)
+
+
+def _forms_of(rows: pd.DataFrame) -> list:
+    """The forms of attention that some rows are about, in a fixed order."""
+    return [form for form in FORMS if form in set(rows.form)]
+
+
+def _label(row, what: str) -> str:
+    """The label of a line of dots()."""
+    subject = title(row.benchmark) if what == "benchmark" else row.variant
+    recipe = "" if row.recipe == "paper" else f", {row.recipe}"
+    return f"{row.source}, {row.profile}{recipe}: {subject} (n = {row.seeds})"
+
+
+def _dot(ax, row, y: int, color) -> None:
+    """One line of dots(): the interval, the seeds, their mean, and the paper's difference."""
+    one_run = row.seeds == 1
+    ax.plot(
+        [row.low, row.high],
+        [y, y],
+        color=color,
+        linewidth=4,
+        alpha=0.2 if one_run else 0.5,
+        solid_capstyle="butt",
+    )
+    ax.plot(row.deltas, [y + 0.25] * row.seeds, "|", color=color, markersize=6)
+    face = "white" if one_run else None
+    ax.plot(row.Δ, y, "o", color=color, markersize=7, markerfacecolor=face)
+    ax.plot(row.paper, y - 0.25, "D", color="black", markersize=6, markerfacecolor="none")
+
+
+def _legend_of_dots(fig, ax) -> None:
+    """The legend below the panels, from empty lines in one of them."""
+    ax.plot([], [], "ok", label="our mean")
+    ax.plot([], [], "ok", label="one run", markerfacecolor="none")
+    ax.plot([], [], "|k", label="its seeds")
+    ax.plot([], [], "-k", label="95 % interval")
+    ax.plot([], [], "Dk", label="paper, real, one run", markerfacecolor="none")
+    handles, labels = ax.get_legend_handles_labels()
+    fig.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+
+
+def curves(rows: pd.DataFrame, name: str, heading: str) -> None:
+    """Draw Δ against each of the renderer's knobs, the other as frozen, and save the figure.
+
+    A row of panels for each form and metric, a column for each knob.
+    rows: of pairing.effects(); name: of the file.
+    """
+    forms = _forms_of(rows)
+    colors = sns.color_palette("colorblind")
+    fig, axes = plt.subplots(
+        2 * len(forms),
+        len(KNOBS),
+        figsize=(9, 4.4 * len(forms)),
+        squeeze=False,
+        sharex="col",
+        sharey="row",
+        layout="constrained",
+    )
+    for column, (knob, label) in zip(axes.T, KNOBS.items(), strict=True):
+        curve = _along(rows, knob)
+        panels = iter(column)
+        for form, color in zip(forms, colors, strict=False):
+            for metric in PANELS:
+                ax = next(panels)
+                points = curve[(curve.form == form) & (curve.metric == metric)]
+                below_above = np.abs(points[["low", "high"]].values.T - points["Δ"].values)
+                ax.axhline(0, color="0.3", linewidth=1)
+                ax.errorbar(
+                    points.level, points["Δ"], below_above, marker="o", capsize=4, color=color
+                )
+                ax.set(
+                    title=f"SA as {form} (n = {points.seeds.min()})",
+                    ylabel=f"Δ {metric} (points)",
+                )
+        column[-1].set_xlabel(label)
+    fig.suptitle(heading)
+    save_figure(fig, name)
+
+
+def _along(rows: pd.DataFrame, knob: str) -> pd.DataFrame:
+    """The rows in which no other knob is turned, by the level of this one."""
+    frozen = getattr(Settings(), knob)
+    [other] = [name for name in KNOBS if name != knob]
+    level = rows[knob].astype(float).fillna(frozen)
+    return rows[rows[other].isna()].assign(level=level).sort_values("level")

@@ -1,0 +1,367 @@
+"""What is written from records: the README's tables, and the numbers in sentences.
+
+A table stands between two comments with its name. A number in a sentence of README, CONTRIBUTING,
+docs/ or a notebook's text stands between two comments, too, which are not seen where Markdown is
+shown: <!--=NAME-->+1.2<!--/-->. NAME is a name of numbers.number().
+"""
+
+import json
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+
+from .. import InputError
+from ..data import LAYOUTS, PUBLISHED
+from ..model import VARIANTS
+from ..support.files import write_atomic
+from .claims import read_claims, verdicts
+from .numbers import committed_effects, committed_records, number
+from .records import ROOT, read_records
+from .tables import (
+    SETTING,
+    aggregate,
+    change,
+    gap,
+    interval,
+    markdown_heading,
+    markdown_row,
+    run_table,
+    signed,
+    spread,
+    title,
+)
+
+# The comments before and behind a table.
+MARKS = "<!-- {}: made by `reidsa readme` -->\n", "<!-- end of {} -->"
+# A number between its comments: its name, and what stands there.
+NUMBER = re.compile(r"<!--=((?:(?!-->).)*)-->((?:(?!<!--).)*)<!--/-->")
+# One such comment.
+COMMENT = re.compile(r"<!--(?:=.*?|/)-->")
+NO_RUN = "No run is recorded yet."
+REAL_COLUMNS = (
+    "benchmark | profile | variant | SA as | erasing | began with | epochs | seeds | rank-1 | mAP "
+    "| gap rank-1, mAP"
+)
+
+
+class Stale(NamedTuple):
+    """A place whose text is not what the records give."""
+
+    file: str
+    name: str
+    found: str
+    expected: str
+
+    def __str__(self):
+        return f"{self.file}: {self.name} is {self.found}, expected {self.expected}"
+
+
+def write_readme(check: bool = False, place: Path = ROOT) -> int:
+    """Write the README's tables and the numbers in sentences anew from the records in results/.
+
+    check: change nothing; print each place whose text is not what the records give.
+    place: the folder with README.md and the other texts.
+    Returns the exit code: 1 where `check` found such a place, else 0.
+    Raises InputError, before anything is written, for lost comments or an unknown name.
+    """
+    texts = {}
+    stale = []
+    for path in _files(place):
+        before = path.read_text(encoding="utf-8")
+        after = before
+        if path.suffix == ".ipynb":
+            after, found = _number_notebook(before, str(path.relative_to(place)))
+        else:
+            if path == place / "README.md":
+                after, found = _tables_anew(before, path)
+                stale += found
+            after, found = number_text(after, str(path.relative_to(place)))
+        stale += found
+        if after != before:
+            texts[path] = after
+    if not check:
+        for path, text in texts.items():
+            write_atomic(path, text.encode())
+        return 0
+    for one in stale:
+        print(one)
+    return 1 if stale else 0
+
+
+def _files(place: Path) -> list:
+    """The texts that hold numbers."""
+    notebooks = [
+        path
+        for path in sorted((place / "notebooks").rglob("*.ipynb"))
+        if ".ipynb_checkpoints" not in path.parts
+    ]
+    contributing = [path for path in [place / "CONTRIBUTING.md"] if path.exists()]
+    docs = sorted((place / "docs").rglob("*.md"))
+    return [place / "README.md", *contributing, *docs, *notebooks]
+
+
+def number_text(text: str, file: str) -> tuple:
+    """A text with its numbers written anew: (text, [Stale]).
+
+    file: its name, for messages.
+    Raises InputError for an unknown name, and for a comment that has lost the one it belongs to.
+    """
+    stale = []
+    lines = []
+    for line in text.splitlines(keepends=True):
+        written, found = _number_line(line, file)
+        lines.append(written)
+        stale += found
+    return "".join(lines), stale
+
+
+def _number_line(line: str, file: str) -> tuple:
+    """A line with its numbers written anew: (line, [Stale])."""
+    lost = COMMENT.search(NUMBER.sub("", line))
+    if lost:
+        raise InputError(
+            f"{file}: the comment {lost[0]} has lost the one it belongs to; a number stands "
+            "between <!--=NAME--> and <!--/--> on one line"
+        )
+    if line.lstrip().startswith("<!--="):
+        raise InputError(
+            f"{file}: the comment of a number opens the line {line[:60]!r}, which Markdown then "
+            "shows as it is typed; begin the line with a word"
+        )
+    stale = []
+    parts = []
+    end = 0  # of what is copied so far
+    for match in NUMBER.finditer(line):
+        name, found = match.groups()
+        try:
+            # A sentence has the sign that typography calls minus.
+            expected = number(name).replace("-", "−")
+        except InputError as error:
+            raise InputError(f"{file}: {error}") from error
+        if found != expected:
+            stale.append(Stale(file, name, found or "empty", expected))
+        parts += [line[end : match.start(2)], expected]
+        end = match.end(2)
+    return "".join(parts) + line[end:], stale
+
+
+def _number_notebook(text: str, file: str) -> tuple:
+    """A notebook with the numbers of its Markdown cells written anew: (text, [Stale])."""
+    notebook = json.loads(text)
+    stale = []
+    for cell in notebook["cells"]:
+        if cell["cell_type"] != "markdown":
+            continue
+        source = cell["source"]
+        # A cell is one string, or a list of its lines.
+        written, found = number_text("".join(source), file)
+        stale += found
+        if found:
+            cell["source"] = (
+                written if isinstance(source, str) else written.splitlines(keepends=True)
+            )
+    if not stale:
+        return text, stale
+    return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", stale
+
+
+def _tables_anew(text: str, path: Path) -> tuple:
+    """The README with its tables written anew: (text, [Stale])."""
+    makers = {
+        "claims": lambda: claims_block(read_claims()),
+        "tables": lambda: tables_block(committed_records(""), committed_effects("")),
+        "photographs": lambda: photographs_block(ROOT / "results" / "photographs"),
+    }
+    for name in makers:
+        start, end = (mark.format(name) for mark in MARKS)
+        if start not in text or end not in text:
+            raise InputError(
+                f"{path} has lost the marks between which its {name} stand; restore "
+                f"{start.strip()} and {end}"
+            )
+    stale = []
+    for name, make in makers.items():
+        start, end = (mark.format(name) for mark in MARKS)
+        before, _, rest = text.partition(start)
+        found, _, after = rest.partition(end)
+        expected = make()
+        if found != expected:
+            old, new = _first_difference(found, expected)
+            stale.append(Stale(path.name, f"the block {name}", old, new))
+        text = before + start + expected + end + after
+    return text, stale
+
+
+def _first_difference(found: str, expected: str, around: int = 40) -> tuple:
+    """Where two different texts first differ, with some characters around that place."""
+    # Where the shorter one ends, if all before is equal.
+    at = min(len(found), len(expected))
+    for place, (old, new) in enumerate(zip(found, expected, strict=False)):
+        if old != new:
+            at = place
+            break
+    shown = slice(max(0, at - around), at + around)
+    return repr(found[shown]), repr(expected[shown])
+
+
+def tables_block(records: list, differences: pd.DataFrame) -> str:
+    """The README's tables of results: Tables 3 and 2 at `laptop`, recipe `paper`; real data.
+
+    differences: pairing.effects() of the records.
+    """
+    cells = aggregate(run_table(records))
+    cells = cells[cells.occlusion.isna() & cells.view_overlap.isna()]
+    differences = differences[differences.occlusion.isna() & differences.view_overlap.isna()]
+    ours = cells[
+        (cells.source == "rendered") & (cells.profile == "laptop") & (cells.recipe == "paper")
+    ]
+    lines = []
+    for table, vector in (("table3", "parts"), ("table2", "global"), ("table2", "parts")):
+        lines += _paper_table(ours, differences, table, vector)
+    lines += [
+        "",
+        "**Real data**, vector `parts`: the level, and the gap to the paper's Table 3 or 2; "
+        "0 epochs: direct transfer",
+        "",
+    ]
+    lines += markdown_heading(REAL_COLUMNS)
+    real = cells[(cells.source == "real") & (cells.vector == "parts")]
+    lines += [_real_row(row) for row in real.itertuples()]
+    return "\n".join(lines) + "\n\n"
+
+
+def _paper_table(cells, differences, table: str, vector: str) -> list:
+    """The lines of Table 3 or 2 with one retrieval vector."""
+    erasing = table == "table3"
+    if erasing:
+        benchmarks = list(LAYOUTS)
+        variants = PUBLISHED["table3"]["market1501"]
+    else:
+        benchmarks = ["market1501"]
+        variants = VARIANTS
+    lines = [
+        "",
+        f"**Table {table[-1]}** (rendered, `laptop`, vector `{vector}`, "
+        f"{'with' if erasing else 'without'} random erasing)",
+        "",
+    ]
+    rows = cells[
+        (cells.erasing == erasing)
+        & (cells.vector == vector)
+        & cells.benchmark.isin(benchmarks)
+        & cells.variant.isin(variants)
+    ]
+    if rows.empty:
+        return [*lines, NO_RUN]
+    keys = ["data", *SETTING, "variant", "form"]
+    of_cell = {}
+    in_table = differences[(differences.table == table) & (differences.vector == vector)]
+    for row in in_table.itertuples():
+        of_cell[(*(getattr(row, key) for key in keys), row.metric)] = row
+    lines += markdown_heading(
+        "benchmark | variant | SA as | seeds | rank-1 | mAP | Δ rank-1 | Δ mAP | paper's Δ "
+        "| command of a run"
+    )
+    for row in rows.itertuples():
+        cell = tuple(getattr(row, key) for key in keys)
+        found = [of_cell.get((*cell, metric)) for metric in ("rank-1", "mAP")]
+        changes = [f"{change(delta)} ({interval(delta)})" if delta else "" for delta in found]
+        paper = ", ".join(signed(delta.paper) for delta in found if delta)
+        line = markdown_row(
+            title(row.benchmark),
+            row.variant,
+            row.form,
+            row.seeds,
+            spread(row.rank1, row.rank1_sd),
+            spread(row.mAP, row.mAP_sd),
+            *changes,
+            paper,
+            f"`{_command(row, erasing)}`",
+        )
+        lines.append(line)
+    return lines
+
+
+def _command(row, erasing: bool) -> str:
+    """The command that trains one run of a row."""
+    settings = {
+        "profile": "laptop",
+        "benchmark": row.benchmark,
+        "variant": row.variant,
+        "form": row.form,
+        "erasing": erasing,
+        "threads": 1,
+        "seed": 0,
+    }
+    words = [f"--set {name}={value}" for name, value in settings.items()]
+    return " ".join(["reidsa train", *words])
+
+
+def photographs_block(folder: Path) -> str:
+    """The README's rows of runs on photographs that began with ImageNet weights.
+
+    They are the records of a folder, full runs only.
+    """
+    lines = [
+        "",
+        "**Photographs, ImageNet weights** (real Market-1501): the level, and the gap to the "
+        "paper's Table 2, which is ResNet-50 at 384x128",
+        "",
+    ]
+    records = read_records(folder) if folder.is_dir() else []
+    records = [record for record in records if not record["config"].get("held_out")]
+    if not records:
+        return "\n".join([*lines, NO_RUN]) + "\n\n"
+    lines += markdown_heading(f"{REAL_COLUMNS} | vector")
+    cells = aggregate(run_table(records))
+    # The paper's Table 2 is not re-ranked.
+    cells = cells[cells.vector.isin(["global", "parts"])]
+    lines += [f"{_real_row(row)} {row.vector} |" for row in cells.itertuples()]
+    return "\n".join(lines) + "\n\n"
+
+
+def _real_row(row) -> str:
+    """A line of the tables on real data."""
+    form = row.form
+    if row.recipe != "paper":
+        form += f", {row.recipe}"
+    if row.other:
+        form += f", {row.other}"
+    gaps = gap(row.rank1, row.mAP, row.benchmark, row.variant, row.erasing)
+    return markdown_row(
+        title(row.benchmark),
+        row.profile,
+        row.variant,
+        form,
+        "yes" if row.erasing else "no",
+        "nothing" if row.weights == "none" else row.weights,
+        row.epochs,
+        row.seeds,
+        spread(row.rank1, row.rank1_sd),
+        spread(row.mAP, row.mAP_sd),
+        ", ".join(signed(value) for value in gaps),
+    )
+
+
+def claims_block(claims: list) -> str:
+    """The README's summary of the ledger: how many of each verdict, and all of them in a fold."""
+    lines = ["", *markdown_heading("verdict | claims | such as")]
+    for verdict, count in verdicts(claims).items():
+        examples = [
+            f"{claim['claim']} ({claim['place']})"
+            for claim in claims
+            if claim["verdict"] == verdict and claim.get("shown")
+        ]
+        lines.append(markdown_row(f"**{verdict}**", count, "; ".join(examples)))
+    lines += [
+        "",
+        f"<details><summary>All {len(claims)}</summary>",
+        "",
+        *markdown_heading("place | the paper says | verdict | on | found"),
+    ]
+    for claim in claims:
+        words = [claim[key] for key in ("place", "claim", "verdict", "on", "found")]
+        lines.append(markdown_row(*words))
+    return "\n".join([*lines, "", "</details>"]) + "\n\n"

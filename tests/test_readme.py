@@ -1,0 +1,200 @@
+"""The README's tables and the numbers in sentences: from the records, by name, and mended."""
+
+import json
+import shutil
+
+import pytest
+
+from reidsa_utils import SETTINGS, InputError
+from reidsa_utils.experiments import readme
+from reidsa_utils.experiments.claims import read_claims
+from reidsa_utils.experiments.numbers import (
+    KINDS,
+    SELECTIONS,
+    committed_effects,
+    committed_records,
+    fill,
+    number,
+)
+from reidsa_utils.experiments.records import ROOT
+
+MARK = "<!--=demo.parts.mAP-->{}<!--/-->"  # 43.2 in the committed records
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A folder with the README and one notebook."""
+    shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "notebooks").mkdir()
+    shutil.copy(ROOT / "notebooks" / "06_tables.ipynb", tmp_path / "notebooks")
+    return tmp_path
+
+
+def test_every_number_is_what_the_records_give(command):
+    done = command("-m", "reidsa_utils", "readme", "--check")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout == ""
+
+
+def test_committed_records_regenerate_the_readme():
+    text = (ROOT / "README.md").read_text()
+    made = {
+        "tables": readme.tables_block(committed_records(""), committed_effects("")),
+        "claims": readme.claims_block(read_claims()),
+        "photographs": readme.photographs_block(ROOT / "results" / "photographs"),
+    }
+    for name, block in made.items():
+        start, end = (mark.format(name) for mark in readme.MARKS)
+        assert text.split(start)[1].split(end)[0] == block
+    assert made["tables"].count("\n| ") > 10
+    assert made["claims"].count("\n| ") > len(read_claims())
+
+
+def test_a_stale_number_is_found_named_and_mended(place, capsys):
+    """In the README, in its tables, and in a notebook's text; --check changes nothing."""
+    path = place / "README.md"
+    whole = path.read_text()
+    broken = whole.replace(MARK.format("43.2"), MARK.format("43.3"), 1)
+    broken = broken.replace("| Market-1501 | b_p_ds | none | 5 | 73.6", "| Market-1501 | 1", 1)
+    path.write_text(broken)
+    notebook = place / "notebooks" / "06_tables.ipynb"
+    whole_notebook = notebook.read_text()
+    mark = "<!--=photo-l1.parts.rank-1.delta-->{}<!--/-->"
+    assert mark.format("+1.2") in whole_notebook
+    broken_notebook = whole_notebook.replace(mark.format("+1.2"), mark.format("1.2"))
+    notebook.write_text(broken_notebook)
+
+    assert readme.write_readme(check=True, place=place) == 1
+    table, sentence, cell = capsys.readouterr().out.splitlines()
+    assert table.startswith("README.md: the block tables is '")
+    assert "Market-1501 | 1" in table and "expected" in table
+    assert sentence == "README.md: demo.parts.mAP is 43.3, expected 43.2"
+    assert cell.endswith("06_tables.ipynb: photo-l1.parts.rank-1.delta is 1.2, expected +1.2")
+    assert path.read_text() == broken and notebook.read_text() == broken_notebook
+
+    assert readme.write_readme(place=place) == 0
+    assert path.read_text() == whole and notebook.read_text() == whole_notebook
+    assert readme.write_readme(check=True, place=place) == 0
+
+
+def test_outputs_and_code_cells_are_left_alone(place):
+    notebook = place / "notebooks" / "06_tables.ipynb"
+    content = json.loads(notebook.read_text())
+    code = next(c for c in content["cells"] if c["cell_type"] == "code" and c["outputs"])
+    code["source"] = ["# " + MARK.format("1")]
+    code["outputs"] = [{"output_type": "stream", "name": "stdout", "text": MARK.format("1")}]
+    text = json.dumps(content)
+    notebook.write_text(text)
+    assert readme.write_readme(place=place) == 0
+    assert notebook.read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("mAP <!--=demo.parts.mAP-->43.2\n", "demo.parts.mAP--> has lost the one it belongs to"),
+        ("mAP 43.2<!--/-->\n", "the comment <!--/--> has lost the one it belongs to"),
+        (f"mAP <!--=demo.parts.mAP-->{MARK.format(1)}\n", "has lost the one it belongs to"),
+        (MARK.format("43.2") + " mAP\n", "opens the line"),
+        ("mAP <!--=demoo.parts.mAP-->43.2<!--/-->\n", "no selection 'demoo' in"),
+    ],
+)
+def test_a_broken_mark_is_refused(place, line, words):
+    path = place / "README.md"
+    text = path.read_text() + line
+    path.write_text(text)
+    for check in (True, False):
+        with pytest.raises(InputError) as error:
+            readme.write_readme(check, place)
+        assert words in str(error.value)
+        assert "README.md" in str(error.value)
+    assert path.read_text() == text
+
+
+def test_a_readme_without_marks_is_left_alone(tmp_path):
+    path = tmp_path / "README.md"
+    path.write_text("# mine\n")
+    with pytest.raises(
+        InputError,
+        match="has lost the marks between which its claims stand; restore <!-- claims: made by",
+    ):
+        readme.write_readme(place=tmp_path)
+    assert path.read_text() == "# mine\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "written"),
+    [
+        ("demo-l1.parts.mAP", "+0.3 (-0.6 to +1.1)"),
+        ("demo-l1.parts.mAP.interval", "-0.6 to +1.1"),
+        ("demo-l1.parts.mAP:.1f", None),
+        ("market-softmax.parts.mAP.loss:.0f", "15"),
+        ("photo-softmax.parts.mAP.loss_interval", "3.1 to 3.8"),
+        ("photo.parts+rerank.both", "70.9 / 57.5"),
+        ("demo.parts.mAP.seeds", "5"),
+        ("cells.none.1-3.lowest", "46"),
+        ("cells.l1.1", "27"),
+        ("cells.l1.1.interval", "-24.6 to -13.3"),
+        ("table2-softmax.of", "14"),
+        ("loss-photo-last", "6.55"),
+    ],
+)
+def test_numbers_by_name(name, written):
+    if written is None:
+        with pytest.raises(InputError, match="which is not one number"):
+            number(name)
+    else:
+        assert number(name) == written
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("demo-l2.parts.mAP", "no selection 'demo-l2' in settings/numbers.toml; the nearest: demo"),
+        ("demo-l1.part.mAP", "unknown retrieval vector 'part'"),
+        ("demo-l1.parts.map", "unknown metric 'map'; known: rank-1, mAP"),
+        ("demo-l1.parts.mAP.dleta", "unknown word for a number 'dleta'; known: change, delta"),
+        ("demo-l1", "0 words behind the selection; expected vector metric what"),
+        ("demo.parts.mAP.median", "unknown word for a number 'median'; known: mean, sd, seeds"),
+        ("photo.parts.mAP.sd", "the records do not tell it"),  # one seed
+        ("cells.l1.5", "stages are 5; expected one of 1 to 4"),
+        ("cells.l2.1", "unknown attention form 'l2'"),
+    ],
+)
+def test_an_unknown_name_is_refused_in_one_sentence(name, words):
+    with pytest.raises(InputError) as error:
+        fill(f"mAP {{{name}}}")
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "entry", "name", "words"),
+    [
+        ("levels", {"benchmark": "market1501"}, "parts.mAP", "differ in"),
+        ("levels", {"profile": "huge"}, "parts.mAP", "no run has the settings"),
+        (
+            "differences",
+            {"benchmark": "market1501", "form": "max"},
+            "parts.mAP",
+            "no seed has both",
+        ),
+        ("differences", {"rate": 1}, "parts.mAP", "unknown setting 'rate'"),
+        ("counts", {"form": "max"}, "better", "no difference has the settings"),
+        ("counts", {"forms": "l1"}, "better", "unknown column 'forms'"),
+        ("stages", {"folder": "maps", "keys": ["test"], "runs": {"seed": 9}}, "l1.1", "without SA"),
+    ],
+)
+def test_a_selection_of_no_run_or_several_is_refused(monkeypatch, kind, entry, name, words):
+    """One setting, or an error: never the first that comes."""
+    monkeypatch.setitem(SELECTIONS[kind], "mine", entry)
+    with pytest.raises(InputError) as error:
+        number(f"mine.{name}")
+    assert words in str(error.value) and "\n" not in str(error.value)
+
+
+def test_each_selection_has_one_kind_and_is_used():
+    names = [name for kind in KINDS for name in SELECTIONS[kind]]
+    assert len(set(names)) == len(names)
+    files = [ROOT / "README.md", SETTINGS / "claims.toml", *(ROOT / "notebooks").glob("*.ipynb")]
+    texts = "".join(path.read_text() for path in files)
+    assert not [name for name in names if f"={name}" not in texts and f"{{{name}" not in texts]
