@@ -76,7 +76,7 @@ FAULTS = {
     ),
     "p dropped from the pooling of eq. 6": (
         "attention",
-        'return torch.einsum("bchw,bhw->bc", f, p.detach().to(f.dtype).view(len(f), *f.shape[2:]))',
+        'return torch.einsum("bchw,bhw->bc", f, p_map)',
         "return f.mean((2, 3))",
         [
             ("test_attention", "test_by_hand", {}),
@@ -86,7 +86,7 @@ FAULTS = {
     ),
     "the competition term forgotten on the way back": (
         "attention",
-        "df += dA.to(f.dtype).view(len(f), 1, *f.shape[2:])",
+        "df += _on_map(dA.to(f.dtype), f)[:, None]",
         "pass",
         [("test_attention", "test_pool_equals_layer_then_sum", FORM)],
         {"02_gradient_check": 10},
