@@ -276,14 +276,14 @@ FAULTS = {
     ),
     "p dropped from the CAM of eq. 7": (
         "cam",
-        "maps = (weights[:, :, None, None] * f * share).sum(dim=1)",
+        "maps = (weights[:, :, None, None] * f * p).sum(dim=1)",
         "maps = (weights[:, :, None, None] * f).sum(dim=1)",
         [("test_cam", "test_a_map_sums_to_its_logit", CAM)],
         {},
     ),
     "the recipe's scale left out of a CAM": (
         "cam",
-        "return maps * (scale[:, :, None] if torch.is_tensor(scale) else scale)",
+        "return maps * scale",
         "return maps",
         [
             (
