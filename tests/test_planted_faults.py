@@ -269,8 +269,8 @@ FAULTS = {
     ),
     "held-out people in the training set": (
         "data",
-        'splits = {"train": ~out,',
-        'splits = {"train": ~out | first,',
+        'chosen = {"train": ~is_out,',
+        'chosen = {"train": ~is_out | is_first,',
         [("test_benchmarks", "test_held_out_people_are_not_trained_on", {"n": 5})],
         {},
     ),
@@ -338,8 +338,8 @@ FAULTS = {
     ),
     "every image of a batch on a GPU flipped": (
         "batches",
-        "torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(2), images\n",
-        "torch.tensor(True), images.flip(2), images\n",
+        "images = torch.where(flipped, images.flip(2), images)",
+        "images = torch.where(torch.tensor(True), images.flip(2), images)",
         [("test_launch", "test_both_ways_to_augment_have_one_distribution", {})],
         {},
     ),
