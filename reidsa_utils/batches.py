@@ -1,4 +1,7 @@
-"""Images as arrays -> augmented batch -> input of the network. (Apart from data.py, since what renders needs no torch.)"""
+"""Images as arrays -> augmented batch -> input of the network.
+
+This is a module of its own, apart from data.py, since what renders images needs no torch.
+"""
 
 import math
 
@@ -7,26 +10,13 @@ import torch
 
 from .support.opencv import cv2
 
-MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet, RGB
-TABLE = (torch.arange(256).float()[:, None] / 255 - torch.tensor(MEAN).float()) / torch.tensor(
-    STD
-).float()  # (256, 3): what x becomes
+# ImageNet's, RGB
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
 
-
-def erasing_boxes(rng: np.random.Generator, B: int, H: int, W: int, area: tuple = (0.02, 0.4)):
-    """Random erasing (reference [39], p = 0.5, share of the image within `area`): (image, top, left, height, width) of each box."""
-    for k in range(B):
-        if rng.random() >= 0.5:
-            continue
-        for _ in range(100):
-            size, aspect = (
-                rng.uniform(*area) * H * W,
-                math.exp(rng.uniform(math.log(0.3), -math.log(0.3))),
-            )  # height by width
-            h, w = round(math.sqrt(size * aspect)), round(math.sqrt(size / aspect))
-            if 0 < h < H and 0 < w < W:
-                yield k, rng.integers(H - h + 1), rng.integers(W - w + 1), h, w
-                break
+# What each of the 256 values of a channel becomes in the input: (256, 3).
+_VALUES = torch.arange(256).float()[:, None] / 255
+TABLE = (_VALUES - torch.tensor(MEAN).float()) / torch.tensor(STD).float()
 
 
 def augment(
@@ -36,40 +26,87 @@ def augment(
     erasing: bool = True,
     erase_area: tuple = (0.02, 0.4),
 ):
-    """Random flip and random erasing (p = 0.5 each) on a batch (B, H, W, 3) uint8, every image with its own luck.
+    """Random flip and random erasing (p = 0.5 each), drawn anew for every image of a batch.
 
-    An array is changed in place. A tensor, on a GPU, is not: all its images at once, the noise drawn there.
+    images: (B, H, W, 3) uint8, an array or a tensor. An array is changed in place. A tensor, on a
+        GPU, is not: all its images are changed at once, and the noise is drawn there.
+    rng: where flips and rectangles are drawn, and the noise of an array.
+    erase_area: smallest and largest share of the image that a rectangle covers.
+    Returns the batch.
     """
-    B, H, W, _ = images.shape
-    chosen = rng.random(B) < 0.5 if flip else np.zeros(B, bool)
+    B = len(images)
+    flipped = rng.random(B) < 0.5 if flip else np.zeros(B, bool)
     if isinstance(images, np.ndarray):
-        for k in np.flatnonzero(chosen):
-            images[k] = cv2.flip(images[k], 1)
-        for k, y, x, h, w in erasing_boxes(rng, B, H, W, erase_area) if erasing else ():
+        return _augment_array(images, rng, flipped, erasing, erase_area)
+    return _augment_tensor(images, rng, flipped, erasing, erase_area)
+
+
+def _augment_array(images: np.ndarray, rng, flipped, erasing: bool, erase_area: tuple):
+    B, H, W, _ = images.shape
+    for k in np.flatnonzero(flipped):
+        images[k] = cv2.flip(images[k], 1)
+    if erasing:
+        # The noise of a rectangle is drawn before the next rectangle.
+        for k, y, x, h, w in erasing_boxes(rng, B, H, W, erase_area):
             images[k, y : y + h, x : x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
-        return images
-    images = torch.where(
-        torch.from_numpy(chosen).to(images.device)[:, None, None, None], images.flip(2), images
-    )
-    if erasing and (boxes := list(erasing_boxes(rng, B, H, W, erase_area))):
-        k, y, x, h, w = torch.tensor(boxes, device=images.device).T[..., None]
-        rows, columns = torch.arange(H, device=images.device), torch.arange(W, device=images.device)
-        inside = ((rows >= y) & (rows < y + h))[:, :, None] & ((columns >= x) & (columns < x + w))[
-            :, None
-        ]  # (boxes, H, W)
-        noise = torch.randint(
-            0, 256, (len(boxes), H, W, 3), dtype=torch.uint8, device=images.device
-        )
-        images[k[:, 0]] = torch.where(inside[..., None], noise, images[k[:, 0]])
     return images
 
 
+def _augment_tensor(images: torch.Tensor, rng, flipped, erasing: bool, erase_area: tuple):
+    B, H, W, _ = images.shape
+    device = images.device
+    flipped = torch.from_numpy(flipped).to(device)[:, None, None, None]  # (B, 1, 1, 1)
+    images = torch.where(flipped, images.flip(2), images)
+    if not erasing:
+        return images
+    boxes = list(erasing_boxes(rng, B, H, W, erase_area))
+    if not boxes:
+        return images
+    k, y, x, h, w = torch.tensor(boxes, device=device).T[..., None]  # (boxes, 1) each
+    rows = torch.arange(H, device=device)
+    columns = torch.arange(W, device=device)
+    inside_rows = (rows >= y) & (rows < y + h)  # (boxes, H)
+    inside_columns = (columns >= x) & (columns < x + w)  # (boxes, W)
+    inside = inside_rows[:, :, None] & inside_columns[:, None]  # (boxes, H, W)
+    noise = torch.randint(0, 256, (len(boxes), H, W, 3), dtype=torch.uint8, device=device)
+    erased = k[:, 0]  # (boxes,) images
+    images[erased] = torch.where(inside[..., None], noise, images[erased])
+    return images
+
+
+def erasing_boxes(rng: np.random.Generator, B: int, H: int, W: int, area: tuple = (0.02, 0.4)):
+    """The rectangles of random erasing (reference [39], p = 0.5) for a batch of B images.
+
+    area: smallest and largest share of the image.
+    Yields (image, top, left, height, width) of each rectangle.
+    """
+    for k in range(B):
+        if rng.random() >= 0.5:
+            continue
+        for _ in range(100):  # draws until one fits
+            size = rng.uniform(*area) * H * W
+            aspect = math.exp(rng.uniform(math.log(0.3), -math.log(0.3)))  # height by width
+            h = round(math.sqrt(size * aspect))
+            w = round(math.sqrt(size / aspect))
+            if 0 < h < H and 0 < w < W:
+                top = rng.integers(H - h + 1)
+                left = rng.integers(W - w + 1)
+                yield k, top, left, h, w
+                break
+
+
 def to_input(images, device="cpu") -> torch.Tensor:
-    """(B, H, W, 3) uint8 RGB -> (B, 3, H, W) float32, normalised with ImageNet's mean and deviation, channels last."""
+    """Images as the network takes them, normalised with ImageNet's mean and standard deviation.
+
+    images: (B, H, W, 3) uint8 RGB, an array or a tensor.
+    Returns (B, 3, H, W) float32 on the device, channels last in memory.
+    """
     if isinstance(images, np.ndarray):
         x = np.empty(images.shape, np.float32)
+        table = TABLE.numpy()[None]
         for image, out in zip(images, x, strict=True):
-            cv2.LUT(image, TABLE.numpy()[None], out)  # one pass
+            cv2.LUT(image, table, out)  # one pass
         return torch.from_numpy(x).permute(0, 3, 1, 2).to(device)
-    mean, std = (torch.tensor(v, device=device).float() for v in (MEAN, STD))
+    mean = torch.tensor(MEAN, device=device).float()
+    std = torch.tensor(STD, device=device).float()
     return ((images.to(device).float() / 255 - mean) / std).permute(0, 3, 1, 2)

@@ -1,4 +1,8 @@
-"""CMC and mean average precision of the Market-1501 protocol, without sorting whole rows; single-shot CMC and multi-query."""
+"""The protocol of Market-1501: CMC and two average precisions, without sorting whole rows.
+
+`evaluate_ranking` is the single-query protocol. `single_shot_cmc` is CUHK03's first protocol, and
+`pool_queries` prepares the multi-query setting.
+"""
 
 from dataclasses import dataclass
 
@@ -19,151 +23,168 @@ class Ranking:
     skipped: int  # queries without a match in another camera
 
 
-def as_array(values, kind=None) -> np.ndarray:
-    """An array (of type `kind`) from a list, an array, or a tensor of any device. Raises InputError for anything else."""
-    if hasattr(values, "detach"):
-        values = values.detach().cpu()
-        values = (
-            values.float() if values.is_floating_point() and values.element_size() == 2 else values
-        )
-    try:
-        return np.asarray(values, kind)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"found a {type(values).__name__} that is no array of numbers ({error}); expected rows of one length"
-        ) from None
-
-
-def _labels(**labels) -> list:
-    """Identities and cameras as int64; the names are for the errors."""
-    out = [as_array(v) for v in labels.values()]
-    for values, what in zip(out, (name.replace("_", " ") for name in labels), strict=True):
-        if values.ndim != 1 or len(values) and values.dtype.kind not in "iu":
-            raise InputError(
-                f"the {what} are {values.dtype} of shape {values.shape}; expected one whole number for each image: number "
-                "the names first, np.unique(names, return_inverse=True)"
-            )
-        if values.dtype.kind == "u" and len(values) and values.max() == np.iinfo(values.dtype).max:
-            raise InputError(
-                f"the {what} are {values.dtype} and hold {values.max()}, a -1 (junk) that lost its sign; use signed numbers"
-            )
-    return [v.astype(np.int64) for v in out]
-
-
-def _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams, **counts) -> tuple:
-    """The arguments of an evaluation as arrays: (Q, G) distances, then ids and cameras of queries and gallery."""
-    labels = _labels(
-        query_ids=query_ids,
-        gallery_ids=gallery_ids,
-        query_cameras=query_cams,
-        gallery_cameras=gallery_cams,
-    )
-    distances = as_array(distances)
-    distances = distances if distances.dtype.kind in "fiub" else as_array(distances, float)
-    for name, n in counts.items():
-        if not isinstance(n, (int, np.integer)) or n < 1:
-            raise InputError(f"{name} is {n!r}; expected a whole number from 1 on")
-    query_ids, gallery_ids, query_cams, gallery_cams = labels
-    shape = (len(query_ids), len(gallery_ids))
-    if distances.shape != shape or query_cams.shape != shape[:1] or gallery_cams.shape != shape[1:]:
-        raise InputError(
-            f"distances {distances.shape}, {shape[0]} query ids, {shape[1]} gallery ids, {query_cams.shape[0]} query "
-            f"cameras, {gallery_cams.shape[0]} gallery cameras; expected a (queries, gallery) matrix and one id and "
-            "camera for each row and column"
-        )
-    if not distances.size:
-        raise InputError(
-            f"{shape[0]} queries and {shape[1]} gallery images; expected at least one of each"
-        )
-    with np.errstate(all="ignore"):
-        total = distances.sum()  # without a second matrix, unless there is something to find
-    if np.isnan(total) and np.isnan(distances).any():
-        raise InputError(
-            f"{int(np.isnan(distances).sum())} of the distances are NaN; did the training diverge?"
-        )
-    return distances, *labels
-
-
-def _none_left(queries: int) -> InputError:
-    return InputError(
-        f"none of the {queries} queries has a match in another camera; are query and gallery of one benchmark?"
-    )
-
-
 def evaluate_ranking(
     distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank: int = 50
 ) -> Ranking:
     """Single-query evaluation of Market-1501.
 
-    distances: (Q, G), smaller is nearer; ids and cams: whole numbers, (Q,) and (G,). A query's matches are the gallery
-    images of its identity from other cameras; those of its identity and camera, and all with id -1 (junk), are left
-    out of its ranking; id 0 (distractors) stays. Ties rank in gallery order, as a stable sort would place them.
+    A query's matches are the gallery images of its identity from other cameras. Left out of its
+    ranking are those of its identity and camera, and all with id -1 (junk). Id 0 (distractors)
+    stays. Ties rank in gallery order, as a stable sort would place them. Queries without a match
+    are skipped and counted.
 
-    The rank of a match = how many entries come before it. Only what is as near as the furthest match can: one comparison
-    of the row finds those, and only they are sorted. With h hits up to and including rank r, the average precision is the
-    mean over hits of h / r (step sum) or of ((h - 1) / (r - 1) + h / r) / 2, first term 1 at r = 1.
-
-    Queries without a match are skipped and counted. Raises InputError for shapes that do not fit, ids that are no whole
-    numbers, no query, distances that are NaN, or if no query has a match.
+    distances: (Q, G), smaller is nearer.
+    query_ids, query_cams: whole numbers, (Q,); gallery_ids, gallery_cams: (G,).
+    max_rank: length of the CMC curve.
+    Returns a Ranking.
+    Raises InputError for shapes that do not fit, ids that are no whole numbers, no query, distances
+    that are NaN, or if no query has a match.
     """
     distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(
         distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=max_rank
     )
-    order = np.argsort(gallery_ids, kind="stable")  # gallery grouped by identity
-    start, stop = (
-        np.searchsorted(gallery_ids[order], query_ids, side) for side in ("left", "right")
-    )
-    stop[query_ids == -1] = start[query_ids == -1]
-    pairs = np.repeat(
-        np.arange(len(query_ids)), stop - start
-    )  # a query for each image of its identity
-    images = order[np.arange(len(pairs)) - np.repeat(np.cumsum(stop - start) - stop, stop - start)]
-    own = gallery_cams[images] == query_cams[pairs]
-    matches, left_out = images[~own], images[own]
-    size, own_size = (np.bincount(pairs[part], minlength=len(query_ids)) for part in (~own, own))
-    first, own_first = np.cumsum(size) - size, np.cumsum(own_size) - own_size
-    found = size > 0
+    matches, left_out = _images_of_the_identity(query_ids, gallery_ids, query_cams, gallery_cams)
+    found = matches.counts > 0  # (Q,)
     if not found.any():
         raise _none_left(len(query_ids))
 
-    counted, ranks = gallery_ids != -1, np.empty(len(matches))
-    some_junk = not counted.all()
-    for q in np.flatnonzero(found):
-        here = slice(first[q], first[q] + size[q])
-        row, own_images = distances[q], left_out[own_first[q] : own_first[q] + own_size[q]]
-        at = np.sort(row[matches[here]])
-        near = np.flatnonzero(row <= at[-1])  # all that can come before a match, and the matches
-        if some_junk:
-            near = near[counted[near]]
-        away = np.sort(row[near])
-        ranks[here] = np.searchsorted(away, at, "right")
-        if (
-            ranks[here] - np.searchsorted(away, at, "left") > 1
-        ).any():  # as near as another: word for word
-            line = np.argsort(row, kind="stable")
-            line = line[counted[line] & ~np.isin(line, own_images)]
-            ranks[here] = 1 + np.flatnonzero(np.isin(line, matches[here]))
-        elif len(own_images):
-            ranks[here] -= np.searchsorted(np.sort(row[own_images]), at, "right")
-    first, size = first[found], size[found]
-    hits = np.arange(1, len(ranks) + 1) - np.repeat(first, size)
-    before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
-    steps = np.full(len(query_ids), np.nan)
-    steps[found] = np.add.reduceat(hits / ranks, first) / size
-    trapezoids = np.add.reduceat((before + hits / ranks) / 2, first) / size
+    ranks = _ranks_of_matches(distances, matches, left_out, counted=gallery_ids != -1)
     first_match = np.zeros(len(query_ids), int)
-    first_match[found] = ranks[first]
-    cmc = np.bincount(np.minimum(first_match[found] - 1, max_rank), minlength=max_rank + 1)[
-        :max_rank
-    ].cumsum() / len(size)
-    return Ranking(
-        cmc,
-        float(steps[found].mean()),
-        float(trapezoids.mean()),
-        steps,
-        first_match,
-        int((~found).sum()),
+    first_match[found] = ranks[matches.starts[found]]
+
+    average_precision = np.full(len(query_ids), np.nan)
+    average_precision[found], trapezoids = _average_precisions(
+        ranks, matches.starts[found], matches.counts[found]
     )
+    return Ranking(
+        cmc=_cmc(first_match[found], max_rank),
+        mean_ap=float(average_precision[found].mean()),
+        mean_ap_trapezoid=float(trapezoids.mean()),
+        average_precision=average_precision,
+        first_match=first_match,
+        skipped=int((~found).sum()),
+    )
+
+
+def _cmc(first_match: np.ndarray, max_rank: int) -> np.ndarray:
+    """Share of the queries whose first match has rank r or less, for r = 1 to max_rank.
+
+    first_match: (Q,), from 1. Returns (max_rank,).
+    """
+    # One more bin, dropped at once, takes the first matches behind max_rank.
+    bins = np.minimum(first_match - 1, max_rank)
+    first_matches = np.bincount(bins, minlength=max_rank + 1)[:max_rank]  # at each rank
+    return first_matches.cumsum() / len(first_match)
+
+
+def _average_precisions(ranks: np.ndarray, starts: np.ndarray, counts: np.ndarray) -> tuple:
+    """Both average precisions of every query.
+
+    With h hits up to and including rank r, they are the means over the hits of
+        h / r                              the step sum
+        ((h - 1) / (r - 1) + h / r) / 2    the trapezoid; the first term is 1 at r = 1
+
+    ranks: (M,), the ranks of all matches, nearest first, query after query.
+    starts, counts: (Q,), where a query's matches begin and how many they are.
+    Returns two arrays (Q,).
+    """
+    hits = np.arange(1, len(ranks) + 1) - np.repeat(starts, counts)  # h: 1, 2, ... in each query
+    precision = hits / ranks
+    precision_before = np.where(ranks > 1, (hits - 1) / np.maximum(ranks - 1, 1), 1.0)
+    step_sum = np.add.reduceat(precision, starts) / counts
+    trapezoid = np.add.reduceat((precision_before + precision) / 2, starts) / counts
+    return step_sum, trapezoid
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Some gallery images for each query, one query after the other."""
+
+    images: np.ndarray  # (M,) positions in the gallery
+    starts: np.ndarray  # (Q,) where those of a query begin in `images`
+    counts: np.ndarray  # (Q,) how many they are
+
+    def of(self, query: int) -> np.ndarray:
+        start = self.starts[query]
+        return self.images[start : start + self.counts[query]]
+
+
+def _images_of_the_identity(query_ids, gallery_ids, query_cams, gallery_cams) -> tuple:
+    """The gallery images of each query's identity: from other cameras (matches), from its own.
+
+    Returns two _Images. A query with id -1 has none.
+    """
+    n_query = len(query_ids)
+    by_id = np.argsort(gallery_ids, kind="stable")  # the gallery grouped by identity
+    sorted_ids = gallery_ids[by_id]
+    start = np.searchsorted(sorted_ids, query_ids, "left")
+    stop = np.searchsorted(sorted_ids, query_ids, "right")
+    is_junk = query_ids == -1
+    stop[is_junk] = start[is_junk]
+
+    # One entry for every pair of a query and an image of its identity.
+    n_images = stop - start  # (Q,)
+    query = np.repeat(np.arange(n_query), n_images)
+    first_entry = np.cumsum(n_images) - n_images
+    place = np.arange(len(query)) - np.repeat(first_entry - start, n_images)  # in by_id
+    image = by_id[place]
+    same_camera = gallery_cams[image] == query_cams[query]
+
+    groups = []
+    for chosen in (~same_camera, same_camera):
+        counts = np.bincount(query[chosen], minlength=n_query)
+        groups.append(_Images(image[chosen], np.cumsum(counts) - counts, counts))
+    return tuple(groups)
+
+
+def _ranks_of_matches(
+    distances: np.ndarray, matches: _Images, left_out: _Images, counted: np.ndarray
+) -> np.ndarray:
+    """The rank of every match, nearest first, query after query: (M,), from 1.
+
+    distances: (Q, G). counted: (G,) bool, False for junk.
+    """
+    ranks = np.empty(len(matches.images))
+    has_junk = not counted.all()
+    for q in np.flatnonzero(matches.counts > 0):
+        row = distances[q]
+        own_images = left_out.of(q)
+        match_distances = np.sort(row[matches.of(q)])
+
+        # The rank of a match is the number of images that come before it, plus 1. Only images as
+        # near as the furthest match can come before one: one comparison of the row finds them, and
+        # only they are sorted.
+        near = np.flatnonzero(row <= match_distances[-1])
+        if has_junk:
+            near = near[counted[near]]
+        near_distances = np.sort(row[near])
+        not_further = np.searchsorted(near_distances, match_distances, "right")
+        nearer = np.searchsorted(near_distances, match_distances, "left")
+
+        is_tied = (not_further - nearer > 1).any()  # a match is as near as another image
+        if is_tied:
+            rank = _ranks_by_sorting(row, matches.of(q), own_images, counted)
+        elif len(own_images):
+            own_distances = np.sort(row[own_images])
+            rank = not_further - np.searchsorted(own_distances, match_distances, "right")
+        else:
+            rank = not_further
+        start = matches.starts[q]
+        ranks[start : start + len(rank)] = rank
+    return ranks
+
+
+def _ranks_by_sorting(
+    row: np.ndarray, match_images: np.ndarray, own_images: np.ndarray, counted: np.ndarray
+) -> np.ndarray:
+    """The ranks of a query's matches, as the protocol says it: sort, leave out, walk down the list.
+
+    row: (G,) distances; match_images, own_images: positions in the gallery; counted: (G,) bool,
+    False for junk. A stable sort puts ties in gallery order.
+    """
+    ranking = np.argsort(row, kind="stable")
+    ranking = ranking[counted[ranking] & ~np.isin(ranking, own_images)]
+    return 1 + np.flatnonzero(np.isin(ranking, match_images))
 
 
 def single_shot_cmc(
@@ -176,11 +197,16 @@ def single_shot_cmc(
     seed: int = 0,
     max_rank: int = 50,
 ) -> np.ndarray:
-    """CMC of CUHK03's first protocol (Li et al., CVPR 2014): one gallery image of every identity, from another camera.
+    """CMC of CUHK03's first protocol (Li et al., CVPR 2014).
 
-    Arguments as in evaluate_ranking. Id -1 is left out; id 0 would count as one identity, so leave distractors out. The one
-    image is drawn at random, once a repeat and camera, and the curve averaged over `repeats` draws and the queries that have
-    a match: (max_rank,). With one match at most, mAP would be the mean of 1 / rank; it is not given.
+    The gallery holds one image of every identity, from another camera than the query's. That image
+    is drawn at random, once a repeat and camera, and the curve is averaged over the draws and the
+    queries that have a match. With one match at most, mAP would be the mean of 1 / rank; it is not
+    given. Id -1 is left out; id 0 would count as one identity, so leave distractors out.
+
+    distances, ids and cameras: as in evaluate_ranking.
+    repeats: draws for each camera; seed: of the draws; max_rank: length of the curve.
+    Returns (max_rank,).
     Raises InputError as evaluate_ranking does.
     """
     distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(
@@ -192,69 +218,182 @@ def single_shot_cmc(
         repeats=repeats,
         max_rank=max_rank,
     )
-    rng, hits, total = np.random.default_rng(seed), np.zeros(max_rank + 1), 0
+    rng = np.random.default_rng(seed)
+    hits = np.zeros(max_rank + 1)  # at each rank; the last is for all behind max_rank
+    total = 0
     for camera in np.unique(query_cams):
         others = np.flatnonzero((gallery_cams != camera) & (gallery_ids != -1))
-        queries = np.flatnonzero((query_cams == camera) & np.isin(query_ids, gallery_ids[others]))
-        for _ in range(repeats if len(queries) else 0):
+        has_match = np.isin(query_ids, gallery_ids[others])
+        queries = np.flatnonzero((query_cams == camera) & has_match)
+        if not len(queries):
+            continue
+        for _ in range(repeats):
+            # The first image of each identity in a random order is a random one of its images.
             shuffled = rng.permutation(others)
-            ids, first = np.unique(
-                gallery_ids[shuffled], return_index=True
-            )  # the first of a random order: any, evenly
-            drawn = shuffled[first]
-            seen = distances[np.ix_(queries, drawn)]  # (queries, identities)
-            match = np.searchsorted(ids, query_ids[queries])
-            at = np.take_along_axis(seen, match[:, None], 1)
-            ranks = ((seen < at) | ((seen == at) & (drawn < drawn[match][:, None]))).sum(1)
-            np.add.at(hits, np.minimum(ranks, max_rank), 1)
+            ids, first = np.unique(gallery_ids[shuffled], return_index=True)
+            gallery = shuffled[first]  # (identities,)
+            match = np.searchsorted(ids, query_ids[queries])  # the column of each query's match
+            before = _before_match(distances[np.ix_(queries, gallery)], match, gallery)
+            np.add.at(hits, np.minimum(before, max_rank), 1)
             total += len(queries)
     if not total:
         raise _none_left(len(query_ids))
     return hits[:max_rank].cumsum() / total
 
 
-def pool_queries(features, ids, cams, more, more_ids, more_cams) -> np.ndarray:
-    """Multi-query: each query (Q, D) becomes the mean of all images of its identity and camera in `more`, (M, D) -> (Q, D).
+def _before_match(distances: np.ndarray, match: np.ndarray, gallery: np.ndarray) -> np.ndarray:
+    """How many gallery images come before each query's match; ties rank in gallery order.
 
-    Market-1501 has hand-drawn boxes for this (gt_bbox; Zheng et al., ICCV 2015); elsewhere queries and gallery together
-    serve, since what is of the query's identity and camera never counts in its ranking. A query without any keeps its vector.
+    distances: (Q, G); match: (Q,), the column of the match; gallery: (G,), the place of each column
+    in the whole gallery. Returns (Q,).
+    """
+    match_distance = np.take_along_axis(distances, match[:, None], 1)  # (Q, 1)
+    match_place = gallery[match][:, None]  # (Q, 1)
+    nearer = distances < match_distance
+    tied_before = (distances == match_distance) & (gallery < match_place)
+    return (nearer | tied_before).sum(1)
+
+
+def pool_queries(features, ids, cams, more, more_ids, more_cams) -> np.ndarray:
+    """Multi-query: each query becomes the mean of all images of its identity and camera in `more`.
+
+    Market-1501 has hand-drawn boxes for this (gt_bbox; Zheng et al., ICCV 2015). Elsewhere queries
+    and gallery together serve, since what is of the query's identity and camera never counts in its
+    ranking. A query without any keeps its vector.
+
+    features: (Q, D), with ids and cams (Q,); more: (M, D), with more_ids and more_cams (M,).
+    Returns (Q, D) float32.
     Raises InputError for shapes that do not fit or labels that are no whole numbers.
     """
-    out, more = as_array(features, np.float32).copy(), as_array(more, np.float32)
+    pooled = as_array(features, np.float32).copy()
+    more = as_array(more, np.float32)
     ids, cams, more_ids, more_cams = _labels(
         ids=ids, cameras=cams, further_ids=more_ids, further_cameras=more_cams
     )
     if (
-        out.ndim != 2
+        pooled.ndim != 2
         or more.ndim != 2
-        or out.shape[1] != more.shape[1]
-        or not len(out) == len(ids) == len(cams)
+        or pooled.shape[1] != more.shape[1]
+        or not len(pooled) == len(ids) == len(cams)
         or not len(more) == len(more_ids) == len(more_cams)
     ):
         raise InputError(
-            f"features {out.shape} with {len(ids)} ids and {len(cams)} cameras, more {more.shape} with {len(more_ids)} and "
-            f"{len(more_cams)}; expected (Q, D) and (M, D) with one id and camera for each row"
+            f"features {pooled.shape} with {len(ids)} ids and {len(cams)} cameras, "
+            f"more {more.shape} with {len(more_ids)} and {len(more_cams)}; "
+            "expected (Q, D) and (M, D) with one id and camera for each row"
         )
     for q, (pid, camera) in enumerate(zip(ids, cams, strict=True)):
         same = np.flatnonzero((more_ids == pid) & (more_cams == camera))
         if len(same):
-            out[q] = more[same].mean(0)
-    return out
+            pooled[q] = more[same].mean(0)
+    return pooled
 
 
 def euclidean(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Squared Euclidean distances, (A, D) and (B, D) -> (A, B) float32: the ranking of the Euclidean ones.
+    """Squared Euclidean distances, which rank as the Euclidean ones do.
 
+    a: (A, D); b: (B, D). Returns (A, B) float32.
     Raises InputError for shapes that do not fit.
     """
-    a, b = as_array(a, np.float32), as_array(b, np.float32)
+    a = as_array(a, np.float32)
+    b = as_array(b, np.float32)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise InputError(f"features of shapes {a.shape} and {b.shape}; expected (A, D) and (B, D)")
-    norms = [
-        np.concatenate([(x[i : i + 512] ** 2).sum(1) for i in range(0, len(x), 512)] or [x[:, 0]])
-        for x in (a, b)
-    ]  # small blocks
-    out = (-2 * a) @ b.T
-    out += norms[0][:, None]
-    out += norms[1][None, :]
-    return np.maximum(out, 0, out=out)
+    # |a|^2 - 2 a b + |b|^2, in one matrix
+    distances = (-2 * a) @ b.T
+    distances += _squared_norms(a)[:, None]
+    distances += _squared_norms(b)[None, :]
+    return np.maximum(distances, 0, out=distances)
+
+
+def _squared_norms(x: np.ndarray, block: int = 512) -> np.ndarray:
+    """(N, D) -> (N,), in small blocks, so that no second matrix is held."""
+    norms = np.empty(len(x), x.dtype)
+    for i in range(0, len(x), block):
+        norms[i : i + block] = (x[i : i + block] ** 2).sum(1)
+    return norms
+
+
+def as_array(values, kind=None) -> np.ndarray:
+    """An array (of type `kind`) from a list, an array, or a tensor of any device.
+
+    Raises InputError for anything else.
+    """
+    if hasattr(values, "detach"):
+        values = values.detach().cpu()
+        if values.is_floating_point() and values.element_size() == 2:
+            values = values.float()  # numpy has no bfloat16
+    try:
+        return np.asarray(values, kind)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"found a {type(values).__name__} that is no array of numbers ({error}); "
+            "expected rows of one length"
+        ) from None
+
+
+def _labels(**labels) -> list:
+    """Identities and cameras as int64; the names are for the errors."""
+    arrays = {name.replace("_", " "): as_array(values) for name, values in labels.items()}
+    for what, values in arrays.items():
+        if values.ndim != 1 or (len(values) and values.dtype.kind not in "iu"):
+            raise InputError(
+                f"the {what} are {values.dtype} of shape {values.shape}; expected one whole number "
+                "for each image: number the names first, np.unique(names, return_inverse=True)"
+            )
+        if values.dtype.kind == "u" and len(values) and values.max() == np.iinfo(values.dtype).max:
+            raise InputError(
+                f"the {what} are {values.dtype} and hold {values.max()}, a -1 (junk) that lost its "
+                "sign; use signed numbers"
+            )
+    return [values.astype(np.int64) for values in arrays.values()]
+
+
+def _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams, **counts) -> tuple:
+    """The arguments of an evaluation as arrays: (Q, G) distances, then ids and cameras.
+
+    counts: arguments that must be whole numbers from 1 on, by their names.
+    """
+    query_ids, gallery_ids, query_cams, gallery_cams = _labels(
+        query_ids=query_ids,
+        gallery_ids=gallery_ids,
+        query_cameras=query_cams,
+        gallery_cameras=gallery_cams,
+    )
+    distances = as_array(distances)
+    if distances.dtype.kind not in "fiub":
+        distances = as_array(distances, float)
+    for name, n in counts.items():
+        if not isinstance(n, (int, np.integer)) or n < 1:
+            raise InputError(f"{name} is {n!r}; expected a whole number from 1 on")
+    n_query = len(query_ids)
+    n_gallery = len(gallery_ids)
+    if (
+        distances.shape != (n_query, n_gallery)
+        or len(query_cams) != n_query
+        or len(gallery_cams) != n_gallery
+    ):
+        raise InputError(
+            f"distances {distances.shape}, {n_query} query ids, {n_gallery} gallery ids, "
+            f"{len(query_cams)} query cameras, {len(gallery_cams)} gallery cameras; expected a "
+            "(queries, gallery) matrix and one id and camera for each row and column"
+        )
+    if not distances.size:
+        raise InputError(
+            f"{n_query} queries and {n_gallery} gallery images; expected at least one of each"
+        )
+    # The sum needs no second matrix, unless there is something to find.
+    with np.errstate(all="ignore"):
+        total = distances.sum()
+    if np.isnan(total) and np.isnan(distances).any():
+        raise InputError(
+            f"{int(np.isnan(distances).sum())} of the distances are NaN; did the training diverge?"
+        )
+    return distances, query_ids, gallery_ids, query_cams, gallery_cams
+
+
+def _none_left(queries: int) -> InputError:
+    return InputError(
+        f"none of the {queries} queries has a match in another camera; "
+        "are query and gallery of one benchmark?"
+    )

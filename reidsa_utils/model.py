@@ -1,4 +1,15 @@
-"""The network of Fig. 3: a ResNet, six part classifiers (P), three deeply supervised branches (DS), two places for SA."""
+"""The network of Fig. 3, its readings ("recipes") and its loss (section 3.1).
+
+    image -> stage 1 -> stage 2 -> stage 3 -> stage 4 -> [SA1] -> six parts -> 1x1 conv -> part1-6
+                |          |          |                                           |           P
+              [SA2]      [SA2]      [SA2]                                   mean of parts
+                |          |          |                                           |
+             stage1     stage2     stage3   DS                                  final
+
+The backbone is a ResNet (or MobileNetV2). Six part classifiers (P) and the main classifier sit
+behind stage 4, three deeply supervised branches (DS) behind stages 1 to 3. Spatial attention (SA)
+has two places; it has no parameter. part1-6, final and stage1-3 are the names of the logits.
+"""
 
 import tomllib
 from collections.abc import Callable
@@ -15,7 +26,8 @@ from .weights import read_weights
 PARTS = 6  # m of section 3.1
 REDUCED = 256  # channels after the shared 1x1 convolution
 
-# The eight rows of Table 2. `sa1`: attention on the stage-4 map; `sa2`: attention in the DS branches.
+# The eight rows of Table 2.
+# `sa1`: attention on the stage-4 map; `sa2`: attention in the DS branches.
 VARIANTS = {
     "b": (),
     "b_sa1": ("sa1",),
@@ -32,32 +44,42 @@ VARIANTS = {
 class Recipe:
     """Where the paper's text and its released code differ, or the text leaves a choice."""
 
-    mean_after_sa: bool = False  # released: a mean over HW on top of weights that already sum to 1
-    literal_sum: bool = (
-        False  # GAP without SA as the plain sum that section 3.3 writes, in the DS branches
-    )
-    ds_reduced: bool = (
-        False  # released: a 1x1 convolution to 256 channels in front of every DS classifier
-    )
-    sa1_on_parts: bool = (
-        False  # Fig. 3: SA1 weighs the six pooled parts; else the cells of the map before that
-    )
-    equal_loss: bool = False  # released: all ten losses with weight 1
-    lam: float = 0.2  # lambda of section 3.1, the weight of the auxiliary losses
-    lam_decays: bool = False  # lambda falls linearly, in the last of E epochs to 1 / E of it; section 2: as in reference [10]
-    total: float = 0.0  # the weights of several losses scaled to this sum; 0: as they are
-    # what separates attention from optimisation (notebook 08); all of the branches' SA2
-    detach: bool = False  # the branches send no gradient into the backbone
-    gradient_as_gap: bool = False  # what a branch sends there has, step by step, the norm that its head sends without SA
-    norm_as_gap: bool = (
-        False  # a branch's pooled vector has, image by image, the norm of the average-pooled one
-    )
-    temperature: float = 1.0  # the scores A are divided by it before the softmax
-    standardise: bool = (
-        False  # the scores of an image have mean 0 and deviation 1 before the softmax
-    )
-    nesterov: bool = True  # released; the paper says "momentum"
-    erase_area: tuple = (0.02, 0.4)  # random erasing: smallest and largest share of the image
+    # Released: a mean over HW on top of weights that already sum to 1.
+    mean_after_sa: bool = False
+    # In the DS branches, GAP without SA is the plain sum that section 3.3 writes.
+    literal_sum: bool = False
+    # Released: a 1x1 convolution to 256 channels in front of every DS classifier.
+    ds_reduced: bool = False
+    # Fig. 3: SA1 weighs the six pooled parts; otherwise the positions of the map before that.
+    sa1_on_parts: bool = False
+    # Released: all ten losses have weight 1.
+    equal_loss: bool = False
+    # lambda of section 3.1, the weight of the auxiliary losses.
+    lam: float = 0.2
+    # lambda falls linearly, in the last of E epochs to 1 / E of it; section 2: as in reference
+    # [10].
+    lam_decays: bool = False
+    # The weights of several losses are scaled to this sum; 0: they stay as they are.
+    total: float = 0.0
+
+    # The next five separate attention from optimisation (notebook 08). All are about SA2, in the
+    # branches.
+    # The branches send no gradient into the backbone.
+    detach: bool = False
+    # The gradient that a branch sends into the backbone has, step by step, the norm that the same
+    # head sends without SA.
+    gradient_as_gap: bool = False
+    # A branch's pooled vector has, image by image, the norm of the average-pooled one.
+    norm_as_gap: bool = False
+    # The scores A are divided by it before the softmax.
+    temperature: float = 1.0
+    # The scores of an image have mean 0 and standard deviation 1 before the softmax.
+    standardise: bool = False
+
+    # Released; the paper says "momentum".
+    nesterov: bool = True
+    # Random erasing: smallest and largest share of the image.
+    erase_area: tuple = (0.02, 0.4)
 
 
 RECIPES = {
@@ -72,7 +94,9 @@ class Backbone:
 
     make: Callable  # () -> the network with random weights
     channels: tuple  # of the maps of stages 1 to 4
-    stages: Callable  # the network -> (modules before stage 1, those of stages 1 to 4), each to be called one after the other
+    # The network -> five lists of modules: what lies before stage 1, then stages 1 to 4. The
+    # modules of a list are called one after the other.
+    stages: Callable
     classifier: str  # name of its ImageNet classifier, which is thrown away
 
 
@@ -87,10 +111,11 @@ def _resnet_stages(net) -> tuple:
 
 
 def _mobilenet_stages(net) -> tuple:
-    """Stages end behind the expansion (1x1 convolution, batch norm, ReLU6) of a block, at strides 4, 8 and 16.
+    """Stages end behind the expansion of a block, at strides 4, 8 and 16.
 
-    The outputs of the blocks are linear and may be negative, and the layer sits behind a ReLU. None of the three blocks that are
-    cut in two has a shortcut past the cut.
+    The expansion is a 1x1 convolution, batch norm and ReLU6. The outputs of the blocks themselves
+    are linear and may be negative, and the attention layer sits behind a ReLU. None of the three
+    blocks that are cut in two has a shortcut past the cut.
     """
     blocks = net.features
     return (
@@ -103,7 +128,10 @@ def _mobilenet_stages(net) -> tuple:
 
 
 def _thin():
-    """One bottleneck a stage, a quarter of the inner width, the paper's channel numbers: 4.6 M parameters with 150 identities' heads."""
+    """A small ResNet: one bottleneck a stage, a quarter of the inner width, the paper's channels.
+
+    It has 4.6 M parameters with the heads for 150 identities.
+    """
     return torchvision.models.ResNet(
         torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16
     )
@@ -111,27 +139,45 @@ def _thin():
 
 BACKBONES = {
     "resnet50": Backbone(
-        lambda: torchvision.models.resnet50(), (256, 512, 1024, 2048), _resnet_stages, "fc"
+        make=torchvision.models.resnet50,
+        channels=(256, 512, 1024, 2048),
+        stages=_resnet_stages,
+        classifier="fc",
     ),
     "resnet18": Backbone(
-        lambda: torchvision.models.resnet18(), (64, 128, 256, 512), _resnet_stages, "fc"
+        make=torchvision.models.resnet18,
+        channels=(64, 128, 256, 512),
+        stages=_resnet_stages,
+        classifier="fc",
     ),
-    "thin": Backbone(_thin, (256, 512, 1024, 2048), _resnet_stages, "fc"),
+    "thin": Backbone(
+        make=_thin,
+        channels=(256, 512, 1024, 2048),
+        stages=_resnet_stages,
+        classifier="fc",
+    ),
     "mobilenet_v2": Backbone(
-        lambda: torchvision.models.mobilenet_v2(),
-        (144, 192, 576, 1280),
-        _mobilenet_stages,
-        "classifier",
+        make=torchvision.models.mobilenet_v2,
+        channels=(144, 192, 576, 1280),
+        stages=_mobilenet_stages,
+        classifier="classifier",
     ),
 }
 
 
 class ReIDNet(nn.Module):
-    """Backbone, heads and pooling of Fig. 3. `loaded` says what the backbone began with (see weights.read_weights).
+    """Backbone, attention, pooling and classifiers of Fig. 3.
 
-    num_classes: training identities. variant: a key of VARIANTS. form: the attention form of SA1 and SA2 ("none":
-    the variant without SA). recipe: "paper", "released" or a Recipe. dropout: before the 1x1 convolution (section 4).
-    weights: "none", "imagenet" (torchvision's own download) or the path of a state_dict of the backbone, or of a run's checkpoint.
+    num_classes: training identities.
+    variant: a key of VARIANTS.
+    form: the attention form of SA1 and SA2; "none" gives the variant without SA.
+    recipe: a key of RECIPES ("paper", "released", ...) or a Recipe.
+    backbone: a key of BACKBONES.
+    dropout: probability, before the 1x1 convolution (section 4).
+    weights: "none", "imagenet" (torchvision's own download) or the path of a state_dict of the
+        backbone, or of a run's checkpoint.
+    The attribute `loaded` says where loaded weights come from, as records hold it: a dict (see
+    weights.read_weights), or False where nothing was loaded.
     Raises InputError for an unknown name or weights that cannot be had.
     """
 
@@ -140,7 +186,7 @@ class ReIDNet(nn.Module):
         num_classes: int,
         variant: str = "b_p_ds_sa2",
         form: str = "softmax",
-        recipe="paper",
+        recipe: str | Recipe = "paper",
         backbone: str = "resnet50",
         dropout: float = 0.5,
         weights: str = "none",
@@ -148,196 +194,259 @@ class ReIDNet(nn.Module):
         super().__init__()
         blocks = VARIANTS[known("variant", variant, VARIANTS)]
         known("attention form", form, FORMS)
-        self.recipe = (
-            recipe if isinstance(recipe, Recipe) else RECIPES[known("recipe", recipe, RECIPES)]
-        )
-        self.kind = BACKBONES[known("backbone", backbone, BACKBONES)]
-        self.channels = channels = self.kind.channels
-        self.sa1 = SpatialAttention(
-            form if "sa1" in blocks else "none"
-        )  # on the stage-4 map, before any pooling
-        self.sa2_form = form if "sa2" in blocks else "none"  # in the DS branches
+        self.recipe = _as_recipe(recipe)
+        self.architecture = BACKBONES[known("backbone", backbone, BACKBONES)]
+        self.channels = self.architecture.channels
+
+        # SA1 weighs the stage-4 map before any pooling; SA2 pools in the DS branches.
+        self.sa1 = SpatialAttention(form if "sa1" in blocks else "none")
+        self.sa2_form = form if "sa2" in blocks else "none"
         self.parts = PARTS if "parts" in blocks else 1  # without P the whole map is the one part
 
-        self.backbone = self.kind.make()
-        self.loaded = read_weights(self.backbone, backbone, self.kind.classifier, weights)
-        setattr(self.backbone, self.kind.classifier, nn.Identity())
-        for module in self.stage_modules()[4].modules():  # last stride 1: 24x8 at 384x128
-            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
-                module.stride = (1, 1)
-
+        # The order in which modules are made decides what each draws from the random stream.
+        self.loaded = self._make_backbone(backbone, weights)
         self.dropout = nn.Dropout(dropout)
         self.reduce = nn.Sequential(
-            nn.Conv2d(channels[3], REDUCED, 1, bias=False), nn.BatchNorm2d(REDUCED), nn.ReLU()
+            nn.Conv2d(self.channels[3], REDUCED, 1, bias=False), nn.BatchNorm2d(REDUCED), nn.ReLU()
         )
         nn.init.kaiming_normal_(self.reduce[0].weight, mode="fan_out")
+
         self.final = _classifier(REDUCED, num_classes)  # l_F
         self.stages = nn.ModuleList()  # l_s1 .. l_s3
         if "ds" in blocks:
-            for c in channels[:3]:
-                head = _classifier(REDUCED if self.recipe.ds_reduced else c, num_classes)
-                self.stages.append(
-                    nn.Sequential(nn.Linear(c, REDUCED, bias=False), head)
-                    if self.recipe.ds_reduced
-                    else head
-                )
-        self.part = nn.ModuleList(
-            _classifier(REDUCED, num_classes) for _ in range(self.parts if self.parts > 1 else 0)
-        )
+            for channels in self.channels[:3]:
+                head = _branch_classifier(channels, num_classes, self.recipe.ds_reduced)
+                self.stages.append(head)
+        self.part = nn.ModuleList()  # l_p1 .. l_p6
+        if "parts" in blocks:
+            for _ in range(PARTS):
+                self.part.append(_classifier(REDUCED, num_classes))
 
-    def feature_maps(self, images: Tensor) -> list:
-        """images: (B, 3, H, W) -> the maps of stages 1-4, (B, C, H/4, W/4), H/8, H/16 and H/16 again."""
-        x, maps = images, []
-        for modules in self.kind.stages(self.backbone):
-            for module in modules:
-                x = module(x)
-            maps.append(x)
-        maps = maps[1:]  # not what lies before stage 1
-        if self.parts > 1 and x.shape[2] % self.parts:
-            h, step = images.shape[2], 16 * self.parts
-            near = sorted({max(step, h // step * step), (h // step + 1) * step})
-            raise InputError(
-                f"an input {h} pixels high gives a stage-4 map of {x.shape[2]} rows, which six parts do not divide; "
-                f"the nearest heights that work: {', '.join(map(str, near))}"
-            )
-        return maps
+    def _make_backbone(self, name: str, weights: str):
+        """Sets self.backbone: weights loaded, ImageNet classifier off, last stride 1.
+
+        Returns what was loaded, see `loaded`.
+        """
+        classifier = self.architecture.classifier
+        self.backbone = self.architecture.make()
+        loaded = read_weights(self.backbone, name, classifier, weights)
+        setattr(self.backbone, classifier, nn.Identity())
+        # With last stride 1 the stage-4 map has 24x8 positions at 384x128.
+        stage4 = self.stage_modules()[4]
+        for module in stage4.modules():
+            if isinstance(module, nn.Conv2d) and module.stride == (2, 2):
+                module.stride = (1, 1)
+        return loaded
 
     def stage_modules(self) -> list:
-        """Five nn.Sequential on the backbone's own modules: what lies before stage 1, and stages 1 to 4."""
-        return [nn.Sequential(*modules) for modules in self.kind.stages(self.backbone)]
+        """Five nn.Sequential of the backbone's own modules: before stage 1, then stages 1 to 4."""
+        return [nn.Sequential(*modules) for modules in self.architecture.stages(self.backbone)]
+
+    # ---- from images to logits: Fig. 3 from left to right
+
+    def forward(self, images: Tensor, with_maps: bool = False, target: Tensor | None = None):
+        """images: (B, 3, H, W) -> {name: logits (B, num_classes)}.
+
+        The names are final, part1 to part6 and stage1 to stage3, as the variant has them.
+        with_maps: return the pair of that and the maps of stages 1 to 4.
+        target: (B,) class numbers, for recipes with gradient_as_gap in training.
+        Raises InputError for a height that six parts do not divide.
+        """
+        maps = self.feature_maps(images)
+        logits = self.heads(maps, target)
+        if with_maps:
+            return logits, maps
+        return logits
+
+    def heads(self, maps: list, target: Tensor | None = None) -> dict:
+        """The logits of forward, from the maps of stages 1 to 4."""
+        attended = self.attend(maps[3])  # (B, C, H, W)
+        pooled = self.pool_parts(attended)  # (B, C, m, 1)
+        logits = self.main_logits(pooled)
+        for i, head in enumerate(self.stages):
+            f = self.branch_input(i, maps[i], target)  # (B, C, H, W)
+            logits[f"stage{i + 1}"] = head(self.pool_stage(f))
+        return logits
+
+    def feature_maps(self, images: Tensor) -> list:
+        """images: (B, 3, H, W) -> the maps f of stages 1 to 4, each (B, C, h, w).
+
+        Their heights are H/4, H/8, H/16 and H/16 again, since the last stride is 1.
+        Raises InputError for a height that six parts do not divide.
+        """
+        before_stage1, *stages = self.architecture.stages(self.backbone)
+        x = images
+        for module in before_stage1:
+            x = module(x)
+        maps = []
+        for stage in stages:
+            for module in stage:
+                x = module(x)
+            maps.append(x)
+        self._check_rows(x.shape[2], images.shape[2])
+        return maps
+
+    def _check_rows(self, rows: int, height: int) -> None:
+        """Raises InputError if the rows of the stage-4 map are not divisible into the parts."""
+        if self.parts == 1 or rows % self.parts == 0:
+            return
+        step = 16 * self.parts  # rows of the image
+        below = max(step, height // step * step)
+        above = (height // step + 1) * step
+        nearest = ", ".join(str(good) for good in sorted({below, above}))
+        raise InputError(
+            f"an input {height} pixels high gives a stage-4 map of {rows} rows, which six parts do "
+            f"not divide; the nearest heights that work: {nearest}"
+        )
 
     def attend(self, stage4: Tensor) -> Tensor:
         """SA1, the one call that forward and embed share: (B, C, H, W) -> (B, C, H, W).
 
-        Recipe paper: weights with mean 1, so that averages over the map or over parts keep the scale of GAP.
+        Recipe paper: weights with mean 1, so that averages over the map or over parts keep the
+        scale of GAP.
         """
         if self.sa1.form == "none":
             return stage4
+        H, W = stage4.shape[2:]
         if self.recipe.sa1_on_parts:
             p = attention_weights(self.pool_parts(stage4), self.sa1.form)  # (B, m, 1)
-            return (
-                stage4
-                * (p * self.parts).repeat_interleave(stage4.shape[2] // self.parts, dim=1)[:, None]
-            )
-        cells = 1 if self.recipe.mean_after_sa else stage4.shape[2] * stage4.shape[3]
-        return self.sa1(stage4) * cells
+            # Each row gets the weight of its part, with mean 1 over the parts.
+            row_weights = (p * self.parts).repeat_interleave(H // self.parts, dim=1)  # (B, H, 1)
+            return stage4 * row_weights[:, None]
+        attended = self.sa1(stage4)
+        if self.recipe.mean_after_sa:
+            return attended
+        return attended * (H * W)
 
     def pool_parts(self, attended: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, m, 1): average pooling inside m horizontal stripes (m = 1 without P)."""
+        """Average pooling inside m horizontal stripes: (B, C, H, W) -> (B, C, m, 1).
+
+        m is six with P and one without.
+        """
         B, C, H, W = attended.shape
-        return attended.reshape(B, C, self.parts, H // self.parts * W).mean(3, keepdim=True)
-
-    def pool_stage(self, f: Tensor, form: str | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C): SA2 and the average pooling of a DS branch; `form` instead of the model's own to compare.
-
-        Compared forms are pure: without the recipe's temperature, standardised scores and norm.
-        """
-        if form is not None or self.sa2_form == "none":
-            form = form or "none"
-            return attended_pool(f, form) * self.pool_scale(form, f.shape[2] * f.shape[3])
-        return attended_pool(
-            f, self.sa2_form, self.recipe.temperature, self.recipe.standardise
-        ) * self.own_scale(f)
-
-    def pool_scale(self, form: str, cells: int) -> float:
-        """What a recipe multiplies the weighted mean of a DS branch with."""
-        if form == "none":
-            return cells if self.recipe.literal_sum else 1
-        return 1 / cells if self.recipe.mean_after_sa else 1
-
-    def own_weights(self, f: Tensor) -> Tensor:
-        """p of SA2 as this model has it: (B, C, H, W) -> (B, H, W)."""
-        if self.sa2_form == "none":
-            return attention_weights(f, "none")
-        return attention_weights(f, self.sa2_form, self.recipe.temperature, self.recipe.standardise)
-
-    @torch.no_grad()
-    def own_scale(self, f: Tensor):
-        """What this model multiplies its weighted mean of a DS branch with: a number or, for norm_as_gap, (B, 1).
-
-        The factor of norm_as_gap counts as a constant: what reaches the map is the gradient of the weighted mean, times it.
-        """
-        scale = self.pool_scale(self.sa2_form, f.shape[2] * f.shape[3])
-        if not self.recipe.norm_as_gap or self.sa2_form == "none":
-            return scale
-        norm, gap = (
-            attended_pool(f, *how).norm(dim=1, keepdim=True)
-            for how in (
-                (self.sa2_form, self.recipe.temperature, self.recipe.standardise),
-                ("none",),
-            )
-        )
-        return scale * gap / norm.clamp(min=torch.finfo(norm.dtype).tiny)
-
-    def branch_input(self, stage: int, f: Tensor, target: Tensor | None) -> Tensor:
-        """The map as the branch of a stage (from 0) takes it: the same values; the recipe decides what gradient goes back."""
-        if self.recipe.detach:
-            return f.detach()
-        if self.recipe.gradient_as_gap and target is not None and f.requires_grad:
-            leaf = f.detach().requires_grad_()
-            sent = []
-            for form in (None, "none"):
-                loss = nn.functional.cross_entropy(
-                    self.stages[stage](self.pool_stage(leaf, form)), target
-                )
-                sent.append(torch.autograd.grad(loss, leaf)[0].float().norm())
-            return _ScaledGradient.apply(
-                f, sent[1] / sent[0].clamp(min=torch.finfo(torch.float32).tiny)
-            )
-        return f
+        stripes = attended.reshape(B, C, self.parts, H // self.parts * W)
+        return stripes.mean(3, keepdim=True)
 
     def main_logits(self, pooled: Tensor) -> dict:
         """pooled: (B, C, m, 1) -> logits of the parts (with P) and of the main head `final`."""
         g = self.reduce(self.dropout(pooled))  # (B, 256, m, 1)
-        logits = {f"part{k + 1}": head(g[:, :, k, 0]) for k, head in enumerate(self.part)}
+        logits = {}
+        for k, head in enumerate(self.part):
+            logits[f"part{k + 1}"] = head(g[:, :, k, 0])
         logits["final"] = self.final(g.mean(dim=(2, 3)))  # another GAP, over the parts
         return logits
 
-    def forward(self, images: Tensor, with_maps: bool = False, target: Tensor | None = None):
-        """images: (B, 3, H, W) -> {name: logits (B, num_classes)}; names final, part1-6, stage1-3 as the variant has them.
+    # ---- SA2: attention and pooling of a DS branch
 
-        with_maps: (that, the maps of stages 1-4). target: (B,) class numbers, for recipes with gradient_as_gap in training.
+    def pool_stage(self, f: Tensor, form: str | None = None) -> Tensor:
+        """SA2 and the average pooling of a DS branch: (B, C, H, W) -> (B, C).
+
+        form: an attention form to compare with, instead of the model's own. Compared forms are
+            pure: without the recipe's temperature, standardised scores and norm.
         """
-        maps = self.feature_maps(images)
-        logits = self.heads(maps, target)
-        return (logits, maps) if with_maps else logits
+        if form is not None:
+            return attended_pool(f, form) * self.pool_scale(form, f.shape[2] * f.shape[3])
+        return attended_pool(f, **self._sa2()) * self.own_scale(f)
 
-    def heads(self, maps: list, target: Tensor | None = None) -> dict:
-        """The logits of forward, from the maps of stages 1-4."""
-        logits = self.main_logits(self.pool_parts(self.attend(maps[3])))
-        for i, head in enumerate(self.stages):
-            logits[f"stage{i + 1}"] = head(self.pool_stage(self.branch_input(i, maps[i], target)))
-        return logits
+    def own_weights(self, f: Tensor) -> Tensor:
+        """p of SA2 as this model has it: (B, C, H, W) -> (B, H, W)."""
+        return attention_weights(f, **self._sa2())
 
-    def embed(self, images: Tensor, kind: str = "global") -> Tensor:
-        """Retrieval vectors; all heads are thrown away.
+    def _sa2(self) -> dict:
+        """The arguments that make attended_pool and attention_weights this model's SA2."""
+        if self.sa2_form == "none":
+            return {"form": "none"}
+        return {
+            "form": self.sa2_form,
+            "temperature": self.recipe.temperature,
+            "standardise": self.recipe.standardise,
+        }
 
-        kind: "global", the pooled stage-4 map (B, C); "parts", six pooled parts, each L2-normalised (B, 6C), only in
-        variants with P. Compared by Euclidean distance. Raises InputError otherwise.
+    def pool_scale(self, form: str, positions: int) -> float:
+        """The factor by which a recipe multiplies the weighted mean of a DS branch."""
+        if form == "none":
+            return positions if self.recipe.literal_sum else 1
+        return 1 / positions if self.recipe.mean_after_sa else 1
+
+    @torch.no_grad()
+    def own_scale(self, f: Tensor):
+        """The factor by which this model multiplies its weighted mean of a DS branch.
+
+        Returns a number or, for norm_as_gap, (B, 1). The factor of norm_as_gap counts as a
+        constant: what reaches the map is the gradient of the weighted mean, times it.
         """
-        return self.embed_all(images)[known("retrieval vector", kind, self.vectors)]
+        scale = self.pool_scale(self.sa2_form, f.shape[2] * f.shape[3])
+        if not self.recipe.norm_as_gap or self.sa2_form == "none":
+            return scale
+        norm = attended_pool(f, **self._sa2()).norm(dim=1, keepdim=True)  # (B, 1)
+        gap = attended_pool(f, "none").norm(dim=1, keepdim=True)  # (B, 1)
+        return scale * gap / norm.clamp(min=torch.finfo(norm.dtype).tiny)
+
+    def branch_input(self, stage: int, f: Tensor, target: Tensor | None) -> Tensor:
+        """The map as the branch of a stage (from 0) takes it: (B, C, H, W) -> (B, C, H, W).
+
+        The values are the same; the recipe decides what gradient goes back.
+        """
+        if self.recipe.detach:
+            return f.detach()
+        if not self.recipe.gradient_as_gap or target is None or not f.requires_grad:
+            return f
+        own_norm = self._gradient_norm(stage, f, target, None)
+        gap_norm = self._gradient_norm(stage, f, target, "none")
+        factor = gap_norm / own_norm.clamp(min=torch.finfo(torch.float32).tiny)
+        return _ScaledGradient.apply(f, factor)
+
+    def _gradient_norm(self, stage: int, f: Tensor, target: Tensor, form: str | None) -> Tensor:
+        """Norm of the gradient that a branch's loss sends to its map; form: as in pool_stage."""
+        leaf = f.detach().requires_grad_()
+        logits = self.stages[stage](self.pool_stage(leaf, form))
+        loss = nn.functional.cross_entropy(logits, target)
+        (gradient,) = torch.autograd.grad(loss, leaf)
+        return gradient.float().norm()
+
+    # ---- retrieval and training
 
     @property
     def vectors(self) -> tuple:
+        """The kinds of retrieval vectors that the variant has."""
         return ("global", "parts") if self.parts > 1 else ("global",)
+
+    def embed(self, images: Tensor, kind: str = "global") -> Tensor:
+        """Retrieval vectors, compared by Euclidean distance; all classifiers are thrown away.
+
+        kind: "global", the pooled stage-4 map (B, C); "parts", six pooled parts, each
+            L2-normalised, (B, 6C), only in variants with P.
+        Raises InputError for a kind that the variant does not have.
+        """
+        known("retrieval vector", kind, self.vectors)
+        return self.embed_all(images)[kind]
 
     def embed_all(self, images: Tensor) -> dict:
         """Every retrieval vector of the variant from one pass: {kind: (B, D)}."""
-        parts = self.pool_parts(self.attend(self.feature_maps(images)[3]))  # (B, C, m, 1)
-        out = {"global": parts.mean(dim=(2, 3))}
+        stage4 = self.feature_maps(images)[3]
+        parts = self.pool_parts(self.attend(stage4))  # (B, C, m, 1)
+        vectors = {"global": parts.mean(dim=(2, 3))}
         if self.parts > 1:
-            out["parts"] = nn.functional.normalize(parts[..., 0], dim=1).transpose(1, 2).flatten(1)
-        return out
+            normalised = nn.functional.normalize(parts[..., 0], dim=1)  # (B, C, m)
+            vectors["parts"] = normalised.transpose(1, 2).flatten(1)
+        return vectors
 
     def parameter_groups(self, lr: float) -> list:
         """SGD groups: layers with loaded weights at lr / 10 (section 4), the others at lr."""
         backbone = list(self.backbone.parameters())
-        ids = {id(p) for p in backbone}
-        heads = [p for p in self.parameters() if id(p) not in ids]
+        in_backbone = {id(p) for p in backbone}
+        heads = [p for p in self.parameters() if id(p) not in in_backbone]
+        backbone_factor = 0.1 if self.loaded else 1.0
         return [
-            {"params": backbone, "lr": lr * (0.1 if self.loaded else 1.0)},
+            {"params": backbone, "lr": lr * backbone_factor},
             {"params": heads, "lr": lr},
         ]
+
+
+def _as_recipe(recipe: str | Recipe) -> Recipe:
+    if isinstance(recipe, Recipe):
+        return recipe
+    return RECIPES[known("recipe", recipe, RECIPES)]
 
 
 def _classifier(channels: int, num_classes: int) -> nn.Linear:
@@ -345,6 +454,16 @@ def _classifier(channels: int, num_classes: int) -> nn.Linear:
     nn.init.normal_(linear.weight, std=0.001)
     nn.init.zeros_(linear.bias)
     return linear
+
+
+def _branch_classifier(channels: int, num_classes: int, reduced: bool) -> nn.Module:
+    """The classifier of a DS branch; `reduced`: behind a 1x1 convolution to 256 channels."""
+    if not reduced:
+        return _classifier(channels, num_classes)
+    classifier = _classifier(REDUCED, num_classes)
+    # On a pooled map the 1x1 convolution is a linear layer.
+    reduce = nn.Linear(channels, REDUCED, bias=False)
+    return nn.Sequential(reduce, classifier)
 
 
 class _ScaledGradient(torch.autograd.Function):
@@ -357,33 +476,52 @@ class _ScaledGradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, g: Tensor):
-        return g * ctx.saved_tensors[0].to(g.dtype), None
+        (factor,) = ctx.saved_tensors
+        return g * factor.to(g.dtype), None
 
 
-def loss_weights(names, recipe="paper", lam: float | None = None) -> dict:
-    """Weight of every loss: (1 - lam) sum l_p + lam sum l_s + lam l_F; without P, l_F takes the place of the parts.
+def loss_weights(names, recipe: str | Recipe = "paper", lam: float | None = None) -> dict:
+    """The weight of every loss: (1 - lam) sum l_p + lam sum l_s + lam l_F (section 3.1).
 
-    names: the names of the logits; lam: None for the recipe's. Backbone alone: l_F with weight 1.
+    Without P, l_F takes the place of the parts. Backbone alone: l_F with weight 1.
+
+    names: the names of the logits.
+    recipe: a key of RECIPES or a Recipe.
+    lam: None for the recipe's.
+    Returns {name: weight}. Raises InputError for an unknown recipe.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else RECIPES[known("recipe", recipe, RECIPES)]
-    names, lam = list(names), recipe.lam if lam is None else lam
+    recipe = _as_recipe(recipe)
+    names = list(names)
+    if lam is None:
+        lam = recipe.lam
     if names == ["final"]:
         return {"final": 1.0}
-    main = "part" if any(name.startswith("part") for name in names) else "final"
-    weights = {
-        name: 1.0 if recipe.equal_loss else 1 - lam if name.startswith(main) else lam
-        for name in names
-    }
-    scale = recipe.total / sum(weights.values()) if recipe.total else 1.0
+    has_parts = any(name.startswith("part") for name in names)
+    main = "part" if has_parts else "final"
+    weights = {}
+    for name in names:
+        if recipe.equal_loss:
+            weights[name] = 1.0
+        elif name.startswith(main):
+            weights[name] = 1 - lam
+        else:
+            weights[name] = lam
+    scale = 1.0
+    if recipe.total:
+        scale = recipe.total / sum(weights.values())
     return {name: weight * scale for name, weight in weights.items()}
 
 
-def reid_loss(logits: dict, target: Tensor, recipe="paper", lam: float | None = None) -> Tensor:
-    """L_total of section 3.1: weighted sum of one cross-entropy per head.
+def reid_loss(
+    logits: dict, target: Tensor, recipe: str | Recipe = "paper", lam: float | None = None
+) -> Tensor:
+    """L_total of section 3.1: the weighted sum of one cross-entropy per classifier.
 
-    logits: {name: (B, num_classes)}; target: (B,) class numbers; recipe, lam: as in loss_weights. Returns a scalar.
+    logits: {name: (B, num_classes)}; target: (B,) class numbers; recipe, lam: as in loss_weights.
+    Returns a scalar. Raises InputError for an unknown recipe.
     """
     weights = loss_weights(logits, recipe, lam)
-    return sum(
-        weights[name] * nn.functional.cross_entropy(value, target) for name, value in logits.items()
-    )
+    total = 0
+    for name, value in logits.items():
+        total = total + weights[name] * nn.functional.cross_entropy(value, target)
+    return total

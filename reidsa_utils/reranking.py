@@ -1,18 +1,16 @@
 """Re-ranking with k-reciprocal encoding: Zhong et al., CVPR 2017, reference [38] of the paper."""
 
+import contextlib
+
 import numpy as np
 import torch
-
-try:
-    from scipy import sparse
-except ImportError:  # a machine that only trains
-    sparse = None
+from scipy import sparse
 
 from . import InputError, known
 from .metrics import as_array
 
-# The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch hand squared distances to a function
-# that squares them once more.
+# The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch hand squared
+# distances to a function that squares them once more.
 CONVENTIONS = {"original": 2, "squared_twice": 4}
 
 
@@ -26,30 +24,61 @@ def rerank(
     integer_division: bool = False,
     block: int = 2048,
 ):
-    """Distances after re-ranking, (Q, D) and (G, D) -> (Q, G) float32; for a query tensor a tensor on its device.
+    """Distances after re-ranking, (Q, D) and (G, D) -> (Q, G) float32.
 
-    1. The k1 nearest of every image that also have it among theirs (k-reciprocal), extended by the reciprocal sets of
-       its members where more than 2/3 of such a set, made with round(k1 / 2), is already inside.
-    2. Each image becomes a vector of exp(-distance) over its set, summing to 1, averaged over its k2 nearest.
-    3. Result: (1 - lambda_) * Jaccard distance of the vectors + lambda_ * distance, where distance is the squared
-       Euclidean one over the largest of its row.
-    convention: a key of CONVENTIONS. integer_division: the slip of the released code, whose 2/3 is 0 in Python 2, so that
-    every set is taken in. No (Q + G)^2 matrix is held: beside a copy of the features and the result,
-    `block` rows of it and a few lists.
+    1. The set of an image holds those of its k1 nearest that also have it among theirs
+       (k-reciprocal). It is extended by the reciprocal sets of its members, made with
+       round(k1 / 2), where more than 2/3 of such a set is already inside.
+    2. Each image becomes a vector of exp(-distance) over its set, summing to 1, averaged over its
+       k2 nearest.
+    3. Result: (1 - lambda_) * Jaccard distance of the vectors + lambda_ * distance, where distance
+       is the squared Euclidean one over the largest of its row.
+
+    query_features, gallery_features: arrays, lists or tensors.
+    convention: a key of CONVENTIONS.
+    integer_division: the slip of the released code, whose 2/3 is 0 in Python 2, so that every set
+        is taken in.
+    block: rows of the (Q + G)^2 matrix that are held at a time. The whole matrix never is: beside
+        the block there are a copy of the features, the result and a few lists.
+    Returns an array; for a query tensor a tensor on its device.
     Raises InputError for parameters out of range, features that do not fit or are not finite.
     """
-    if sparse is None:
-        raise InputError(
-            "re-ranking needs scipy, which is not installed; install it, or use rerank=false"
-        )
-    is_tensor = torch.is_tensor(query_features)
-    query, gallery = (
-        v.detach().float()
-        if torch.is_tensor(v)
-        else torch.from_numpy(np.require(as_array(v, np.float32), requirements="CW"))
-        for v in (query_features, gallery_features)
-    )
-    gallery = gallery.to(query.device)
+    query = _as_tensor(query_features)
+    gallery = _as_tensor(gallery_features).to(query.device)
+    _check_arguments(query, gallery, k1, k2, lambda_, block)
+    k1 = int(k1)
+    k2 = int(k2)
+    power = (
+        CONVENTIONS[known("convention", convention, CONVENTIONS)] // 2
+    )  # of the squared distance
+
+    # Query and gallery together are N = Q + G images.
+    features = torch.cat([query, gallery])  # (N, D)
+    norms = _centre(features)  # (N,)
+    out = torch.empty(len(query), len(gallery), dtype=torch.float32, device=features.device)
+    with _full_precision(features.device.type):
+        n_nearest = min(3 * k1, len(features))
+        near, distance, largest = _nearest(features, norms, n_nearest, power, out, block)
+
+    share = 0 if integer_division else 2 / 3
+    vectors = _encode(features, near, distance, largest, power, k1, share)  # (N, N), sparse
+    if k2 > 1:
+        vectors = _mean_over_nearest(vectors, near[:, :k2])
+    out *= lambda_
+    _add_jaccard(vectors, out, 1 - lambda_)
+    return out if torch.is_tensor(query_features) else out.numpy()
+
+
+def _as_tensor(features) -> torch.Tensor:
+    """Features as float32; a tensor stays on its device, and an array is not copied if it fits."""
+    if torch.is_tensor(features):
+        return features.detach().float()
+    array = np.require(as_array(features, np.float32), requirements="CW")
+    return torch.from_numpy(array)
+
+
+def _check_arguments(query, gallery, k1, k2, lambda_, block) -> None:
+    """Raises InputError for features that do not fit or parameters out of range."""
     if (
         query.dim() != 2
         or gallery.dim() != 2
@@ -57,163 +86,258 @@ def rerank(
         or not query.numel()
     ):
         raise InputError(
-            f"query features {tuple(query.shape)} and gallery features {tuple(gallery.shape)}; expected (Q, D) and (G, D)"
+            f"query features {tuple(query.shape)} and gallery features {tuple(gallery.shape)}; "
+            "expected (Q, D) and (G, D)"
         )
-    whole = all(isinstance(v, (int, np.integer)) for v in (k1, k2, block)) and isinstance(
-        lambda_, (int, float, np.number)
-    )
-    if not whole or not 1 <= k2 <= k1 < len(gallery) or not 0 <= lambda_ <= 1 or block < 1:
+    are_whole = all(isinstance(value, (int, np.integer)) for value in (k1, k2, block))
+    is_number = isinstance(lambda_, (int, float, np.number))
+    if (
+        not are_whole
+        or not is_number
+        or not 1 <= k2 <= k1 < len(gallery)
+        or not 0 <= lambda_ <= 1
+        or block < 1
+    ):
         raise InputError(
-            f"k1={k1}, k2={k2}, lambda_={lambda_} with {len(gallery)} gallery images; expected whole 1 <= k2 <= k1 < gallery "
-            "and 0 <= lambda_ <= 1: lower k1 and k2 for a small gallery"
+            f"k1={k1}, k2={k2}, lambda_={lambda_} with {len(gallery)} gallery images; "
+            "expected whole 1 <= k2 <= k1 < gallery and 0 <= lambda_ <= 1: "
+            "lower k1 and k2 for a small gallery"
         )
-    k1, k2 = int(k1), int(k2)
-    power = (
-        CONVENTIONS[known("convention", convention, CONVENTIONS)] // 2
-    )  # of the squared distance
-    features = torch.cat([query, gallery])
-    if bad := int((~torch.isfinite(features.amax(1) - features.amin(1))).sum()):
+
+
+def _centre(features: torch.Tensor) -> torch.Tensor:
+    """Subtract a median from the features, in place, and return their squared norms, (N,).
+
+    Distances stay, and their rounding shrinks. One outlier cannot move the median, and integer
+    features stay integers, so ties are preserved.
+    Raises InputError for features that are not finite or too large.
+    """
+    spread = features.amax(1) - features.amin(1)
+    n_bad = int((~torch.isfinite(spread)).sum())
+    if n_bad:
         raise InputError(
-            f"{bad} of the features hold NaN, infinity or numbers too large to subtract; did the training diverge?"
+            f"{n_bad} of the features hold NaN, infinity or numbers too large to subtract; "
+            "did the training diverge?"
         )
-    # Distances stay, their rounding shrinks. The median is no prey to one far vector, and keeps whole numbers whole: ties stay.
-    features -= features[:: max(1, len(features) // 1000)].median(0).values
-    norms = torch.cat([(some * some).sum(1) for some in features.split(512)])
+    sample = features[:: max(1, len(features) // 1000)]
+    features -= sample.median(0).values
+    norms = torch.cat([(rows * rows).sum(1) for rows in features.split(512)])
     if not torch.isfinite(4 * norms.max()):
         raise InputError("the features are too large for float32 distances; normalise them")
-    out = torch.empty(len(query), len(gallery), dtype=torch.float32, device=features.device)
-    precision = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision("highest")  # TF32 would change who is near
+    return norms
+
+
+@contextlib.contextmanager
+def _full_precision(device_type: str):
+    """Products in float32, whatever the caller has set: TF32 would change who is near."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
     try:
-        with torch.autocast(features.device.type, enabled=False):
-            near, distance, largest = _nearest(
-                features, norms, min(3 * k1, len(features)), power, out, block
-            )
+        with torch.autocast(device_type, enabled=False):
+            yield
     finally:
-        torch.set_float32_matmul_precision(precision)
-    vectors = _encode(
-        features, near, distance, largest, power, k1, 0 if integer_division else 2 / 3
-    )
-    if k2 > 1:
-        rows = np.repeat(np.arange(len(near)), k2)
-        vectors = (
-            sparse.csr_array(
-                (np.full(len(rows), 1 / k2, np.float32), (rows, near[:, :k2].ravel())),
-                vectors.shape,
-            )
-            @ vectors
-        )
-    out *= lambda_
-    _add_jaccard(vectors, out, 1 - lambda_)
-    return out if is_tensor else out.numpy()
+        torch.set_float32_matmul_precision(before)
 
 
 def _nearest(
     features: torch.Tensor, norms: torch.Tensor, k: int, power: int, out: torch.Tensor, block: int
 ) -> tuple:
-    """The k nearest of every image, itself first, their distances and the largest of its row: (N, k), (N, k) and (N,).
+    """The k nearest of every image, itself first, by blocks of the distance matrix.
 
-    Fills `out` (Q, G) with the distances between queries and gallery, each over the largest of its row.
+    Fills `out` (Q, G) with the distances between queries and gallery, each over the largest of its
+    row, to the power.
+    Returns arrays: the nearest (N, k), their squared distances (N, k), and the largest squared
+    distance of each row (N,).
     """
-    n, n_query = len(features), len(out)
-    block = -(-n // -(-n // block))  # equal blocks: a product of one row rounds otherwise
-    near, distance, largest = (
-        np.empty((n, k), np.int32),
-        np.empty((n, k), np.float32),
-        np.empty(n, np.float32),
-    )
+    n = len(features)
+    n_query = len(out)
+    n_blocks = -(-n // block)
+    block = -(-n // n_blocks)  # equal blocks: a product of one row rounds otherwise
+    near = np.empty((n, k), np.int32)
+    distance = np.empty((n, k), np.float32)
+    largest = np.empty(n, np.float32)
     for i in range(0, n, block):
-        mine = norms[i : i + block, None]
-        d = torch.addmm(
-            norms, features[i : i + block], features.T, alpha=-2
-        )  # (b, N), less the norm of the row
-        top = (d.amax(1, keepdim=True) + mine).clamp(min=torch.finfo(d.dtype).tiny)
+        # With x the images of this block and y all: d = |y|^2 - 2 x y, so |x - y|^2 = d + |x|^2.
+        own_norms = norms[i : i + block, None]  # (b, 1)
+        d = torch.addmm(norms, features[i : i + block], features.T, alpha=-2)  # (b, N)
+        row_largest = (d.amax(1, keepdim=True) + own_norms).clamp(min=torch.finfo(d.dtype).tiny)
         rows = torch.arange(len(d), device=d.device)
-        d[rows, rows + i] = -torch.inf  # first in its own list
-        value, index = d.topk(min(k + 1, n), largest=False)
-        index, order = index.sort(dim=1)
-        value, order = value.gather(1, order).sort(dim=1, stable=True)  # ties in index order
-        index = index.gather(1, order)[:, :k]
-        tied = torch.nonzero(value[:, k - 1] == value[:, -1])[:, 0].tolist() if k < n else []
-        for row in tied:  # a tie at the end of the list
-            index[row] = d[row].argsort(stable=True)[:k]
-        near[i : i + block], largest[i : i + block] = index.cpu().numpy(), top[:, 0].cpu().numpy()
-        distance[i : i + block] = (value[:, :k] + mine).clamp_(min=0).cpu().numpy()
-        if i < n_query:
-            some = slice(i, min(i + block, n_query))
-            m = some.stop - i
-            torch.add(d[:m, n_query:], mine[:m], out=out[some]).clamp_(min=0).div_(top[:m]).pow_(
-                power
+        d[rows, rows + i] = -torch.inf  # every image is first in its own list
+        value, index = _smallest(d, k)
+
+        near[i : i + block] = index.cpu().numpy()
+        distance[i : i + block] = (value + own_norms).clamp_(min=0).cpu().numpy()
+        largest[i : i + block] = row_largest[:, 0].cpu().numpy()
+
+        n_rows = min(len(d), n_query - i)  # queries in this block
+        if n_rows > 0:
+            _write_distances(
+                out[i : i + n_rows],
+                d[:n_rows, n_query:],
+                own_norms[:n_rows],
+                row_largest[:n_rows],
+                power,
             )
     return near, distance, largest
 
 
-def _encode(features, near, distance, largest, power: int, k1: int, share: float, block: int = 512):
-    """Step 1 and the vectors of step 2, before their averaging: (N, N), some 40 numbers a row."""
-    n, half, listed = len(near), int(round(k1 / 2)) + 1, near
-    near = near[:, : k1 + 1]
-    back = np.empty((2, n, k1 + 1), bool)  # does the a-th nearest have i in its list too?
+def _write_distances(out, d, own_norms, row_largest, power: int) -> None:
+    """out = ((d + own_norms) / row_largest) ** power, without another matrix; (b, G), (b, 1)."""
+    torch.add(d, own_norms, out=out)
+    out.clamp_(min=0).div_(row_largest).pow_(power)
+
+
+def _smallest(d: torch.Tensor, k: int) -> tuple:
+    """The k smallest of each row, ties in index order: (b, N) -> values and indices, (b, k)."""
+    n = d.shape[1]
+    # One more than k shows a tie at the end of the list.
+    value, index = d.topk(min(k + 1, n), largest=False)
+    # Sorting by index, then stably by value, puts ties in index order.
+    index, order = index.sort(dim=1)
+    value, order = value.gather(1, order).sort(dim=1, stable=True)
+    index = index.gather(1, order)[:, :k]
+    if k < n:
+        # topk may have taken any of the images of a tie at the end: sort these rows wholly.
+        is_tied = value[:, k - 1] == value[:, k]
+        for row in torch.nonzero(is_tied)[:, 0].tolist():
+            index[row] = d[row].argsort(stable=True)[:k]
+    return value[:, :k], index
+
+
+def _encode(features, near, distance, largest, power: int, k1: int, share: float):
+    """Step 1, and the vectors of step 2 before their averaging.
+
+    near, distance, largest: as _nearest returns them.
+    Returns a sparse (N, N) array, some 40 numbers a row.
+    """
+    n = len(near)
+    pairs = _extended_sets(near[:, : k1 + 1], k1, share)
+    image = pairs // n
+    member = pairs % n
+    d = _distances_of_pairs(pairs, features, near, distance)
+    weight = np.exp(-((d / largest[image]) ** power))
+    row_starts = np.searchsorted(image, np.arange(n + 1))
+    row_sums = np.add.reduceat(weight, row_starts[:-1])
+    weight /= np.repeat(row_sums, np.diff(row_starts))
+    return sparse.csr_array((weight, member, row_starts), (n, n))
+
+
+def _extended_sets(lists: np.ndarray, k1: int, share: float, block: int = 512) -> np.ndarray:
+    """Step 1: the extended k-reciprocal set of every image.
+
+    lists: (N, k1 + 1), the nearest of every image, itself first.
+    share: of a member's set that must be inside already for the set to be taken in.
+    Returns all pairs of an image i and a member j as sorted numbers i * N + j, each once.
+    """
+    n = len(lists)
+    half = int(round(k1 / 2)) + 1
+    half_lists = lists[:, :half]
+    is_mutual, is_mutual_half = _reciprocal(lists, half, block)
+    half_sizes = is_mutual_half.sum(1)  # (N,)
+
+    in_set = np.zeros((block, n), bool)  # the sets of one block as a table
+    images = []
+    members = []
     for i in range(0, n, block):
-        mine = np.arange(i, min(i + block, n), dtype=np.int32)[:, None, None]
-        hits = near[near[i : i + block]] == mine  # (b, k1 + 1, k1 + 1)
-        back[0, i : i + block] = hits.any(2)
-        back[1, i : i + block] = hits[:, :, :half].any(2)
-    back[1, :, half:] = False
-    sizes, member = back[1].sum(1), np.zeros((block, n), bool)
-    rows, columns = [], []
+        base = lists[i : i + block]  # (b, k1 + 1)
+        in_base = is_mutual[i : i + block]  # (b, k1 + 1)  which of them form the set of the image
+        rows = np.arange(len(base))[:, None]
+        in_set[rows, base] = in_base
+
+        # Each member's own set, made with round(k1 / 2): how much of it is inside already?
+        candidates = half_lists[base]  # (b, k1 + 1, half)
+        in_candidates = is_mutual_half[base]  # (b, k1 + 1, half)
+        is_shared = in_set[rows[:, :, None], candidates] & in_candidates
+        taken = in_base & (is_shared.sum(2) > share * half_sizes[base])  # (b, k1 + 1)
+        in_set[rows, base] = False
+
+        own = np.nonzero(in_base)
+        images.append(own[0] + i)
+        members.append(base[own])
+        added = np.nonzero(taken[:, :, None] & in_candidates)
+        images.append(added[0] + i)
+        members.append(candidates[added])
+    pairs = np.sort(np.concatenate(images) * n + np.concatenate(members))
+    return pairs[np.diff(pairs, prepend=-1) > 0]
+
+
+def _reciprocal(lists: np.ndarray, half: int, block: int) -> tuple:
+    """Which of the nearest of an image have it among their own nearest, too?
+
+    lists: (N, k1 + 1). Returns two bool arrays: for the whole lists (N, k1 + 1), and for the first
+    `half` entries of all of them (N, half).
+    """
+    n, length = lists.shape
+    is_mutual = np.empty((n, length), bool)
+    is_mutual_half = np.empty((n, half), bool)
     for i in range(0, n, block):
-        base, inside = near[i : i + block], back[0, i : i + block]  # (b, k1 + 1)
-        mine = np.arange(len(base))[:, None]
-        member[mine, base] = inside  # the sets of this block as a table
-        sets, there = (
-            near[base][:, :, :half],
-            back[1][base][:, :, :half],
-        )  # (b, k1 + 1, half): the set of each member
-        shared = (member[mine[:, :, None], sets] & there).sum(2)
-        member[mine, base] = False
-        taken = inside & (shared > share * sizes[base])
-        for members, chosen in ((base, inside), (sets, taken[:, :, None] & there)):
-            where = np.nonzero(chosen)
-            rows.append(where[0] + i)
-            columns.append(members[where])
-    pairs = np.sort(np.concatenate(rows) * n + np.concatenate(columns))
-    pairs = pairs[np.diff(pairs, prepend=-1) > 0]  # each member once
-    i, j = pairs // n, pairs % n
-    listed = (
-        listed + np.arange(n)[:, None] * n
-    ).ravel()  # those of the lists have their distance already
+        image = np.arange(i, min(i + block, n), dtype=np.int32)[:, None, None]
+        hits = lists[lists[i : i + block]] == image  # (b, k1 + 1, k1 + 1)
+        is_mutual[i : i + block] = hits.any(2)
+        is_mutual_half[i : i + block] = hits[:, :half, :half].any(2)
+    return is_mutual, is_mutual_half
+
+
+def _distances_of_pairs(
+    pairs: np.ndarray,
+    features: torch.Tensor,
+    near: np.ndarray,
+    distance: np.ndarray,
+    block: int = 512,
+) -> np.ndarray:
+    """The squared distance of every pair i * N + j: looked up in the lists, else computed."""
+    n = len(near)
+    listed = (near + np.arange(n)[:, None] * n).ravel()  # the lists as such pairs
     order = np.argsort(listed)
-    place = order[np.minimum(np.searchsorted(listed, pairs, sorter=order), len(order) - 1)]
+    place = np.searchsorted(listed, pairs, sorter=order)
+    place = order[np.minimum(place, len(order) - 1)]
     d = distance.ravel()[place]
-    for far in np.array_split(
-        missing := np.flatnonzero(listed[place] != pairs), len(missing) // block + 1
-    ):
-        a, b = (features[torch.from_numpy(v[far]).to(features.device)] for v in (i, j))
-        d[far] = a.sub_(b).square_().sum(1).cpu().numpy()
-    weight = np.exp(-((d / largest[i]) ** power))
-    ends = np.searchsorted(i, np.arange(n + 1))
-    weight /= np.repeat(np.add.reduceat(weight, ends[:-1]), np.diff(ends))
-    return sparse.csr_array((weight, j, ends), (n, n))
+
+    missing = np.flatnonzero(listed[place] != pairs)
+    for some in np.array_split(missing, len(missing) // block + 1):
+        image = torch.from_numpy(pairs[some] // n).to(features.device)
+        member = torch.from_numpy(pairs[some] % n).to(features.device)
+        difference = features[image].sub_(features[member])  # (b, D)
+        d[some] = difference.square_().sum(1).cpu().numpy()
+    return d
+
+
+def _mean_over_nearest(vectors, near: np.ndarray):
+    """Step 2: the mean of the vectors of the k2 nearest, itself among them. near: (N, k2)."""
+    n, k2 = near.shape
+    rows = np.repeat(np.arange(n), k2)
+    each = np.full(len(rows), 1 / k2, np.float32)
+    averaging = sparse.csr_array((each, (rows, near.ravel())), vectors.shape)
+    return averaging @ vectors
 
 
 def _add_jaccard(vectors, out: torch.Tensor, factor: float, block: int = 64) -> None:
-    """out += factor * Jaccard distance: 1 - sum of the smaller weights over sum of the larger, which is 2 less the former."""
+    """Step 3: out += factor * Jaccard distance, in place.
+
+    The Jaccard distance is 1 - (sum of the smaller weights) / (sum of the larger). The weights of
+    each vector sum to 1, so the latter sum is 2 less the former.
+    """
     n_query, n_gallery = out.shape
     holders = vectors[n_query:].tocsc()  # who in the gallery holds a member: few
     for i in range(0, n_query, block):
-        distance = np.ones(
-            (min(block, n_query - i), n_gallery), np.float32
-        )  # 1 for all that share nothing: most
+        n_rows = min(block, n_query - i)
+        distance = np.ones((n_rows, n_gallery), np.float32)  # 1 where nothing is shared: most
         for q, row in enumerate(distance, i):
-            mine = slice(vectors.indptr[q], vectors.indptr[q + 1])
-            start, stop = (
-                holders.indptr[vectors.indices[mine]],
-                holders.indptr[vectors.indices[mine] + 1],
-            )
-            length = stop - start
-            at = np.repeat(start - np.cumsum(length) + length, length) + np.arange(length.sum())
-            smaller = np.minimum(np.repeat(vectors.data[mine], length), holders.data[at])
-            shared = np.bincount(holders.indices[at], smaller, n_gallery)
-            some = np.flatnonzero(shared)
-            row[some] -= shared[some] / (2 - shared[some])
+            smaller = _sums_of_smaller(vectors, holders, q)
+            some = np.flatnonzero(smaller)
+            row[some] -= smaller[some] / (2 - smaller[some])
         out[i : i + block].add_(torch.from_numpy(distance).to(out.device), alpha=factor)
+
+
+def _sums_of_smaller(vectors, holders, query: int) -> np.ndarray:
+    """The sum over members of the smaller weight, of one query and every gallery image: (G,)."""
+    entries = slice(vectors.indptr[query], vectors.indptr[query + 1])
+    members = vectors.indices[entries]  # (m,)
+    weights = vectors.data[entries]  # (m,)
+    # Where the holders of all members lie in `holders`, one member after the other.
+    start = holders.indptr[members]
+    n_holders = holders.indptr[members + 1] - start  # (m,)
+    offset = start - np.cumsum(n_holders) + n_holders
+    place = np.repeat(offset, n_holders) + np.arange(n_holders.sum())
+    smaller = np.minimum(np.repeat(weights, n_holders), holders.data[place])
+    return np.bincount(holders.indices[place], smaller, holders.shape[0])
