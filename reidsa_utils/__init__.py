@@ -16,7 +16,6 @@ support (files, processes), settings (profiles, recipes, benchmarks, claims: TOM
 
 import difflib
 import os
-import sys
 from pathlib import Path
 
 __version__ = "0.1.0"
@@ -45,14 +44,3 @@ def known(kind: str, name: str, names) -> str:
     nearest = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
     raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}{hint}")
-
-
-def run_command(work) -> int:
-    """Exit code of a command line: what `work()` returns (None: 0), or 1 after one sentence about what went wrong."""
-    try:
-        return work() or 0
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-    except OSError as error:  # a file or folder that may not be read or written
-        print(f"error: {error.filename or 'a file'}: {error.strerror or error}", file=sys.stderr)
-    return 1

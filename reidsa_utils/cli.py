@@ -10,7 +10,7 @@ from typing import Annotated
 
 from cyclopts import App, CycloptsError, Parameter
 
-from . import InputError, __version__
+from . import InputError, __version__, cores
 
 app = App(name="reidsa", version=__version__, help="One command for all that no notebook does.")
 # Its options are the fields of config.Config.
@@ -93,6 +93,151 @@ def prepare_cuhk03(mat: Path, index_folder: Path, root: Path) -> int:
 
     folders = prepare(mat, index_folder, root)
     return max(check_benchmark(f"cuhk03_np_{folder.name}", folder) for folder in folders)
+
+
+@app.command
+def render(
+    name: str,
+    root: Path,
+    *,
+    scale: float | None = None,
+    seed: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+    occlusion: float | None = None,
+    view_overlap: float | None = None,
+    camera_shift: float | None = None,
+    look_alikes: int | None = None,
+    box_jitter: float | None = None,
+    workers: int | None = None,
+) -> int:
+    """Render an embedded benchmark. What is not given is as the tables have it.
+
+    Parameters
+    ----------
+    name
+        market1501, dukemtmc_reid, cuhk03_np_labeled or cuhk03_np_detected
+    root
+        the folder that the benchmark's own folder is made in
+    scale
+        share of the published sizes
+    seed
+        of the people, the cameras and the images
+    height
+        of an image, pixels
+    width
+        of an image, pixels
+    occlusion
+        share of images with an occluder
+    view_overlap
+        0: a camera sees everyone from one side; 1: from anywhere
+    camera_shift
+        strength of a camera's colour gain, gamma, blur and noise
+    look_alikes
+        identities that wear the same clothes
+    box_jitter
+        standard deviation of a box's shift, in box heights
+    workers
+        processes; otherwise all cores
+    """
+    from .datasets.rendered import render_benchmark
+
+    knobs = {
+        "scale": scale,
+        "seed": seed,
+        "height": height,
+        "width": width,
+        "occlusion": occlusion,
+        "view_overlap": view_overlap,
+        "camera_shift": camera_shift,
+        "look_alikes": look_alikes,
+        "box_jitter": box_jitter,
+    }
+    given = {knob: value for knob, value in knobs.items() if value is not None}
+    folder = render_benchmark(name, root, workers=workers or cores(), **given)
+    print(f"rendered {folder}")
+    return 0
+
+
+@app.command
+def examine(
+    *runs: Path,
+    maps: Flag = False,
+    populations: str = "",
+    saturation: str = "",
+    backbone: str = "mobilenet_v2",
+    size: str = "384x128",
+    into: Path | None = None,
+    data: str = "",
+) -> int:
+    """Look at finished runs beyond their records: filters, maps, other people.
+
+    Parameters
+    ----------
+    runs
+        folders of finished runs, with their checkpoints
+    maps
+        class activation maps and missing parts, for notebook 07
+    populations
+        SEED,SEED: data seeds of other rendered people that the networks are tested on
+    saturation
+        attention before any training instead: none, imagenet or a file of weights
+    backbone
+        with --saturation
+    size
+        HEIGHTxWIDTH, with --saturation
+    into
+        a folder; otherwise results/examined, results/maps, results/populations or
+        results/saturation
+    data
+        what the runs were trained on: embedded (as usual), real, or a folder
+    """
+    from .experiments.examine import examine as examine_runs
+
+    examine_runs(runs, maps, populations, saturation, backbone, size, into, data)
+    return 0
+
+
+@app.command
+def weights(
+    source: Path, target: Path, *, backbone: str = "mobilenet_v2", images: Path | None = None
+) -> int:
+    """Name the tensors of ImageNet weights that come from a package, and check them.
+
+    Parameters
+    ----------
+    source
+        a file that holds the tensors in the network's own order
+    target
+        the file to write
+    backbone
+        whose weights they are
+    images
+        a folder of photographs: are the stored statistics those of these images?
+    """
+    from .experiments.pretrained import convert_weights
+
+    convert_weights(source, target, backbone, images)
+    return 0
+
+
+@app.command
+def speed(*groups: str, here: Flag = False) -> int:
+    """Measure times against plain baselines, as ratios of one run; writes results/speed.
+
+    Parameters
+    ----------
+    groups
+        loading, step, attention, evaluation and others; otherwise all
+    here
+        in this process, as JSON; otherwise each group in a process of its own
+    """
+    from .experiments import speed as benchmark
+
+    if here:
+        benchmark.measure_here(groups)
+        return 0
+    return benchmark.measure(groups)
 
 
 def main(argv=None) -> int:

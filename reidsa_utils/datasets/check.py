@@ -1,10 +1,11 @@
-"""What `reidsa check` does: check a copy of a benchmark, and prepare CUHK03-NP. See notebook 03.
+"""Checks a copy of a benchmark: counts, file names, images, protocol. See notebook 03.
 
-reidsa check market1501 data
-reidsa prepare-cuhk03 cuhk-03.mat FOLDER_OF_THE_INDEX_FILES data
+Its command line also prepares CUHK03-NP, which is then checked at once.
+
+    reidsa check market1501 data
+    reidsa prepare-cuhk03 cuhk-03.mat FOLDER_OF_THE_INDEX_FILES data
 """
 
-import argparse
 import gzip
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -13,121 +14,149 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from .. import SETTINGS, InputError, cores, run_command
-from ..data import LAYOUTS, SPLITS, decode, load_benchmark, read_split
+from .. import SETTINGS, InputError, cores
+from ..data import LAYOUTS, SPLITS, Benchmark, decode, load_benchmark, read_split
+
+SHOWN = 50  # problems that are printed; of the others only their number
 
 
 def check(name: str, root, progress: bool = True) -> int:
-    """Print found against expected counts and whatever is damaged. Returns 1 if something is, else 0.
+    """Print found against expected counts and whatever is damaged.
 
-    Every image is decoded; file names are compared with the archive's (Market-1501), the index files' (CUHK03-NP) or the manifest's;
-    identities of the training set must not be tested, and every query needs a match in another camera.
+    name: of the benchmark. root: its folder or the parent. Every image is decoded. File names are
+    compared with those of the archive (Market-1501), of the index files (CUHK03-NP) or of the
+    manifest (rendered benchmarks). No identity of the training set may be tested, and every query
+    needs a match in another camera.
+    Returns the exit code: 0 if all is as expected, else 1.
+    Raises InputError for an unknown name or a folder that is no benchmark.
     """
-    found, layout = load_benchmark(name, root, warn=False, strict=False), LAYOUTS[name]
-    print(f"{found.title} at {found.folder} ({found.source})")
-    print(f"{'':22}{'found':>10}{'expected':>10}")
-    rows = [
-        (f"{split} {what}", found.counts[split][what], n)
-        for split, c in found.expected.items()
-        for what, n in c.items()
-    ]
+    found = load_benchmark(name, root, warn=False, strict=False)
+    n_differing = _print_counts(found)
+    files, problems = _compare_names(found)
+    problems += _undecodable(files, progress)
+    problems += _protocol_problems(found)
+    _print_problems(problems)
+    if not problems:
+        _print_fingerprint(found)
+    if n_differing or problems:
+        print(
+            f"counts that differ: {n_differing}; problems: {len(problems):,}; is the download "
+            "complete?"
+        )
+        return 1
+    print(f"all counts as expected; all {len(files):,} images decode")
+    return 0
+
+
+def _print_counts(found: Benchmark) -> int:
+    """Print what was counted beside what was expected. Returns how many counts differ."""
+    rows = []  # (label, found, expected)
+    for split, counts in found.expected.items():
+        for what, expected in counts.items():
+            rows.append((f"{split} {what}", found.counts[split][what], expected))
     gallery = found.expected["gallery"]
     rows.append(("gallery without junk", len(found.gallery), gallery["images"] - gallery["junk"]))
+
+    print(f"{found.title} at {found.folder} ({found.source})")
+    print(f"{'':22}{'found':>10}{'expected':>10}")
+    n_differing = 0
     for label, n, expected in rows:
-        print(f"{label:22}{n:10,}{expected:10,}{'' if n == expected else '   differs'}")
+        line = f"{label:22}{n:10,}{expected:10,}"
+        if n != expected:
+            line += "   differs"
+            n_differing += 1
+        print(line)
+    return n_differing
 
-    problems, files = [], []
-    if found.source == "rendered":
-        names = json.loads((found.folder / "manifest.json").read_text()).get("names", {})
-    else:
-        names = json.loads(
-            gzip.decompress((SETTINGS / "published_names.json.gz").read_bytes())
-        ).get(name, {})
+
+def _compare_names(found: Benchmark) -> tuple[list[str], list[str]]:
+    """Compare the file names with the published ones. Returns (paths of all images, problems)."""
+    published_names = _published_names(found)
+    files, problems = [], []
     for split, directory in SPLITS.items():
-        images, bad = read_split(name, found.folder / directory)
+        images, unparsed = read_split(found.name, found.folder / directory)
         files += images.paths
-        there, published = (
-            {Path(p).name.split(".")[0] for p in images.paths},
-            set(names.get(split, "").split()),
-        )
-        problems += [
-            f"{directory}/{b} is no name of this benchmark, which are like {layout.example}"
-            for b in bad
-        ]
-        if published:
-            problems += [
-                f"{directory}/{missing} is missing" for missing in sorted(published - there)
-            ]
-            problems += [
-                f"{directory}/{more} does not belong there" for more in sorted(there - published)
-            ]
+        for name in unparsed:
+            problems.append(
+                f"{directory}/{name} is no name of this benchmark, which are like "
+                f"{LAYOUTS[found.name].example}"
+            )
+        published = set(published_names.get(split, "").split())
+        if not published:
+            continue
+        present = {Path(path).name.split(".")[0] for path in images.paths}
+        for name in sorted(published - present):
+            problems.append(f"{directory}/{name} is missing")
+        for name in sorted(present - published):
+            problems.append(f"{directory}/{name} does not belong there")
+    return files, problems
 
-    def broken(path):
-        try:
-            decode(path)
-        except InputError as error:
-            return str(error)
 
+def _published_names(found: Benchmark) -> dict:
+    """{split: names without their endings, separated by spaces}; empty where none are known."""
+    if found.source == "rendered":
+        manifest = json.loads((found.folder / "manifest.json").read_text())
+        return manifest.get("names", {})
+    packed = (SETTINGS / "published_names.json.gz").read_bytes()
+    return json.loads(gzip.decompress(packed)).get(found.name, {})
+
+
+def _undecodable(files: list[str], progress: bool) -> list[str]:
+    """Decode every image. Returns a sentence about each that is broken."""
     with ThreadPoolExecutor(cores()) as pool:
-        told = tqdm(
-            pool.map(broken, files),
+        results = tqdm(
+            pool.map(_damage, files),
             total=len(files),
             desc="decoding",
             unit=" images",
             disable=not progress,
         )
-        problems += [text for text in told if text]
-    both = sorted(set(found.train.ids) & set(np.concatenate([found.query.ids, found.gallery.ids])))
-    problems += [f"identity {pid} is in the training set and in the test set" for pid in both]
-    seen = set(zip(found.gallery.ids.tolist(), found.gallery.cameras.tolist(), strict=True))
-    cameras = set(found.gallery.cameras.tolist())
-    problems += [
-        f"{Path(path).name}: no other camera has a gallery image of this query's identity"
-        for path, pid, camera in zip(
-            found.query.paths, found.query.ids.tolist(), found.query.cameras.tolist(), strict=True
-        )
-        if not any((pid, other) in seen for other in cameras - {camera})
-    ]
-    for line in problems[:50]:
-        print(f"problem: {line}")
-    if len(problems) > 50:
-        print(f"problem: and {len(problems) - 50:,} more")
-    differ = sum(n != expected for _, n, expected in rows)
-    if not problems:
-        tried = getattr(layout, "fingerprint", None) if found.source == "real" else None
-        print(
-            f"fingerprint {found.fingerprint()}"
-            + (f" (of the copy that this was tried on: {tried})" if tried else "")
-        )
-    print(
-        f"counts that differ: {differ}; problems: {len(problems):,}; is the download complete?"
-        if differ or problems
-        else f"all counts as expected; all {len(files):,} images decode"
-    )
-    return int(differ > 0 or bool(problems))
+        return [damage for damage in results if damage]
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="reidsa", description="Benchmarks on disk.")
-    commands = parser.add_subparsers(dest="command", required=True)
-    sub = commands.add_parser(
-        "check",
-        help="counts, names, images and protocol of a copy; exit code 1 if something is wrong",
-    )
-    sub.add_argument("name", help=f"one of {', '.join(LAYOUTS)}")
-    sub.add_argument("root", help="the benchmark's folder or its parent")
-    sub = commands.add_parser("prepare-cuhk03", help="CUHK03-NP from the original cuhk-03.mat")
-    sub.add_argument("mat", help="cuhk-03.mat")
-    sub.add_argument("index_folder", help="folder of the two cuhk03_new_protocol_config_*.mat")
-    sub.add_argument("root", help="folder that cuhk03-np is made in")
-    arguments = parser.parse_args(argv)
+def _damage(path: str) -> str:
+    """What is wrong with an image, "" if nothing is."""
+    try:
+        decode(path)
+    except InputError as error:
+        return str(error)
+    return ""
 
-    def work():
-        if arguments.command == "check":
-            return check(arguments.name, arguments.root)
-        from .cuhk03 import prepare_cuhk03  # h5py and scipy are not for those who only read
 
-        folders = prepare_cuhk03(arguments.mat, arguments.index_folder, arguments.root)
-        return max(check(f"cuhk03_np_{folder.name}", folder) for folder in folders)
+def _protocol_problems(found: Benchmark) -> list[str]:
+    """Identities that are trained on and tested, and queries without a match in another camera."""
+    problems = []
+    tested = np.concatenate([found.query.ids, found.gallery.ids])
+    for identity in sorted(set(found.train.ids) & set(tested)):
+        problems.append(f"identity {identity} is in the training set and in the test set")
 
-    return run_command(work)
+    cameras_of = {}  # {identity: cameras that have a gallery image of it}
+    for identity, camera in zip(
+        found.gallery.ids.tolist(), found.gallery.cameras.tolist(), strict=True
+    ):
+        cameras_of.setdefault(identity, set()).add(camera)
+    query = found.query
+    for path, identity, camera in zip(
+        query.paths, query.ids.tolist(), query.cameras.tolist(), strict=True
+    ):
+        if not cameras_of.get(identity, set()) - {camera}:
+            problems.append(
+                f"{Path(path).name}: no other camera has a gallery image of this query's identity"
+            )
+    return problems
+
+
+def _print_problems(problems: list[str]) -> None:
+    for problem in problems[:SHOWN]:
+        print(f"problem: {problem}")
+    if len(problems) > SHOWN:
+        print(f"problem: and {len(problems) - SHOWN:,} more")
+
+
+def _print_fingerprint(found: Benchmark) -> None:
+    """Print a sound copy's fingerprint, and that of the real copy that this was tried on."""
+    line = f"fingerprint {found.fingerprint()}"
+    tried = getattr(LAYOUTS[found.name], "fingerprint", None)
+    if found.source == "real" and tried:
+        line += f" (of the copy that this was tried on: {tried})"
+    print(line)

@@ -1,4 +1,4 @@
-"""cuhk-03.mat (MATLAB 7.3) and the two index files of the new protocol -> the folders of CUHK03-NP.
+"""Makes the folders of CUHK03-NP from cuhk-03.mat and the two index files of the new protocol.
 
 reidsa prepare-cuhk03 cuhk-03.mat FOLDER_OF_THE_INDEX_FILES data
 """
@@ -18,162 +18,210 @@ from .. import InputError
 from ..data import LAYOUTS, SPLITS
 from ..support.opencv import cv2
 
+KINDS = ("labeled", "detected")  # boxes drawn by hand, boxes of a detector
 
-def prepare_cuhk03(mat, index_folder, root, progress: bool = True) -> list:
-    """CUHK03-NP, labeled and detected, from the original cuhk-03.mat, in files named as in the cuhk03-np archive.
 
-    mat: MATLAB v7.3, cells by camera pair, person and image. index_folder: holds cuhk03_new_protocol_config_labeled.mat and
-    ..._detected.mat (Zhong et al., CVPR 2017). Writes root/cuhk03-np/labeled and .../detected; a folder appears when it is
-    complete, and nothing is written before the index files and the shape of every image are found sound. Broken off and
-    started again it goes on. A folder that is there is not looked into: delete it to make it again. Returns the two folders.
-    Raises InputError for files that are missing, of another kind, cut short or do not belong together, and for a full disk.
+def prepare_cuhk03(mat, index_folder, root, progress: bool = True) -> list[Path]:
+    """Make CUHK03-NP, labeled and detected, from cuhk-03.mat, with the archive's file names.
+
+    mat: MATLAB v7.3, cells by camera pair, person and image. index_folder: holds
+    cuhk03_new_protocol_config_labeled.mat and ..._detected.mat (Zhong et al., CVPR 2017). Writes
+    root/cuhk03-np/labeled and .../detected. A folder appears when it is complete, and nothing is
+    written before the index files and the shape of every image are found sound. Broken off and
+    started again it goes on. A folder that is there is not looked into: delete it to make it again.
+    Returns the two folders.
+    Raises InputError for files that are missing, of another kind, cut short or do not belong
+    together, and for a full disk.
     """
-    layouts = {kind: LAYOUTS[f"cuhk03_np_{kind}"] for kind in ("labeled", "detected")}
-    sets, splits = (
-        {kind: (Path(root) / layout.folder, layout.pattern) for kind, layout in layouts.items()},
-        SPLITS,
-    )
-    mat, todo = Path(mat), []
+    mat = Path(mat)
+    folders = {kind: Path(root) / LAYOUTS[f"cuhk03_np_{kind}"].folder for kind in KINDS}
+    with _open_mat(mat) as cells:
+        planned = []  # what _write_images takes; nothing is written before both kinds are planned
+        for kind, folder in folders.items():
+            if all((folder / directory).is_dir() for directory in SPLITS.values()):
+                continue
+            if os.path.lexists(folder):
+                raise InputError(
+                    f"{folder} is there, and not with the folders {', '.join(SPLITS.values())}; "
+                    "delete or move it first"
+                )
+            planned.append(_plan(cells, kind, mat, Path(index_folder), folder))
+        for folder, partial, jobs in planned:
+            _write_images(cells, folder, partial, jobs, progress)
+    return list(folders.values())
+
+
+def _open_mat(mat: Path) -> h5py.File:
+    """Open cuhk-03.mat. Raises InputError for a missing file or one of another format."""
     if not mat.is_file():
         raise InputError(
             f"no file {mat}; expected cuhk-03.mat from the authors' cuhk03_release archive"
         )
-    with open(mat, "rb") as start:
-        if start.read(10) == b"MATLAB 5.0":
-            raise InputError(
-                f"{mat} is a MATLAB 5.0 file; expected version 7.3, as distributed: take the original, or save it with -v7.3"
-            )
+    with open(mat, "rb") as file:
+        header = file.read(10)
+    if header == b"MATLAB 5.0":
+        raise InputError(
+            f"{mat} is a MATLAB 5.0 file; expected version 7.3, as distributed: take the original, "
+            "or save it with -v7.3"
+        )
     try:
-        cells = h5py.File(mat, "r", locking=False)
+        return h5py.File(mat, "r", locking=False)
     except OSError as error:
         raise InputError(
-            f"{mat} ({mat.stat().st_size:,} bytes) is cut short or no MATLAB 7.3 file ({error}); download it again"
+            f"{mat} ({mat.stat().st_size:,} bytes) is cut short or no MATLAB 7.3 file ({error}); "
+            "download it again"
         ) from error
-    with cells:
-        for kind, (folder, pattern) in sets.items():
-            if all((folder / directory).is_dir() for directory in splits.values()):
-                continue
-            if os.path.lexists(folder):
-                raise InputError(
-                    f"{folder} is there, and not with the folders {', '.join(splits.values())}; delete or move it first"
-                )
-            jobs = _read_index(
-                Path(index_folder) / f"cuhk03_new_protocol_config_{kind}.mat", pattern, splits
-            )
-            images = _find_images(cells, kind, mat)
-            strange = sorted({source for source, _ in jobs} ^ set(images))
-            if strange:
-                raise InputError(
-                    f"{index_folder} lists {len(jobs):,} {kind} images, and {mat} has {len(images):,}; {len(strange)} are "
-                    f"in one only, first {strange[0]}: are the two index files mixed up?"
-                )
-            # Started again with other input, it starts anew: a folder never holds a mixture.
-            key = hashlib.sha256(
-                f"{jobs} {mat.stat().st_size} {mat.stat().st_mtime_ns}".encode()
-            ).hexdigest()[:8]
-            partial = folder.with_name(f".{folder.name}.{key}.partial")
-            todo.append((folder, partial, [(images[source], file) for source, file in jobs]))
-        for folder, partial, jobs in todo:
-            _write_images(cells, folder, partial, jobs, progress)
-    return [folder for folder, _ in sets.values()]
 
 
-def _read_index(path: Path, pattern: str, splits: dict) -> list:
-    """(image's name in the .mat, file to write) for every image that an index file lists; its numbers count from 1."""
+def _plan(cells: h5py.File, kind: str, mat: Path, index_folder: Path, folder: Path) -> tuple:
+    """Plan one kind of boxes: (folder, its name while it is incomplete, jobs).
+
+    A job is (reference of the image in the .mat, file below the folder).
+    """
+    pattern = LAYOUTS[f"cuhk03_np_{kind}"].pattern
+    listed = _read_index(index_folder / f"cuhk03_new_protocol_config_{kind}.mat", pattern)
+    images = _find_images(cells, kind, mat)
+    in_one_only = sorted({source for source, _ in listed} ^ set(images))
+    if in_one_only:
+        raise InputError(
+            f"{index_folder} lists {len(listed):,} {kind} images, and {mat} has {len(images):,}; "
+            f"{len(in_one_only)} are in one only, first {in_one_only[0]}: are the two index files "
+            "mixed up?"
+        )
+    # Started again with other input, it starts anew: a folder never holds a mixture.
+    status = mat.stat()
+    content = f"{listed} {status.st_size} {status.st_mtime_ns}"
+    key = hashlib.sha256(content.encode()).hexdigest()[:8]
+    partial = folder.with_name(f".{folder.name}.{key}.partial")
+    return folder, partial, [(images[source], file) for source, file in listed]
+
+
+def _read_index(path: Path, pattern: str) -> list[tuple[str, str]]:
+    """Read an index file: (image's name in the .mat, file to write) for every image that it lists.
+
+    pattern: of the benchmark's file names. Raises InputError for a file that is missing or unsound.
+    """
     if not path.is_file():
         raise InputError(
-            f"no index file {path}; it is in the repository of Zhong et al. (person-re-ranking), evaluation/data/CUHK03"
+            f"no index file {path}; it is in the repository of Zhong et al. (person-re-ranking), "
+            "evaluation/data/CUHK03"
         )
     try:
-        index = {
-            key: value.ravel() for key, value in loadmat(path).items() if not key.startswith("__")
-        }
-        names, people, cameras = (
-            [str(n[0]) for n in index["filelist"]],
-            index["labels"].astype(int),
-            index["camId"].astype(int),
-        )
-        jobs = [(split, int(i)) for split in splits for i in index[f"{split}_idx"]]
-        out = [
-            (names[i - 1], f"{splits[split]}/{people[i - 1]:04d}_c{cameras[i - 1]}_{i}.png")
-            for split, i in jobs
-        ]
-        if sorted(i for _, i in jobs) != list(range(1, len(names) + 1)) or {
-            split for split, _ in jobs
-        } != set(splits):
-            raise ValueError("an image in no split or in two")
-        if (
-            not len(names) == len(people) == len(cameras)
-            or [int(n.split("_")[2]) for n in names] != cameras.tolist()
-        ):
-            raise ValueError("labels or cameras do not fit the file names")
-        if not all(re.fullmatch(pattern, file.split("/")[1]) for _, file in out):
-            raise ValueError("labels out of range")
-        return out
+        return _parse_index(path, pattern)
     except Exception as error:  # scipy has one for each kind of damage
         raise InputError(
-            f"{path} is no index file of CUHK03-NP, or a broken one ({type(error).__name__}: {str(error)[:80]}); fetch it "
-            "again"
+            f"{path} is no index file of CUHK03-NP, or a broken one "
+            f"({type(error).__name__}: {str(error)[:80]}); fetch it again"
         ) from error
 
 
-def _find_images(cells, kind: str, mat: Path) -> dict:
-    """{name as the index files write it, pair_person_view_image.png: reference} of all images of one set."""
+def _parse_index(path: Path, pattern: str) -> list[tuple[str, str]]:
+    """As _read_index. Raises ValueError, or whatever scipy raises, for a file that is unsound."""
+    index = {}
+    for key, value in loadmat(path).items():
+        if not key.startswith("__"):
+            index[key] = value.ravel()
+    names = [str(name[0]) for name in index["filelist"]]
+    people = index["labels"].astype(int)
+    cameras = index["camId"].astype(int)
+
+    listed, numbers, used_splits = [], [], set()
+    for split, directory in SPLITS.items():
+        for number in index[f"{split}_idx"]:
+            i = int(number)  # counted from 1
+            file = f"{directory}/{people[i - 1]:04d}_c{cameras[i - 1]}_{i}.png"
+            listed.append((names[i - 1], file))
+            numbers.append(i)
+            used_splits.add(split)
+
+    if sorted(numbers) != list(range(1, len(names) + 1)) or used_splits != set(SPLITS):
+        raise ValueError("an image in no split or in two")
+    same_length = len(names) == len(people) == len(cameras)
+    if not same_length or [int(name.split("_")[2]) for name in names] != cameras.tolist():
+        raise ValueError("labels or cameras do not fit the file names")
+    for _, file in listed:
+        if not re.fullmatch(pattern, Path(file).name):
+            raise ValueError("labels out of range")
+    return listed
+
+
+def _find_images(cells: h5py.File, kind: str, mat: Path) -> dict[str, h5py.Reference]:
+    """Find all images of one kind of boxes: {name as the index files write it: reference}.
+
+    Such a name is pair_person_view_image.png. Raises InputError for a file of another structure.
+    """
     images = {}
     try:
-        for p, pair in enumerate(cells[kind][()].ravel(), 1):  # five pairs of cameras
-            for j, people in enumerate(
-                cells[pair][()], 1
-            ):  # images 1-5: first camera, 6-10: second
-                there = {
-                    i: ref for i, ref in enumerate(people, 1) if cells[ref].ndim == 3
-                }  # the others are empty
-                images |= {
-                    f"{p}_{i:03d}_{1 + (j > 5)}_{j:02d}.png": ref for i, ref in there.items()
-                }
+        camera_pairs = cells[kind][()].ravel()  # five
+        for pair, pair_reference in enumerate(camera_pairs, 1):
+            for number, row in enumerate(cells[pair_reference][()], 1):
+                view = 1 if number <= 5 else 2  # images 1-5: first camera, 6-10: second
+                for person, reference in enumerate(row, 1):
+                    if cells[reference].ndim == 3:  # the others are empty
+                        images[f"{pair}_{person:03d}_{view}_{number:02d}.png"] = reference
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{mat} is no cuhk-03.mat: no cells {kind!r} of camera pairs, people and images in it ({error}); it holds "
-            f"{', '.join(cells) or 'nothing'}"
+            f"{mat} is no cuhk-03.mat: no cells {kind!r} of camera pairs, people and images in it "
+            f"({error}); it holds {', '.join(cells) or 'nothing'}"
         ) from error
-    for name, ref in images.items():
-        if cells[ref].dtype != np.uint8 or cells[ref].shape[0] != 3 or 0 in cells[ref].shape:
+    for name, reference in images.items():
+        image = cells[reference]
+        if image.dtype != np.uint8 or image.shape[0] != 3 or 0 in image.shape:
             raise InputError(
-                f"{kind} image {name} in {mat} is {cells[ref].dtype} of shape {cells[ref].shape}; expected uint8 (3, W, H), "
-                "as distributed: take the original file"
+                f"{kind} image {name} in {mat} is {image.dtype} of shape {image.shape}; expected "
+                "uint8 (3, W, H), as distributed: take the original file"
             )
     return images
 
 
-def _write_images(cells, folder: Path, partial: Path, jobs: list, progress: bool) -> None:
+def _write_images(
+    cells: h5py.File, folder: Path, partial: Path, jobs: list[tuple], progress: bool
+) -> None:
+    """Write the images of one kind of boxes; what an earlier call has written is kept.
+
+    Raises InputError for an image that cannot be read and for a full disk.
+    """
     try:
         for directory in {(partial / name).parent for _, name in jobs}:
             directory.mkdir(parents=True, exist_ok=True)
         for reference, name in tqdm(jobs, desc=folder.name, unit=" images", disable=not progress):
             file = partial / name
-            if not file.exists() or not file.stat().st_size:  # each is written whole or not at all
-                try:
-                    rgb = cells[reference][()].T  # Matlab's (H, W, 3) lies as (3, W, H)
-                except OSError as error:
-                    raise InputError(
-                        f"the image for {name} in {cells.filename} cannot be read ({error}); download it again"
-                    ) from error
-                own = file.with_suffix(f".{os.getpid()}.writing")
-                own.write_bytes(
-                    cv2.imencode(".png", np.ascontiguousarray(rgb[..., ::-1]))[1].tobytes()
-                )
-                own.replace(file)
+            if not file.exists() or file.stat().st_size == 0:
+                _write_image(cells, reference, file, name)
         partial.rename(folder)
-        for rest in (
-            *folder.rglob("*.writing"),
-            *folder.parent.glob(f".{folder.name}.*.partial"),
-        ):  # of calls that were broken off
-            shutil.rmtree(rest) if rest.is_dir() else rest.unlink(missing_ok=True)
+        _remove_leftovers(folder)
     except OSError as error:
         if folder.is_dir():
             return  # another call finished the same meanwhile
         done = sum(1 for _ in partial.rglob("*.png"))
         raise InputError(
-            f"could not go on writing {folder} ({error.strerror or error}); {done:,} of {len(jobs):,} images are kept: put "
-            "that right and start the same command again"
+            f"could not go on writing {folder} ({error.strerror or error}); {done:,} of "
+            f"{len(jobs):,} images are kept: put that right and start the same command again"
         ) from error
+
+
+def _write_image(cells: h5py.File, reference: h5py.Reference, file: Path, name: str) -> None:
+    """Write one image, whole or not at all."""
+    try:
+        rgb = cells[reference][()].T  # Matlab's (H, W, 3) lies as (3, W, H)
+    except OSError as error:
+        raise InputError(
+            f"the image for {name} in {cells.filename} cannot be read ({error}); download it again"
+        ) from error
+    bgr = np.ascontiguousarray(rgb[..., ::-1])
+    encoded = cv2.imencode(".png", bgr)[1].tobytes()
+    # Two calls at the same time do not write into each other's file.
+    writing = file.with_suffix(f".{os.getpid()}.writing")
+    writing.write_bytes(encoded)
+    writing.replace(file)
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what calls that were broken off have left behind."""
+    for file in folder.rglob("*.writing"):
+        file.unlink(missing_ok=True)
+    for partial in folder.parent.glob(f".{folder.name}.*.partial"):
+        if partial.is_dir():
+            shutil.rmtree(partial)
+        else:
+            partial.unlink(missing_ok=True)

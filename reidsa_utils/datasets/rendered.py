@@ -1,202 +1,111 @@
-"""The embedded benchmark: pedestrians rendered from ellipsoids, written in a real benchmark's layout.
+"""The embedded benchmark: rendered pedestrians, written in the layout of a real benchmark.
 
-Identity = body, skin, hair, clothes and items that some views hide; image = camera, heading, gait, background, occluder, box.
-Every image has a random stream of its own, so the files do not depend on the order or the number of workers. What is drawn
-is in pedestrians.py.
+An identity is a body, skin, hair, clothes and an item that some views hide. An image adds the
+camera, the heading, the phase of the gait, the background, an occluder and the box. Every image has
+a random stream of its own, so the files do not depend on the order or the number of workers.
+
+Which files there are is in shots.py; what is drawn is in pedestrians.py and scenes.py.
 
     reidsa render market1501 data --scale 0.1 --seed 0
 """
 
-import argparse
-import contextlib
 import json
 import multiprocessing
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
-from .. import InputError, known, run_command
+from .. import InputError, known
 from ..data import LAYOUTS, SPLITS, count
 from ..support.opencv import cv2
-from .pedestrians import ITEMS, LABEL, PARTS, draw_crop, make_camera, make_person  # noqa: F401  the notebooks take the names from here
+from .pedestrians import ITEMS, LABEL, PARTS, make_person
+from .scenes import draw_crop, make_camera
+from .shots import BOUNDS, Settings, Shot, plan, random_stream
+
+__all__ = [
+    "ITEMS",
+    "LABEL",
+    "PARTS",
+    "RENDERER",
+    "Settings",
+    "Shot",
+    "describe_camera",
+    "describe_person",
+    "encode_image",
+    "plan",
+    "read_settings",
+    "render_benchmark",
+    "render_shot",
+]
 
 RENDERER = 1  # raised whenever the same settings give other images
-
-
-@dataclass(frozen=True)
-class Settings:
-    """What a rendered benchmark depends on. Rates are in [0, 1]; sizes in pixels."""
-
-    name: str = "market1501"
-    scale: float = 0.2  # of the published sizes
-    seed: int = 0
-    height: int = 128
-    width: int = 64
-    occlusion: float = 0.3  # share of images with an occluder
-    view_overlap: float = 0.2  # 0: a camera sees everyone from one side; 1: from anywhere
-    camera_shift: float = 0.3  # strength of colour gain, gamma, blur and noise of a camera
-    look_alikes: int = 4  # identities that wear the same clothes
-    box_jitter: float = 0.06  # standard deviation of a box's shift, in box heights
-
-
-@dataclass(frozen=True)
-class Shot:
-    """One file: where it goes and which random stream draws it."""
-
-    split: str
-    filename: str
-    pid: int  # -1 junk, 0 distractor
-    camera: int  # from 1
-    person: int  # who is drawn: pid, or the number of a stranger; 0 draws background only
-    index: int  # number of the random stream
-
-
-def _rng(settings: Settings, *stream: int) -> np.random.Generator:
-    people = LAYOUTS[settings.name].people  # other people in another benchmark
-    return np.random.default_rng(
-        [settings.seed, *stream, people] if people else [settings.seed, *stream]
-    )
+FILES_A_JOB = 64  # what a worker renders before it reports
 
 
 @lru_cache(maxsize=4096)
 def describe_person(settings: Settings, person: int) -> dict:
-    """Appearance of person number 1, 2, ...; consecutive numbers form the groups of look-alikes."""
+    """Describe the appearance of person number 1, 2, ...
+
+    Consecutive numbers form the groups of look-alikes.
+    """
     group, member = divmod(person - 1, settings.look_alikes)
-    return make_person(_rng(settings, 1, group), _rng(settings, 2, person), member)
+    group_stream = random_stream(settings, 1, group)
+    own_stream = random_stream(settings, 2, person)
+    return make_person(group_stream, own_stream, member)
 
 
 @lru_cache(maxsize=64)
 def describe_camera(settings: Settings, camera: int) -> dict:
-    """A camera of a benchmark, from 1."""
-    return make_camera(_rng(settings, 3, camera), camera, settings.camera_shift)
+    """Describe a camera of a benchmark, from 1."""
+    return make_camera(random_stream(settings, 3, camera), camera, settings.camera_shift)
 
 
-def render_shot(settings: Settings, shot: Shot, without=frozenset()) -> tuple:
-    """Render one image of a planned benchmark; `without` names parts (of PARTS) to leave out.
+def render_shot(
+    settings: Settings, shot: Shot, without=frozenset()
+) -> tuple[np.ndarray, np.ndarray]:
+    """Render one image of a planned benchmark.
 
+    without: names of parts (of PARTS) to leave out; nothing else changes.
     Returns image (H, W, 3) uint8 RGB and part labels (H, W) uint8, indices into PARTS.
+    Raises InputError for an unknown part.
     """
     for part in without:
         known("part", part, PARTS[1:])
     person = describe_person(settings, shot.person) if shot.person else None
-    jitter = settings.box_jitter * LAYOUTS[settings.name].boxes[shot.split]
     return draw_crop(
         person,
         describe_camera(settings, shot.camera),
         (settings.height, settings.width),
-        _rng(settings, 4, shot.index),
-        _rng(settings, 5, shot.index),
-        jitter,
-        shot.pid == -1,
-        settings.view_overlap,
-        settings.occlusion,
-        frozenset(without),
+        rng=random_stream(settings, 4, shot.index),
+        chance=random_stream(settings, 5, shot.index),
+        jitter=settings.box_jitter * LAYOUTS[settings.name].boxes[shot.split],
+        badly_cut=shot.pid == -1,
+        view_overlap=settings.view_overlap,
+        occlusion=settings.occlusion,
+        without=frozenset(without),
     )
 
 
-def _share(total: int, n: int, low: int, high: int, rng: np.random.Generator) -> np.ndarray:
-    """n whole numbers in [low, high] that sum to total (as near as the bounds allow)."""
-    out = np.full(n, low)
-    while out.sum() < total and (out < high).any():
-        free = np.flatnonzero(out < high)
-        take = rng.permutation(free)[: total - out.sum()]
-        out[take[rng.random(len(take)) < 0.7] if len(take) == len(free) else take] += 1
-    return out
+def encode_image(image: np.ndarray, filename: str) -> bytes:
+    """Encode an image (H, W, 3) uint8 RGB as the file of that name holds it, JPEG or PNG."""
+    if filename.endswith(".jpg"):
+        return _encode(image[..., ::-1], ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 85])
+    return _encode(image[..., ::-1], ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
-def plan(settings: Settings) -> list:
-    """Every file of the benchmark, as a list of Shot, without rendering anything. A query is one (identity, camera) pair."""
-    layout, rng, shots, taken = LAYOUTS[settings.name], _rng(settings, 0), [], {}
-    train, query, gallery = (layout.counts[split] for split in SPLITS)
-    cameras, (junk, distractors) = (
-        train["cameras"],
-        (gallery[what] for what in ("junk", "distractors")),
-    )
-
-    def scaled(n, least=1):
-        return max(least, round(settings.scale * n)) if n else 0
-
-    def add(split, pid, camera, person):
-        frame = taken[camera] = taken.get(camera, 0) + 1
-        name = layout.file.format(
-            id=f"{pid:04d}" if pid >= 0 else "-1",
-            camera=camera,
-            sequence=1 + frame // 8000,
-            frame=25 * frame,
-            box=0 if split == "query" else 1,
-            number=len(shots) + 1,
-        )
-        shots.append(Shot(split, name, pid, camera, person, len(shots)))
-
-    def pairs(
-        first, n_ids, n_pairs
-    ):  # (identity, camera): two cameras at least, so that every query has a match
-        seen = _share(n_pairs, n_ids, 2, cameras, rng)
-        return [
-            (first + i, int(c) + 1)
-            for i, k in enumerate(seen)
-            for c in np.sort(rng.permutation(cameras)[:k])
-        ]
-
-    n_train, n_test, n_single = (
-        scaled(train["ids"], 2),
-        scaled(query["ids"], 2),
-        scaled(gallery["ids"] - query["ids"]),
-    )
-    taught = pairs(1, n_train, round(n_train * query["images"] / query["ids"]))
-    for (pid, camera), k in zip(
-        taught, _share(scaled(train["images"]), len(taught), 1, 99, rng), strict=True
-    ):
-        for _ in range(k):
-            add("train", pid, camera, pid)
-    test = pairs(n_train + 1, n_test, scaled(query["images"]))
-    for pid, camera in test:
-        add("query", pid, camera, pid)
-    strangers = n_train + n_test + 1
-    # DukeMTMC-reID: identities seen by one camera only, which nobody asks for
-    there = test + [(strangers + i, int(rng.integers(cameras)) + 1) for i in range(n_single)]
-    for (pid, camera), k in zip(
-        there,
-        _share(scaled(gallery["images"] - junk - distractors), len(there), 1, 99, rng),
-        strict=True,
-    ):
-        for _ in range(k):
-            add("gallery", pid, camera, pid)
-    for i in range(
-        scaled(distractors)
-    ):  # half of them nobody, half somebody who is in no other split
-        camera = int(rng.integers(cameras)) + 1
-        add(
-            "gallery", 0, camera, 0 if i % 2 else strangers + int(rng.integers(max(1, n_test // 2)))
-        )
-    for _ in range(scaled(junk)):
-        pid, camera = test[int(rng.integers(len(test)))]
-        add("gallery", -1, camera, pid)
-    return shots
-
-
-def _write(job: tuple) -> None:
-    settings, shots, folder = job
-    for shot in shots:
-        image, mask = render_shot(settings, shot)
-        options = (
-            [cv2.IMWRITE_JPEG_QUALITY, 85]
-            if shot.filename.endswith(".jpg")
-            else [cv2.IMWRITE_PNG_COMPRESSION, 1]
-        )
-        ok, file = cv2.imencode(Path(shot.filename).suffix, image[..., ::-1], options)
-        ok2, png = cv2.imencode(".png", mask, [cv2.IMWRITE_PNG_COMPRESSION, 1])
-        assert ok and ok2
-        (folder / SPLITS[shot.split] / shot.filename).write_bytes(file.tobytes())
-        (folder / "part_masks" / SPLITS[shot.split] / shot.filename).with_suffix(
-            ".png"
-        ).write_bytes(png.tobytes())
+def _encode(pixels: np.ndarray, suffix: str, options: list) -> bytes:
+    done, encoded = cv2.imencode(suffix, pixels, options)
+    if not done:
+        raise RuntimeError(f"OpenCV could not encode a rendered picture as {suffix}")
+    return encoded.tobytes()
 
 
 def render_benchmark(
@@ -210,128 +119,143 @@ def render_benchmark(
 ) -> Path:
     """Render a benchmark into `root` in the layout of the real one, with part masks and a manifest.
 
-    scale: share of the published sizes (1: 32,668 boxes and more for market1501); knobs: fields of Settings.
-    Returns the benchmark's folder. What is there already with the same settings is kept; with other settings it is
-    refused. Nothing half-written is left under the final name: the folder appears when it is complete.
+    scale: share of the published sizes (1: 32,668 boxes and more for market1501). workers:
+    processes that render. progress: show a bar. knobs: other fields of Settings.
+    Returns the benchmark's folder. What is there already with the same settings is kept. Nothing
+    half-written is left under the final name: the folder appears when it is complete.
+    Raises InputError for unknown names, values out of range, a folder that holds something else,
+    and a disk that cannot be written to.
     """
-    for knob in knobs:
-        known("knob", knob, sorted({f.name for f in fields(Settings)} - {"name", "scale", "seed"}))
-    values = {}
-    for f in fields(Settings)[1:]:
-        given = ({"scale": scale, "seed": seed} | knobs).get(f.name, f.default)
-        with contextlib.suppress(TypeError, ValueError):
-            values[f.name] = type(f.default)(given)
-        if f.name not in values or values[f.name] != given:
-            raise InputError(f"{f.name} is {given!r}; expected {type(f.default).__name__}")
-    settings = Settings(known("benchmark", name, LAYOUTS), **values)
-    bounds = {
-        "scale": (1e-3, 4),
-        "seed": (0, 2**31),
-        "height": (32, 200),
-        "width": (16, 200),
-        "occlusion": (0, 1),
-        "view_overlap": (0, 1),
-        "camera_shift": (0, 2),
-        "look_alikes": (1, 1000),
-        "box_jitter": (0, 0.5),
-    }
-    for knob, (low, high) in bounds.items():
-        if not low <= getattr(settings, knob) <= high:
-            raise InputError(
-                f"{knob} is {getattr(settings, knob)}; expected between {low} and {high}"
-            )
+    settings = _checked_settings(name, scale, seed, knobs)
     folder = Path(root) / LAYOUTS[name].folder
-    root = folder.parent
     if folder.exists():
         if read_settings(folder) == settings:
             return folder
         raise InputError(
-            f"{folder} holds something else than these settings ask for; choose another root, or delete it"
+            f"{folder} holds something else than these settings ask for; choose another root, or "
+            "delete it"
         )
-
-    from tqdm import tqdm
-
-    shots = plan(settings)
-    partial = None
+    parent = folder.parent
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".rendering-", dir=root))
-        for split in SPLITS.values():
-            (partial / split).mkdir()
-            (partial / "part_masks" / split).mkdir(parents=True)
-        jobs = [(settings, shots[i : i + 64], partial) for i in range(0, len(shots), 64)]
-        with contextlib.ExitStack() as stack:
-            bar = stack.enter_context(
-                tqdm(
-                    total=len(shots), desc=f"rendering {name}", unit=" images", disable=not progress
-                )
-            )
-            run = map
-            if workers > 1:  # spawn: a fork of a process with torch's threads can hang
-                run = stack.enter_context(
-                    ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"))
-                ).map
-            for job, _ in zip(jobs, run(_write, jobs), strict=True):
-                bar.update(len(job[1]))
-        of = {split: [shot for shot in shots if shot.split == split] for split in SPLITS}
-        manifest = {
-            "source": "rendered",
-            "renderer": RENDERER,
-            "settings": asdict(settings),
-            "parts": PARTS,
-            "counts": {
-                split: count(split, [s.pid for s in some], [s.camera for s in some])
-                for split, some in of.items()
-            },
-            "names": {
-                split: " ".join(s.filename.split(".")[0] for s in some)
-                for split, some in of.items()
-            },
-        }
-        partial.chmod(0o755)
-        (partial / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n")
+        parent.mkdir(parents=True, exist_ok=True)
+        partial = Path(tempfile.mkdtemp(prefix=".rendering-", dir=parent))
         try:
-            os.rename(partial, folder)
-        except OSError:  # another run rendered the same benchmark meanwhile
-            if not folder.exists() or read_settings(folder) != settings:
-                raise
+            _write_files(settings, partial, workers, progress)
+            _move_into_place(partial, folder, settings)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise InputError(
-            f"could not write the rendered benchmark under {root}: {error.strerror}; free some space or "
-            "choose another root, then run again"
+            f"could not write the rendered benchmark under {parent}: {error.strerror}; free some "
+            "space or choose another root, then run again"
         ) from error
-    finally:
-        if partial:
-            shutil.rmtree(partial, ignore_errors=True)
     return folder
 
 
+def _checked_settings(name: str, scale: float, seed: int, knobs: dict) -> Settings:
+    """Make Settings of what a caller gives. Raises InputError for names, types and numbers."""
+    names = [field.name for field in fields(Settings)]
+    for knob in knobs:
+        known("knob", knob, sorted(set(names) - {"name", "scale", "seed"}))
+    given = {"scale": scale, "seed": seed} | knobs
+    values = {}
+    for field in fields(Settings):
+        if field.name == "name":
+            continue
+        value = given.get(field.name, field.default)
+        kind = type(field.default)
+        wrong_type = f"{field.name} is {value!r}; expected {kind.__name__}"
+        try:
+            converted = kind(value)
+        except (TypeError, ValueError):
+            raise InputError(wrong_type) from None
+        if converted != value:
+            raise InputError(wrong_type)
+        values[field.name] = converted
+    settings = Settings(known("benchmark", name, LAYOUTS), **values)
+    for knob, (low, high) in BOUNDS.items():
+        value = values[knob]
+        if not low <= value <= high:
+            raise InputError(f"{knob} is {value}; expected between {low} and {high}")
+    return settings
+
+
+def _write_files(settings: Settings, folder: Path, workers: int, progress: bool) -> None:
+    """Render all files of a benchmark into an empty folder, the manifest last."""
+    for directory in SPLITS.values():
+        (folder / directory).mkdir()
+        (folder / "part_masks" / directory).mkdir(parents=True)
+    shots = plan(settings)
+    jobs = []
+    for start in range(0, len(shots), FILES_A_JOB):
+        jobs.append((settings, shots[start : start + FILES_A_JOB], folder))
+    title = f"rendering {settings.name}"
+    with tqdm(total=len(shots), desc=title, unit=" images", disable=not progress) as bar:
+        for written in _run_jobs(jobs, workers):
+            bar.update(written)
+    manifest = json.dumps(_manifest(settings, shots), indent=1) + "\n"
+    (folder / "manifest.json").write_text(manifest)
+
+
+def _run_jobs(jobs: list[tuple], workers: int) -> Iterator[int]:
+    """Do the jobs, here or in processes of their own; give the number of files of each."""
+    if workers <= 1:
+        yield from map(_write_shots, jobs)
+    else:
+        # The processes are spawned: a fork of a process with torch's threads can hang.
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(workers, context) as pool:
+            yield from pool.map(_write_shots, jobs)
+
+
+def _write_shots(job: tuple) -> int:
+    """Render and write some images and their part masks. Returns how many."""
+    settings, shots, folder = job
+    for shot in shots:
+        image, mask = render_shot(settings, shot)
+        directory = SPLITS[shot.split]
+        mask_file = (folder / "part_masks" / directory / shot.filename).with_suffix(".png")
+        (folder / directory / shot.filename).write_bytes(encode_image(image, shot.filename))
+        mask_file.write_bytes(_encode(mask, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]))
+    return len(shots)
+
+
+def _manifest(settings: Settings, shots: list[Shot]) -> dict:
+    """What the manifest of a rendered benchmark holds: its settings, counts and file names."""
+    counts, names = {}, {}
+    for split in SPLITS:
+        own = [shot for shot in shots if shot.split == split]
+        counts[split] = count(split, [shot.pid for shot in own], [shot.camera for shot in own])
+        names[split] = " ".join(shot.filename.split(".")[0] for shot in own)
+    return {
+        "source": "rendered",
+        "renderer": RENDERER,
+        "settings": asdict(settings),
+        "parts": PARTS,
+        "counts": counts,
+        "names": names,
+    }
+
+
+def _move_into_place(partial: Path, folder: Path, settings: Settings) -> None:
+    """Give a complete benchmark its final name. One that another run has made meanwhile is kept."""
+    partial.chmod(0o755)
+    try:
+        os.rename(partial, folder)
+    except OSError:
+        if not folder.exists() or read_settings(folder) != settings:
+            raise
+
+
 def read_settings(folder) -> Settings | None:
-    """The settings of a rendered benchmark, None where the folder was not rendered by this version."""
+    """The settings of a rendered benchmark, None where this version has not rendered the folder."""
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         return None
     try:
         manifest = json.loads(path.read_text())
-        return Settings(**manifest["settings"]) if manifest["renderer"] == RENDERER else None
+        if manifest["renderer"] != RENDERER:
+            return None
+        return Settings(**manifest["settings"])
     except (ValueError, KeyError, TypeError):
         return None
-
-
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="reidsa render", description="Render the embedded benchmark."
-    )
-    parser.add_argument("name", help=f"one of {', '.join(LAYOUTS)}")
-    parser.add_argument("root", help="folder that the benchmark's own folder is made in")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    for f in fields(Settings):
-        if f.name != "name":
-            parser.add_argument(
-                f"--{f.name.replace('_', '-')}",
-                type=f.type,
-                default=f.default,
-                help="default %(default)s",
-            )
-    arguments = vars(parser.parse_args(argv))
-    return run_command(lambda: print(f"rendered {render_benchmark(**arguments)}"))

@@ -1,6 +1,9 @@
-"""What section 5.2 says of class activation maps, as numbers; of a finished run, and when a part of a person is missing.
+"""What section 5.2 of the paper says of class activation maps, as numbers.
 
-Called by `reidsa examine --maps`. Only on a rendered benchmark: the masks say what a map covers, the renderer leaves a part out.
+The first half is about maps and part masks alone. The second half is about a finished run: its
+maps, and what becomes of it when a part of a person is missing. All of it needs a rendered
+benchmark, whose masks say what a map covers and whose renderer can leave a part out. `reidsa
+examine --maps` calls it.
 """
 
 from pathlib import Path
@@ -16,7 +19,7 @@ from ..attention import effective_cells
 from ..batches import to_input
 from ..cam import checked, class_activation_maps
 from ..data import SPLITS, load_images, resize
-from ..datasets.rendered import LABEL, PARTS, plan, read_settings, render_shot
+from ..datasets.rendered import LABEL, PARTS, encode_image, plan, read_settings, render_shot
 from ..evaluation import extract
 from ..metrics import euclidean, evaluate_ranking
 from ..model import ReIDNet
@@ -25,346 +28,492 @@ from ..support.opencv import cv2
 BODY = [i for i, part in enumerate(PARTS) if part not in ("background", "occluder")]
 VISIBLE = 0.005  # share of the image from which on a part counts as visible
 STAGES = (1, 2, 3, 4)
-REMOVABLE = (
-    "hair",
-    "hat",
-    "logo",
-    "print",
-    "skirt",
-    "backpack",
-    "bag",
-)  # what a person can be without
-TRAIN, SCORED = (
-    512,
-    64,
-)  # images, evenly spaced: of the training set for the maps; of the test set for deletion and insertion
+# What a person can be without.
+REMOVABLE = ("hair", "hat", "logo", "print", "skirt", "backpack", "bag")
+TRAIN = 512  # training images whose maps are measured, evenly spaced
+SCORED = 64  # gallery images for deletion and insertion, evenly spaced
 
 
 def positive(maps: Tensor) -> Tensor:
-    """The part of maps that speaks for the class, each to sum 1: (B, h, w), NaN for a map without a positive value."""
+    """The energy of maps: the part that speaks for the class, each map divided by its sum.
+
+    maps: (B, h, w). Returns (B, h, w), each of sum 1; NaN for a map without a positive value.
+    """
     p = maps.double().clamp(min=0)
     return p / p.sum(dim=(1, 2), keepdim=True)
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
-    """How alike two maps are: sum of the smaller of the two positive maps, (B,) from 0 to 1 (histogram intersection, SIM)."""
+    """How alike two maps are: the sum of the smaller of the two energies at every position.
+
+    a, b: (B, h, w). Returns (B,), from 0 to 1. Known as histogram intersection, or SIM.
+    """
     return torch.minimum(positive(a), positive(b)).sum(dim=(1, 2))
 
 
-def part_shares(labels, h: int, w: int) -> Tensor:
-    """The share of every cell that each part of the body covers: (B, H, W) part masks (indices of PARTS) -> (B, h, w, parts)."""
+def strength_at(a: Tensor, b: Tensor) -> Tensor:
+    """How strong map b is where map a lies: the mean of b over the energy of a.
 
-    def cover(cells, pixels):  # (cells, pixels): how much of a cell a pixel is
-        edges, at = np.arange(cells + 1) * pixels / cells, np.arange(pixels)
-        return (
-            np.clip(np.minimum(edges[1:, None], at + 1) - np.maximum(edges[:-1, None], at), 0, None)
-            * cells
-            / pixels
-        )
-
-    H, W = labels[0].shape
-    rows, columns, parts = cover(h, H), cover(w, W), np.eye(len(PARTS))
-    return torch.from_numpy(
-        np.stack(
-            [
-                np.tensordot(rows, np.tensordot(columns, parts[mask], (1, 1)), (1, 1))
-                for mask in labels
-            ]
-        )
-    )
-
-
-def measures(maps: Tensor, shares: Tensor) -> dict:
-    """What section 5.2 says of maps, in numbers. maps: (B, h, w); shares: (B, h, w, parts) of part_shares. Returns (B,) each:
-
-    cells: effective cells, as a share of all; on_person: those of the energy on the person, as a share of what an even map has
-    there; negative: share of the map's absolute values that speaks against the class;
-    inside: energy on the person, and person: its share of the image; parts: of the visible parts, the share that holds
-    at least as much of the energy as of the image; vertical, horizontal: standard deviation of the energy along an axis over
-    that of an even map. Energy: of the positive part. NaN for a map without one.
+    a, b: (B, h, w). Returns (B,), in times an even map. Unlike overlap(), a map of one position can
+    have as much as a wide one.
     """
-    B, h, w = maps.shape
-    p, area = positive(maps), shares.mean(dim=(1, 2))  # (B, h, w), (B, parts)
-    energy = torch.einsum("bij,bijr->br", p, shares)
-    visible = area[:, BODY] >= VISIBLE
+    return (positive(a) * positive(b)).sum(dim=(1, 2)) * a[0].numel()
+
+
+def part_shares(labels, h: int, w: int) -> Tensor:
+    """The share of every position of a map that each part of the body covers.
+
+    labels: B part masks (H, W), indices of PARTS. h, w: size of the map; they need not divide H and
+    W.
+    Returns (B, h, w, parts) float64.
+    """
+    height, width = labels[0].shape
+    rows = _coverage(h, height)  # (h, H)
+    columns = _coverage(w, width)  # (w, W)
+    one_hot = np.eye(len(PARTS))
+    shares = []
+    for mask in labels:
+        by_column = np.tensordot(columns, one_hot[mask], (1, 1))  # (w, H, parts)
+        shares.append(np.tensordot(rows, by_column, (1, 1)))  # (h, w, parts)
+    return torch.from_numpy(np.stack(shares))
+
+
+def _coverage(positions: int, pixels: int) -> np.ndarray:
+    """How much of each position of an axis each pixel is: (positions, pixels), rows of sum 1."""
+    edges = np.arange(positions + 1) * pixels / positions
+    start = np.arange(pixels)
+    common = np.minimum(edges[1:, None], start + 1) - np.maximum(edges[:-1, None], start)
+    return np.clip(common, 0, None) * positions / pixels
+
+
+def part_energy(maps: Tensor, shares: Tensor) -> Tensor:
+    """How much of each map's energy lies on each part: (B, parts).
+
+    maps: (B, h, w). shares: (B, h, w, parts), of part_shares().
+    """
+    return torch.einsum("bij,bijr->br", positive(maps), shares)
+
+
+def effective_share(maps: Tensor) -> Tensor:
+    """How widely a map is spread: its effective number of positions, as a share of all.
+
+    maps: (B, h, w). Returns (B,).
+    """
+    h, w = maps.shape[1:]
+    return effective_cells(maps) / (h * w)
+
+
+def effective_share_on_person(maps: Tensor, shares: Tensor) -> Tensor:
+    """How widely the energy on the person is spread, against an even map's.
+
+    maps: (B, h, w). shares: (B, h, w, parts), of part_shares().
+    Returns (B,): the effective number of positions, over that of a map that is even on the person.
+    """
+    p = positive(maps)
     person = shares[..., BODY].sum(dim=3)  # (B, h, w)
-    out = {
-        "cells": effective_cells(maps) / (h * w),
-        "on_person": effective_cells(p * person) / effective_cells(person),
-        "negative": (-maps).clamp(min=0).sum((1, 2)) / maps.abs().sum((1, 2)),
-        "inside": energy[:, BODY].sum(1),
-        "person": area[:, BODY].sum(1),
-        "parts": (((energy >= area)[:, BODY] & visible).sum(1) / visible.sum(1)).masked_fill(
-            energy.isnan().any(dim=1), torch.nan
-        ),
+    return effective_cells(p * person) / effective_cells(person)
+
+
+def negative_share(maps: Tensor) -> Tensor:
+    """The share of a map's absolute values that speaks against the class.
+
+    maps: (B, h, w). Returns (B,).
+    """
+    return (-maps).clamp(min=0).sum((1, 2)) / maps.abs().sum((1, 2))
+
+
+def energy_on_person(maps: Tensor, shares: Tensor) -> Tensor:
+    """The share of a map's energy that lies on the person.
+
+    maps: (B, h, w). shares: (B, h, w, parts), of part_shares(). Returns (B,).
+    """
+    return part_energy(maps, shares)[:, BODY].sum(1)
+
+
+def person_share(shares: Tensor) -> Tensor:
+    """The share of the image that the person fills.
+
+    shares: (B, h, w, parts), of part_shares(). Returns (B,).
+    """
+    return shares.mean(dim=(1, 2))[:, BODY].sum(1)
+
+
+def parts_marked(maps: Tensor, shares: Tensor) -> Tensor:
+    """The share of the visible parts that hold at least as much of the energy as of the image.
+
+    maps: (B, h, w). shares: (B, h, w, parts), of part_shares(). Returns (B,).
+    """
+    energy = part_energy(maps, shares)  # (B, parts)
+    area = shares.mean(dim=(1, 2))  # (B, parts)
+    visible = area[:, BODY] >= VISIBLE
+    marked = (energy >= area)[:, BODY] & visible
+    share = marked.sum(1) / visible.sum(1)
+    return share.masked_fill(energy.isnan().any(dim=1), torch.nan)
+
+
+def vertical_spread(maps: Tensor) -> Tensor:
+    """The standard deviation of a map's energy along the height, over that of an even map.
+
+    maps: (B, h, w). Returns (B,).
+    """
+    return _relative_deviation(positive(maps).sum(2))
+
+
+def horizontal_spread(maps: Tensor) -> Tensor:
+    """The standard deviation of a map's energy along the width, over that of an even map.
+
+    maps: (B, h, w). Returns (B,).
+    """
+    return _relative_deviation(positive(maps).sum(1))
+
+
+def _relative_deviation(marginal: Tensor) -> Tensor:
+    """Standard deviation of distributions (B, n) over 0 .. n - 1, over that of the even one."""
+    n = marginal.shape[1]
+    at = torch.arange(n, dtype=torch.float64)
+    variance = marginal @ at**2 - (marginal @ at) ** 2
+    return (variance.clamp(min=0) * 12 / (n * n - 1)).sqrt()
+
+
+def measures(maps: Tensor, shares: Tensor) -> dict[str, Tensor]:
+    """All that is measured of maps: {name: (B,)}, NaN for a map without a positive value.
+
+    maps: (B, h, w). shares: (B, h, w, parts), of part_shares().
+    """
+    return {
+        "cells": effective_share(maps),
+        "on_person": effective_share_on_person(maps, shares),
+        "negative": negative_share(maps),
+        "inside": energy_on_person(maps, shares),
+        "person": person_share(shares),
+        "parts": parts_marked(maps, shares),
+        "vertical": vertical_spread(maps),
+        "horizontal": horizontal_spread(maps),
     }
-    for axis, n, marginal in (("vertical", h, p.sum(2)), ("horizontal", w, p.sum(1))):
-        at = torch.arange(n, dtype=torch.float64)
-        variance = marginal @ at**2 - (marginal @ at) ** 2
-        out[axis] = (variance.clamp(min=0) * 12 / (n * n - 1)).sqrt()
-    return out
+
+
+def map_numbers(maps: list[Tensor], masks: list) -> dict[str, list[float]]:
+    """{measure: its mean for each stage} over the images whose map has a positive value.
+
+    maps: (B, h, w) of each stage. masks: B part masks. "none" is the share of images whose map has
+    no positive value.
+    """
+    numbers = {}
+    for stage_maps in maps:
+        measured = measures(stage_maps, part_shares(masks, *stage_maps.shape[1:]))
+        measured["none"] = positive(stage_maps).isnan().any(2).any(1).double()
+        for name, values in measured.items():
+            numbers.setdefault(name, []).append(values.nanmean().item())
+    return numbers
+
+
+def overlaps(own: list[Tensor], others: dict[str, list[Tensor]]) -> dict[str, dict]:
+    """Compare one run's maps of training images with those of other runs, at each stage.
+
+    own: (B, h, w) of each stage. others: {name of a run: the same}.
+    Returns {name of a run: {measure: a number for each stage}}. same: overlap(). at: strength_at().
+    chance: overlap() with their maps of other images.
+    """
+    compared = {}
+    for name, maps in others.items():
+        numbers = {"same": [], "at": [], "chance": []}
+        for a, b in zip(own, maps, strict=True):
+            numbers["same"].append(overlap(a, b).nanmean().item())
+            numbers["at"].append(strength_at(a, b).nanmean().item())
+            numbers["chance"].append(overlap(a, b.roll(1, 0)).nanmean().item())
+        compared[name] = numbers
+    return compared
 
 
 def confidence(model: ReIDNet, images: Tensor, classes: Tensor, stage: int) -> Tensor:
-    """Softmax probability of one class per image by the classifier of a stage (4: the main head): (B,)."""
+    """Softmax probability of one class per image by the classifier of a stage.
+
+    images: (B, 3, H, W). classes: (B,). stage: 1 to 4; 4 is the main head. Returns (B,).
+    Raises InputError as class_activation_maps().
+    """
     rows = checked(model, stage, "final", classes, len(images))
+    head = "final" if stage == 4 else f"stage{stage}"
     with torch.no_grad():
-        logits = model(images)["final" if stage == 4 else f"stage{stage}"]
+        logits = model(images)[head]
     return logits.softmax(dim=1)[rows, classes]
 
 
 def drop_and_increase(
     model: ReIDNet, images: Tensor, classes: Tensor, stage: int, maps: Tensor
-) -> tuple:
-    """Average Drop and Increase in Confidence (Grad-CAM++, Chattopadhay et al. 2018), per image: ((B,), (B,)).
+) -> tuple[Tensor, Tensor]:
+    """Average Drop and Increase in Confidence, per image (Grad-CAM++, Chattopadhay et al. 2018).
 
-    The image is multiplied with its positive map, enlarged and scaled to peak 1 (so 0 is the mean colour), as in torch-cam.
-    Drop: the share of the confidence that is lost, 0 where there is more; increase: 1 where there is more.
+    The image is multiplied with its positive map, enlarged and scaled to peak 1 (so 0 is the mean
+    colour), as in torch-cam.
+    images: (B, 3, H, W). classes: (B,). stage: 1 to 4. maps: (B, h, w).
+    Returns the share of the confidence that is lost, 0 where there is more, (B,); and 1 where there
+    is more, else 0, (B,).
     """
-    heat = functional.interpolate(
-        maps.clamp(min=0)[:, None].float(), images.shape[2:], mode="bilinear"
-    )
+    energy = maps.clamp(min=0)[:, None].float()
+    heat = functional.interpolate(energy, images.shape[2:], mode="bilinear")
     heat = heat / heat.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
-    before, after = (confidence(model, x, classes, stage) for x in (images, images * heat))
+    before = confidence(model, images, classes, stage)
+    after = confidence(model, images * heat, classes, stage)
     return (before - after).clamp(min=0) / before, (after > before).double()
 
 
 def deletion_and_insertion(
     model: ReIDNet, images: Tensor, classes: Tensor, stage: int, maps: Tensor, steps: int = 8
-) -> tuple:
-    """Areas under the deletion and the insertion curve (RISE, Petsiuk et al. 2018), per image: ((B,), (B,)).
+) -> tuple[Tensor, Tensor]:
+    """Areas under the deletion and the insertion curve, per image (RISE, Petsiuk et al. 2018).
 
-    The cells of the map are replaced by the mean colour, highest value first, in `steps` equal steps (what Quantus calls pixel
-    flipping); and put back in the same order into a blurred image. Confidence over the share of cells, trapezoid rule. Equal
-    cells, of which a softmax leaves many zeros, are taken in an order drawn at random (always the same).
+    The positions of the map are replaced by the mean colour, highest value first, in `steps` equal
+    steps (what Quantus calls pixel flipping); and put back in the same order into a blurred image.
+    The area is that of the confidence over the share of positions, by the trapezoid rule. Equal
+    positions, of which a softmax leaves many zeros, are taken in an order drawn at random (always
+    the same). images: (B, 3, H, W). classes: (B,). stage: 1 to 4. maps: (B, h, w). Returns (B,) and
+    (B,).
     """
     B, h, w = maps.shape
-    lots = torch.rand(maps.flatten(1).shape, generator=torch.Generator().manual_seed(0)).argsort(
-        dim=1
-    )
-    order = lots.gather(
-        1, maps.flatten(1).gather(1, lots).argsort(dim=1, descending=True, stable=True)
-    )
-    rank = order.argsort(dim=1).view(B, 1, h, w)
-    blurred = gaussian_blur(
-        images, kernel_size=images.shape[3] // 4 * 2 + 1, sigma=images.shape[3] / 8
-    )
-    curves = []
+    rank = _ranks(maps.flatten(1)).view(B, 1, h, w)
+    height, width = images.shape[2:]
+    blurred = gaussian_blur(images, kernel_size=width // 4 * 2 + 1, sigma=width / 8)
+    deletion, insertion = [], []
     for k in range(steps + 1):
-        taken = (
-            functional.interpolate(
-                (rank < round(k * h * w / steps)).float(), images.shape[2:], mode="nearest"
-            )
-            > 0
-        )
-        curves.append(
-            [
-                confidence(model, x, classes, stage)
-                for x in (images.masked_fill(taken, 0), torch.where(taken, images, blurred))
-            ]
-        )
-    return tuple(
-        torch.trapezoid(torch.stack(curve), dim=0) / steps for curve in zip(*curves, strict=True)
-    )
+        taken = (rank < round(k * h * w / steps)).float()
+        taken = functional.interpolate(taken, (height, width), mode="nearest") > 0
+        deleted = images.masked_fill(taken, 0)
+        inserted = torch.where(taken, images, blurred)
+        deletion.append(confidence(model, deleted, classes, stage))
+        insertion.append(confidence(model, inserted, classes, stage))
+    deletion_area = torch.trapezoid(torch.stack(deletion), dim=0) / steps
+    insertion_area = torch.trapezoid(torch.stack(insertion), dim=0) / steps
+    return deletion_area, insertion_area
+
+
+def _ranks(values: Tensor) -> Tensor:
+    """The rank of every value (B, n) in its row, 0 for the highest; equal ones by lot."""
+    generator = torch.Generator().manual_seed(0)
+    lots = torch.rand(values.shape, generator=generator).argsort(dim=1)
+    shuffled = values.gather(1, lots)
+    order = lots.gather(1, shuffled.argsort(dim=1, descending=True, stable=True))
+    return order.argsort(dim=1)
 
 
 def evenly(split, n: int) -> np.ndarray:
-    """Numbers of n of its images, evenly spaced."""
+    """Numbers of n of its images, evenly spaced; of all of them if there are fewer."""
     return np.linspace(0, len(split) - 1, min(n, len(split))).astype(int)
 
 
-def read_masks(benchmark, split: str, paths) -> list:
+def read_masks(benchmark, split: str, paths) -> list[np.ndarray]:
+    """Read the part masks of images: (H, W) uint8 each, indices of PARTS.
+
+    Raises InputError for a mask that is missing or does not fit its image.
+    """
     folder = benchmark.folder / "part_masks" / SPLITS[split]
-    out = []
+    masks = []
     for path in paths:
-        mask, image = folder / f"{Path(path).stem}.png", cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        out.append(cv2.imread(str(mask), cv2.IMREAD_GRAYSCALE) if mask.exists() else None)
-        if out[-1] is None or out[-1].shape != image.shape or out[-1].max() >= len(PARTS):
+        file = folder / f"{Path(path).stem}.png"
+        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+        mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) if file.exists() else None
+        if mask is None or mask.shape != image.shape or mask.max() >= len(PARTS):
             raise InputError(
-                f"{mask} is missing or not the part mask of its image; delete {benchmark.folder} and run again: it is "
-                "rendered anew"
+                f"{file} is missing or not the part mask of its image; delete {benchmark.folder} "
+                "and run again: it is rendered anew"
             )
-    return out
+        masks.append(mask)
+    return masks
 
 
-def maps_of(model, images: np.ndarray, classes=None, batch: int = 64) -> tuple:
-    """Maps of stages 1-4 and the class each shows, (N,): `classes`, or without them the most likely one by the main head."""
-    maps, chosen = [], []
+def maps_of(model, images: np.ndarray, classes=None, batch: int = 64) -> tuple[list, Tensor]:
+    """Class activation maps of stages 1 to 4, and the class that each shows.
+
+    images: (N, H, W, 3) uint8. classes: (N,), or None for the most likely ones by the main head.
+    Returns [(N, h, w) of each stage] and (N,).
+    """
+    batches, shown = [], []
     for k in range(0, len(images), batch):
         with torch.no_grad():
             f = model.feature_maps(to_input(images[k : k + batch]))
-            some = model.heads(f)["final"].argmax(1) if classes is None else classes[k : k + batch]
-        maps.append([class_activation_maps(model, None, some, stage, maps=f) for stage in STAGES])
-        chosen.append(some)
-    return [torch.cat(stage) for stage in zip(*maps, strict=True)], torch.cat(chosen)
+            if classes is None:
+                own_classes = model.heads(f)["final"].argmax(1)
+            else:
+                own_classes = classes[k : k + batch]
+        batches.append(
+            [class_activation_maps(model, None, own_classes, stage, maps=f) for stage in STAGES]
+        )
+        shown.append(own_classes)
+    maps = [torch.cat(stage) for stage in zip(*batches, strict=True)]
+    return maps, torch.cat(shown)
 
 
-def map_numbers(maps: list, masks: list) -> dict:
-    """{measure: a mean for each stage} over the images whose map has a positive value; "none": the share that has not."""
-    out = {}
-    for m in maps:
-        numbers = measures(m, part_shares(masks, *m.shape[1:]))
-        for name, values in (
-            numbers | {"none": positive(m).isnan().any(2).any(1).double()}
-        ).items():
-            out.setdefault(name, []).append(values.nanmean().item())
-    return out
+def scores(model, images: np.ndarray, seed: int = 0) -> dict[str, dict]:
+    """Average drop, increase, deletion and insertion of the maps of every stage.
 
-
-def scores(model, images: np.ndarray, seed: int = 0) -> dict:
-    """Average drop, increase, deletion and insertion of the maps of every stage; "random": of values drawn at random in their place."""
+    images: (N, H, W, 3) uint8. Returns {"map": {score: a number for each stage}, "random": the same
+    of values drawn at random in the place of the maps}.
+    """
     maps, classes = maps_of(model, images)
-    x, rng = to_input(images), torch.Generator().manual_seed(seed)
-    out = {"map": {}, "random": {}}
-    for stage, m in zip(STAGES, maps, strict=True):
-        for kind, values in (("map", m), ("random", torch.rand(m.shape, generator=rng))):
-            numbers = (
-                *drop_and_increase(model, x, classes, stage, values),
-                *deletion_and_insertion(model, x, classes, stage, values),
-            )
-            for name, v in zip(("drop", "increase", "deletion", "insertion"), numbers, strict=True):
-                out[kind].setdefault(name, []).append(v.mean().item())
-    return out
+    x = to_input(images)
+    rng = torch.Generator().manual_seed(seed)
+    scored = {"map": {}, "random": {}}
+    for stage, stage_maps in zip(STAGES, maps, strict=True):
+        random_maps = torch.rand(stage_maps.shape, generator=rng)
+        for kind, values in (("map", stage_maps), ("random", random_maps)):
+            drop, increase = drop_and_increase(model, x, classes, stage, values)
+            deletion, insertion = deletion_and_insertion(model, x, classes, stage, values)
+            numbers = {
+                "drop": drop,
+                "increase": increase,
+                "deletion": deletion,
+                "insertion": insertion,
+            }
+            for name, per_image in numbers.items():
+                scored[kind].setdefault(name, []).append(per_image.mean().item())
+    return scored
 
 
 def without_part(settings, shot, part: str) -> np.ndarray:
-    """The image of a planned shot as its file would hold it, with one part left out: (H, W, 3) uint8 RGB. part "": the file itself."""
-    image, _ = render_shot(settings, shot, {part} if part else frozenset())
-    if shot.filename.endswith(".jpg"):
-        image = cv2.imdecode(
-            cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 85])[1],
-            cv2.IMREAD_COLOR,
-        )[..., ::-1]
-    return np.ascontiguousarray(image)
+    """The image of a planned shot as its file would hold it, with one part left out.
+
+    settings: of the renderer. part: one of PARTS, or "" for the file itself.
+    Returns (H, W, 3) uint8 RGB.
+    """
+    left_out = {part} if part else frozenset()
+    image, _ = render_shot(settings, shot, left_out)
+    file = np.frombuffer(encode_image(image, shot.filename), np.uint8)
+    bgr = cv2.imdecode(file, cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(bgr[..., ::-1])
 
 
 def missing_parts(model, config, benchmark, settings, gallery: dict) -> dict:
-    """Queries rendered again without one part: average precision of each vector before and after, by part; and what the maps mark.
+    """Render the queries again without one part: what retrieval loses, and what maps had marked.
 
-    settings: of the renderer; gallery: features. Returns {"queries": ids, "before": {vector: AP of every query}, "after": {part:
-    {"index": which queries show it, vector: their AP without it}}, "most" and "least": of every query the removable part that
-    holds the most (least) energy for its area, a list for each stage, "" where none can be seen}.
+    settings: of the renderer. gallery: {vector: features of the gallery}.
+    Returns {"queries": ids, "before": {vector: AP of every query}, "after": {part: {"index": which
+    queries show it, vector: their AP without it}}, "most" and "least": for each stage, of every
+    query the removable part that holds the most (least) energy for its area, "" where none can be
+    seen}.
     """
     query = benchmark.query
-    shots = {shot.filename: shot for shot in plan(settings) if shot.split == "query"}
-    shots = [shots[Path(path).name] for path in query.paths]
-    images, masks = (
-        load_images(query.paths, config.height, config.width),
-        read_masks(benchmark, "query", query.paths),
-    )
+    images = load_images(query.paths, config.height, config.width)
+    masks = read_masks(benchmark, "query", query.paths)
+    shot_of = {shot.filename: shot for shot in plan(settings) if shot.split == "query"}
+    shots = [shot_of[Path(path).name] for path in query.paths]
+    visible = {}  # {part: (N,) bool}
+    for part in (*REMOVABLE, "occluder"):
+        visible[part] = np.array([(mask == LABEL[part]).mean() >= VISIBLE for mask in masks])
 
-    def precision(features, vector, index):
-        r = evaluate_ranking(
-            euclidean(features, gallery[vector]),
-            query.ids[index],
-            benchmark.gallery.ids,
-            query.cameras[index],
-            benchmark.gallery.cameras,
-        )
-        return [None if np.isnan(v) else round(float(v), 4) for v in r.average_precision]
+    everyone = np.arange(len(query))
+    before = {}
+    for vector, features in extract(model, images).items():
+        before[vector] = _precision(features, gallery[vector], benchmark, everyone)
 
-    everyone, before = np.arange(len(query)), extract(model, images)
-    out = {"queries": query.ids.tolist(), "before": {}, "after": {}}
-    for vector in before:
-        out["before"][vector] = precision(before[vector], vector, everyone)
-    seen = {
-        part: np.array([(mask == LABEL[part]).mean() >= VISIBLE for mask in masks])
-        for part in (*REMOVABLE, "occluder")
-    }
-    for part, visible in seen.items():
-        index = np.flatnonzero(visible)
-        if not len(index):
+    after = {}
+    for part, shows_it in visible.items():
+        index = np.flatnonzero(shows_it)
+        if len(index) == 0:
             continue
-        changed = [
-            resize(without_part(settings, shots[i], part), config.height, config.width)
-            for i in index
-        ]
-        after = extract(model, np.stack(changed))
-        out["after"][part] = {"index": index.tolist()}
-        for vector in after:
-            out["after"][part][vector] = precision(after[vector], vector, index)
-    which, seen = (
-        [LABEL[part] for part in REMOVABLE],
-        torch.from_numpy(np.stack([seen[part] for part in REMOVABLE], 1)),
+        changed = []
+        for i in index:
+            image = without_part(settings, shots[i], part)
+            changed.append(resize(image, config.height, config.width))
+        after[part] = {"index": index.tolist()}
+        for vector, features in extract(model, np.stack(changed)).items():
+            after[part][vector] = _precision(features, gallery[vector], benchmark, index)
+
+    most, least = [], []
+    for stage_maps in maps_of(model, images)[0]:
+        most_marked, least_marked = _most_and_least_marked(stage_maps, masks, visible)
+        most.append(most_marked)
+        least.append(least_marked)
+    return {
+        "queries": query.ids.tolist(),
+        "before": before,
+        "after": after,
+        "most": most,
+        "least": least,
+    }
+
+
+def _precision(query_features, gallery_features, benchmark, index: np.ndarray) -> list:
+    """Average precision of some queries, by number; None for a query without a match."""
+    result = evaluate_ranking(
+        euclidean(query_features, gallery_features),
+        benchmark.query.ids[index],
+        benchmark.gallery.ids,
+        benchmark.query.cameras[index],
+        benchmark.gallery.cameras,
     )
-    out |= {"most": [], "least": []}
-    for m in maps_of(model, images)[0]:
-        shares = part_shares(masks, *m.shape[1:])
-        area, energy = (
-            shares.mean((1, 2))[:, which],
-            torch.einsum("bij,bijr->br", positive(m), shares)[:, which],
-        )
-        density = energy / area
-        usable = seen.any(1) & ~energy.isnan().any(1)
-        for name, pick in (
-            ("most", density.masked_fill(~seen, -1).nan_to_num(-1).argmax(1)),
-            ("least", density.masked_fill(~seen, torch.inf).nan_to_num(torch.inf).argmin(1)),
-        ):
-            out[name].append(
-                [
-                    REMOVABLE[k] if ok else ""
-                    for k, ok in zip(pick.tolist(), usable.tolist(), strict=True)
-                ]
-            )
-    return out
+    rounded = []
+    for value in result.average_precision:
+        rounded.append(None if np.isnan(value) else round(float(value), 4))
+    return rounded
 
 
-def examine_maps(model, config, benchmark) -> tuple:
-    """(All numbers of one run, its maps of training images) for 07. Raises InputError where there are no masks or no classifiers."""
+def _most_and_least_marked(maps: Tensor, masks: list, visible: dict) -> tuple[list, list]:
+    """Find the removable part with the most, and the least, energy for its area; else "".
+
+    maps: (N, h, w). masks: N part masks. visible: {part: (N,) bool}.
+    """
+    labels = [LABEL[part] for part in REMOVABLE]
+    seen = torch.from_numpy(np.stack([visible[part] for part in REMOVABLE], 1))  # (N, removable)
+    shares = part_shares(masks, *maps.shape[1:])
+    area = shares.mean((1, 2))[:, labels]
+    energy = part_energy(maps, shares)[:, labels]
+    density = energy / area
+    usable = seen.any(1) & ~energy.isnan().any(1)
+    most = density.masked_fill(~seen, -1).nan_to_num(-1).argmax(1)
+    least = density.masked_fill(~seen, torch.inf).nan_to_num(torch.inf).argmin(1)
+    return _removable_names(most, usable), _removable_names(least, usable)
+
+
+def _removable_names(numbers: Tensor, usable: Tensor) -> list[str]:
+    names = []
+    for number, is_usable in zip(numbers.tolist(), usable.tolist(), strict=True):
+        names.append(REMOVABLE[number] if is_usable else "")
+    return names
+
+
+def examine_maps(model, config, benchmark) -> tuple[dict, list[Tensor]]:
+    """Measure the maps of one run, for notebook 07.
+
+    Returns all numbers, and the maps of training images, (N, h, w) of each stage.
+    Raises InputError where there are no masks or no classifiers.
+    """
     if benchmark.source != "rendered":
         raise InputError(
-            f"{benchmark.folder} is real data: there are no masks to measure maps against; name runs on a rendered benchmark"
+            f"{benchmark.folder} is real data: there are no masks to measure maps against; name "
+            "runs on a rendered benchmark"
         )
-    if not (len(model.stages) and len(model.part)):
+    if len(model.stages) == 0 or len(model.part) == 0:
         raise InputError(
-            f"{config.run_dir} is a run of {config.variant}; expected a variant with parts and deep supervision (b_p_ds...)"
+            f"{config.run_dir} is a run of {config.variant}; expected a variant with parts and "
+            "deep supervision (b_p_ds...)"
         )
-    if (settings := read_settings(benchmark.folder)) is None:
+    settings = read_settings(benchmark.folder)
+    if settings is None:
         raise InputError(
-            f"{benchmark.folder} was rendered by another version of the renderer; render it again and train on that"
+            f"{benchmark.folder} was rendered by another version of the renderer; render it again "
+            "and train on that"
         )
+
+    numbers = {}
     chosen = evenly(benchmark.train, TRAIN)
-    classes = torch.from_numpy(np.unique(benchmark.train.ids, return_inverse=True)[1][chosen])
+    _, classes = np.unique(benchmark.train.ids, return_inverse=True)
     paths = [benchmark.train.paths[i] for i in chosen]
-    own, _ = maps_of(model, load_images(paths, config.height, config.width), classes)
-    out = {
-        "train": {"images": len(paths), **map_numbers(own, read_masks(benchmark, "train", paths))}
-    }
-    maps, masks, gallery = [], [], {}
-    for split in ("query", "gallery"):
-        paths = getattr(benchmark, split).paths
-        images = load_images(paths, config.height, config.width)
-        if split == "gallery":
-            gallery = extract(model, images)
-        maps.append(maps_of(model, images)[0])
-        masks += read_masks(benchmark, split, paths)
-    maps = [torch.cat(stage) for stage in zip(*maps, strict=True)]
-    out["test"] = {"images": len(masks), **map_numbers(maps, masks)}
-    some = [benchmark.gallery.paths[i] for i in evenly(benchmark.gallery, SCORED)]
-    out["scores"] = {
-        "images": len(some),
-        **scores(model, load_images(some, config.height, config.width)),
-    }
-    out["missing"] = missing_parts(model, config, benchmark, settings, gallery)
-    return out, own
+    images = load_images(paths, config.height, config.width)
+    train_maps, _ = maps_of(model, images, torch.from_numpy(classes[chosen]))
+    train_numbers = map_numbers(train_maps, read_masks(benchmark, "train", paths))
+    numbers["train"] = {"images": len(paths), **train_numbers}
 
+    images = load_images(benchmark.query.paths, config.height, config.width)
+    query_maps, _ = maps_of(model, images)
+    images = load_images(benchmark.gallery.paths, config.height, config.width)
+    gallery_features = extract(model, images)
+    gallery_maps, _ = maps_of(model, images)
+    test_maps = [torch.cat(both) for both in zip(query_maps, gallery_maps, strict=True)]
+    masks = read_masks(benchmark, "query", benchmark.query.paths)
+    masks += read_masks(benchmark, "gallery", benchmark.gallery.paths)
+    numbers["test"] = {"images": len(masks), **map_numbers(test_maps, masks)}
 
-def overlaps(own: list, others: dict) -> dict:
-    """One run's maps of training images with those of other runs: {their name: {measure: a number for each stage}}.
-
-    same: overlap; at: how strong theirs are where this run's lie, their mean over its energy, in times an even map (unlike
-    overlap, a map of one cell can have as much as a wide one); chance: overlap with their maps of other images.
-    """
-
-    def at(a, b):
-        return (positive(a) * positive(b)).sum(dim=(1, 2)) * a[0].numel()
-
-    pairs = {name: list(zip(own, maps, strict=True)) for name, maps in others.items()}
-    return {
-        name: {
-            "same": [overlap(a, b).nanmean().item() for a, b in both],
-            "at": [at(a, b).nanmean().item() for a, b in both],
-            "chance": [overlap(a, b.roll(1, 0)).nanmean().item() for a, b in both],
-        }
-        for name, both in pairs.items()
-    }
+    scored = [benchmark.gallery.paths[i] for i in evenly(benchmark.gallery, SCORED)]
+    images = load_images(scored, config.height, config.width)
+    numbers["scores"] = {"images": len(scored), **scores(model, images)}
+    numbers["missing"] = missing_parts(model, config, benchmark, settings, gallery_features)
+    return numbers, train_maps

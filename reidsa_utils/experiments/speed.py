@@ -1,15 +1,16 @@
-"""How fast, and in how much memory: loading, training, attention, evaluation and re-ranking against plain baselines, all in one run.
+"""How fast, and in how much memory: every part of the work against a plain baseline, in one run.
 
-    reidsa speed                     the table (about 8 minutes on 2 cores, 8 GiB); also into results/speed/cpu.json
-    reidsa speed step attention      some groups of it again: loading, step, attention, evaluation, distances, reranking, dense,
-                                        parts, large
+    reidsa speed                     the table, also into results/speed/cpu.json
+                                     (about 8 minutes on 2 cores, 8 GiB)
+    reidsa speed step attention      some groups of it again: loading, step, attention, evaluation,
+                                     distances, reranking, dense, parts, large
 
-Times drift from machine to machine, so the results are ratios of two times of the same run. Data: rendered images; and made-up
-features in clusters, one for each identity, at the size of Market-1501 (3,368 queries, 15,913 gallery images). Each group runs in
-a process of its own; memory counts what a call adds to its inputs at its peak (Linux only).
+Times drift from machine to machine, so the results are ratios of two times of the same run. Data:
+rendered images; and made-up features in clusters, one for each identity, at the size of Market-1501
+(3,368 queries, 15,913 gallery images). Each group runs in a process of its own. Memory counts what
+a call adds to its inputs at its peak (Linux only).
 """
 
-import argparse
 import ctypes
 import json
 import os
@@ -19,108 +20,130 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from torchvision import transforms
 
-from .. import cores, reranking
+from .. import cores, known, reranking
 from ..attention import attended_pool, attention_weights
 from ..batches import MEAN, STD, augment, to_input
 from ..data import load_benchmark, load_images
 from ..datasets.rendered import render_benchmark
 from ..metrics import euclidean, evaluate_ranking
 from ..model import ReIDNet, reid_loss
+from ..reranking import rerank
 from ..support.files import ROOT, write_atomic
-from ..support.malloc import MALLOC
+from ..support.memory import keep_freed_memory
 from ..support.opencv import cv2
 
+# Market-1501's test set.
 QUERIES, GALLERY, IDENTITIES, DISTRACTORS = 3368, 15913, 750, 2798
-QUICK = bool(os.environ.get("REIDSA_SPEED_QUICK"))  # the tests: the same path, a tenth of the size
+GIB = 2**30
+# The tests set this: the same path, a tenth of the size, and nothing is recorded.
+QUICK = bool(os.environ.get("REIDSA_SPEED_QUICK"))
 
 
 def features(
     queries: int, gallery: int, dimensions: int, scatter: float = 0.97, seed: int = 0
-) -> tuple:
-    """L2-normalised vectors around one centre for each identity: query (Q, D), gallery (G, D), ids and cameras of both."""
+) -> tuple[np.ndarray, np.ndarray, tuple, tuple]:
+    """Make L2-normalised vectors around one centre for each identity.
+
+    scatter: of the vectors about their centre. Returns query (Q, D), gallery (G, D), the ids of
+    both and the cameras of both.
+    """
     rng = np.random.default_rng(seed)
     people = max(2, IDENTITIES * gallery // GALLERY)
-    ids = rng.integers(1, people + 1, queries), rng.integers(1, people + 1, gallery)
-    ids[1][: DISTRACTORS * gallery // GALLERY] = 0
-    cameras = rng.integers(1, 7, queries), rng.integers(1, 7, gallery)
+    query_ids = rng.integers(1, people + 1, queries)
+    gallery_ids = rng.integers(1, people + 1, gallery)
+    gallery_ids[: DISTRACTORS * gallery // GALLERY] = 0
+    query_cameras = rng.integers(1, 7, queries)
+    gallery_cameras = rng.integers(1, 7, gallery)
     centres = rng.normal(size=(people + 1, 64)).astype(np.float32)
     spread = rng.normal(size=(64, dimensions)).astype(np.float32)
 
-    def vectors(of):
-        own = np.where(
-            (of > 0)[:, None], centres[of], rng.normal(size=(len(of), 64))
-        ) + scatter * rng.normal(size=(len(of), 64))
+    def vectors(ids: np.ndarray) -> np.ndarray:
+        of_nobody = rng.normal(size=(len(ids), 64))
+        own_centre = np.where((ids > 0)[:, None], centres[ids], of_nobody)
+        own = own_centre + scatter * rng.normal(size=(len(ids), 64))
         x = own.astype(np.float32) @ spread
         for row in x:
             row += 0.3 * np.abs(row).mean() * rng.standard_normal(dimensions, np.float32)
         x /= np.linalg.norm(x, axis=1, keepdims=True)
         return x
 
-    return vectors(ids[0]), vectors(ids[1]), ids, cameras
+    query, gallery = vectors(query_ids), vectors(gallery_ids)
+    return query, gallery, (query_ids, gallery_ids), (query_cameras, gallery_cameras)
 
 
-def added(work) -> float:
-    """GiB that one call of `work` needs at its peak beyond what is held before it. Linux only, NaN elsewhere."""
-
-    def status(key):
-        return (
-            next(
-                int(line.split()[1])
-                for line in Path("/proc/self/status").read_text().splitlines()
-                if line.startswith(key)
-            )
-            / 2**20
-        )
-
-    if not Path("/proc/self/clear_refs").exists():
-        work()
+def added(call: Callable) -> float:
+    """GiB that one call needs at its peak beyond what is held before it; NaN if not on Linux."""
+    clear = Path("/proc/self/clear_refs")
+    if not clear.exists():
+        call()
         return float("nan")
     ctypes.CDLL(None).malloc_trim(0)  # what the heap keeps would hide what is used
-    Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts again from here
-    before = status("VmRSS")
-    work()
-    return status("VmHWM") - before
+    clear.write_text("5")  # the high-water mark starts again from here
+    before = _memory("VmRSS")
+    call()
+    return _memory("VmHWM") - before
 
 
-def timed(work, repeats: int = 3) -> float:
+def _memory(key: str) -> float:
+    """A line of this process's memory status, in GiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(key):
+            return int(line.split()[1]) / 2**20
+    raise RuntimeError(f"no {key} in /proc/self/status")
+
+
+def timed(call: Callable, repeats: int = 3) -> float:
     """Median seconds of `repeats` calls."""
-    return in_turns(work, repeats=repeats)[0]
+    return in_turns(call, repeats=repeats)[0]
 
 
-def in_turns(*works, repeats: int = 3) -> list[float]:
-    """Median seconds of each, called in turns: what slows the machine for a while slows them alike."""
-    seconds = [[] for _ in works]
+def in_turns(*calls: Callable, repeats: int = 3) -> list[float]:
+    """Median seconds of each, called in turns: what slows the machine slows them alike."""
+    seconds = [[] for _ in calls]
     for _ in range(repeats):
-        for work, own in zip(works, seconds, strict=True):
+        for call, own in zip(calls, seconds, strict=True):
             start = time.perf_counter()
-            work()
+            call()
             own.append(time.perf_counter() - start)
     return [statistics.median(own) for own in seconds]
 
 
-def by_sorting(distances, ids, cameras) -> float:
-    """The plain evaluation that notebook 03 teaches; returns the mean step-sum AP."""
+def by_sorting(distances: np.ndarray, ids: tuple, cameras: tuple) -> float:
+    """The plain evaluation that notebook 03 teaches: the mean step-sum AP.
+
+    distances: (Q, G). ids, cameras: of query (Q,) and gallery (G,).
+    """
     precisions = []
     for q, row in enumerate(distances):
         order = np.argsort(row, kind="stable")
-        same = ids[1][order] == ids[0][q]
-        match = same[~(same & (cameras[1][order] == cameras[0][q])) & (ids[1][order] != -1)]
+        same_person = ids[1][order] == ids[0][q]
+        same_camera = cameras[1][order] == cameras[0][q]
+        junk = ids[1][order] == -1
+        match = same_person[~(same_person & same_camera) & ~junk]
         if match.any():
             ranks = np.flatnonzero(match) + 1
             precisions.append((np.arange(1, len(ranks) + 1) / ranks).mean())
     return float(np.mean(precisions))
 
 
-def rerank_dense(query, gallery, k1=20, k2=6, lambda_=0.3):
-    """Re-ranking as the published scripts do it, with matrices of all images against all: the baseline."""
+def rerank_dense(
+    query: np.ndarray, gallery: np.ndarray, k1: int = 20, k2: int = 6, lambda_: float = 0.3
+) -> np.ndarray:
+    """Re-ranking as the published scripts do it, with matrices of all images against all.
+
+    The baseline of rerank(): query (Q, D), gallery (G, D) -> distances (Q, G).
+    """
     x = np.concatenate([query, gallery])
     n, n_query = len(x), len(query)
     d = euclidean(x, x)
@@ -128,13 +151,14 @@ def rerank_dense(query, gallery, k1=20, k2=6, lambda_=0.3):
     d /= d.max(axis=1, keepdims=True)
     nearest = np.argsort(d, axis=1, kind="stable")
 
-    def reciprocal(i, k):
+    def reciprocal(i: int, k: int) -> np.ndarray:
         near = nearest[i, : k + 1]
         return near[(nearest[near, : k + 1] == i).any(axis=1)]
 
     v = np.zeros_like(d)
     for i in range(n):
-        base = members = reciprocal(i, k1)
+        base = reciprocal(i, k1)
+        members = base
         for j in base:
             half = reciprocal(j, int(round(k1 / 2)))
             if len(np.intersect1d(half, base)) > 2 / 3 * len(half):
@@ -143,42 +167,53 @@ def rerank_dense(query, gallery, k1=20, k2=6, lambda_=0.3):
         weight = np.exp(-d[i, members])
         v[i, members] = weight / weight.sum()
     v = np.stack([v[nearest[i, :k2]].mean(axis=0) for i in range(n)])
-    out = np.empty((n_query, n - n_query), np.float32)
+    jaccard = np.empty((n_query, n - n_query), np.float32)
     for i in range(n_query):
         smaller = np.zeros(n, np.float32)
         for j in np.flatnonzero(v[i]):
             holders = np.flatnonzero(v[:, j])
             smaller[holders] += np.minimum(v[i, j], v[holders, j])
-        out[i] = (1 - smaller / (2 - smaller))[n_query:]
-    return (1 - lambda_) * out + lambda_ * d[:n_query, n_query:]
+        jaccard[i] = (1 - smaller / (2 - smaller))[n_query:]
+    return (1 - lambda_) * jaccard + lambda_ * d[:n_query, n_query:]
 
 
-def sizes() -> tuple:
+def sizes() -> tuple[int, int]:
+    """How many queries and gallery images the features are made for."""
     return (QUERIES // 10, GALLERY // 10) if QUICK else (QUERIES, GALLERY)
 
 
 def evaluation() -> dict:
+    """Both average precisions and CMC, against np.argsort on the same matrix and the plain loop."""
     query, gallery, ids, cameras = features(*sizes(), 256)
     distances = euclidean(query, gallery)
-    memory = added(lambda: evaluate_ranking(distances, *ids, *cameras))
-    result = evaluate_ranking(distances, *ids, *cameras)
-    ours, sort = in_turns(
-        lambda: evaluate_ranking(distances, *ids, *cameras),
-        lambda: np.argsort(distances, axis=1),
-        repeats=5,
-    )
+
+    def ours():
+        return evaluate_ranking(distances, *ids, *cameras)
+
+    memory = added(ours)
+    result = ours()
+    seconds, sorting = in_turns(ours, lambda: np.argsort(distances, axis=1), repeats=5)
     plain = timed(lambda: by_sorting(distances, ids, cameras), 1)
-    assert abs(by_sorting(distances, ids, cameras) - result.mean_ap) < 1e-9
+    _same("mean AP", by_sorting(distances, ids, cameras), result.mean_ap, 1e-9)
     return {
         "mAP of the data": round(result.mean_ap, 3),
-        "seconds": ours,
-        "of np.argsort's time": ours / sort,
-        "plain loop, times ours": plain / ours,
-        "memory added, share of the matrix": memory / (distances.nbytes / 2**30),
+        "seconds": seconds,
+        "of np.argsort's time": seconds / sorting,
+        "plain loop, times ours": plain / seconds,
+        "memory added, share of the matrix": memory / (distances.nbytes / GIB),
     }
 
 
+def _same(what: str, baseline, ours, tolerance: float) -> float:
+    """The largest difference from the baseline. Raises RuntimeError if it is too large."""
+    difference = float(np.abs(np.asarray(baseline) - ours).max())
+    if not difference < tolerance:
+        raise RuntimeError(f"{what}: the baseline and ours differ by {difference}")
+    return difference
+
+
 def distances() -> dict:
+    """Distances of all queries to the gallery, against the bare product."""
     query, gallery, *_ = features(*sizes(), 2048)
     ours, bare = in_turns(lambda: euclidean(query, gallery), lambda: query @ gallery.T, repeats=5)
     return {"seconds": ours, "of the bare product's time": ours / bare}
@@ -196,50 +231,57 @@ def product(query: np.ndarray, gallery: np.ndarray, repeats: int) -> float:
 
 
 def reranking_() -> dict:
+    """Re-ranking from features, against the bare product of all images with all."""
     query, gallery, ids, cameras = features(*sizes(), 2048)
     bare = product(query, gallery, 3)
-    lists, find = [], reranking._nearest
-
-    def clocked(*arguments):
-        out = find(*arguments)
-        lists.append(time.perf_counter())
-        return out
-
-    reranking._nearest = clocked
-    memory = added(lambda: reranking.rerank(query, gallery))
-    out = reranking.rerank(query, gallery)
-    ours, after_lists = [], []
-    for _ in range(3):
-        start = time.perf_counter()
-        reranking.rerank(query, gallery)
-        ours.append(time.perf_counter() - start)
-        after_lists.append(time.perf_counter() - lists[-1])
-    ours = statistics.median(ours)
-    before_mean, after = (
-        evaluate_ranking(d, *ids, *cameras).mean_ap for d in (euclidean(query, gallery), out)
-    )
+    memory = added(lambda: rerank(query, gallery))
+    distances_before = euclidean(query, gallery)
+    distances_after = rerank(query, gallery)
+    runs = [_rerank_clocked(query, gallery) for _ in range(3)]
+    seconds = statistics.median(whole for whole, _ in runs)
+    before = evaluate_ranking(distances_before, *ids, *cameras).mean_ap
+    after = evaluate_ranking(distances_after, *ids, *cameras).mean_ap
     return {
-        "mAP before and after": [round(before_mean, 3), round(after, 3)],
-        "seconds": ours,
-        "of the N x N product's time": ours / bare,
-        "seconds after the nearest lists": statistics.median(after_lists),
+        "mAP before and after": [round(before, 3), round(after, 3)],
+        "seconds": seconds,
+        "of the N x N product's time": seconds / bare,
+        "seconds after the nearest lists": statistics.median(rest for _, rest in runs),
         "memory added, GiB": memory,
-        "one N x N matrix, GiB": (len(query) + len(gallery)) ** 2 * 4 / 2**30,
+        "one N x N matrix, GiB": (len(query) + len(gallery)) ** 2 * 4 / GIB,
     }
 
 
+def _rerank_clocked(query: np.ndarray, gallery: np.ndarray) -> tuple[float, float]:
+    """Seconds of one re-ranking, and of what comes after its lists of nearest images."""
+    find = reranking._nearest
+    found_at = []
+
+    def find_and_clock(*arguments):
+        lists = find(*arguments)
+        found_at.append(time.perf_counter())
+        return lists
+
+    # rerank() is not made to be looked into: the function that finds the lists is replaced for one
+    # call, and put back.
+    with mock.patch.object(reranking, "_nearest", find_and_clock):
+        start = time.perf_counter()
+        rerank(query, gallery)
+        end = time.perf_counter()
+    return end - start, end - found_at[-1]
+
+
 def dense() -> dict:
+    """Re-ranking against the baseline that holds matrices of all images against all."""
     query, gallery, *_ = features(100 if QUICK else 800, 600 if QUICK else 4000, 2048)
     memory = [
-        added(lambda: reranking.rerank(query, gallery)),
+        added(lambda: rerank(query, gallery)),
         added(lambda: rerank_dense(query, gallery)),
     ]
-    ours = timed(lambda: reranking.rerank(query, gallery))
+    ours = timed(lambda: rerank(query, gallery))
     start = time.perf_counter()
     baseline = rerank_dense(query, gallery)
     plain = time.perf_counter() - start
-    difference = float(np.abs(baseline - reranking.rerank(query, gallery)).max())
-    assert difference < 1e-5, difference
+    difference = _same("re-ranking", baseline, rerank(query, gallery), 1e-5)
     return {
         "N": len(query) + len(gallery),
         "dense baseline, times ours": plain / ours,
@@ -249,31 +291,33 @@ def dense() -> dict:
 
 
 def parts() -> dict:
-    """The vector of six parts of notebook 04."""
+    """Re-ranking with the vector of six parts of notebook 04."""
     query, gallery, *_ = features(*sizes(), 12288)
-    memory = added(lambda: reranking.rerank(query, gallery))
-    seconds, bare = timed(lambda: reranking.rerank(query, gallery), 1), product(query, gallery, 1)
+    memory = added(lambda: rerank(query, gallery))
+    seconds = timed(lambda: rerank(query, gallery), 1)
+    bare = product(query, gallery, 1)
     return {
         "dimensions": 12288,
         "seconds": seconds,
         "of the N x N product's time": seconds / bare,
         "memory added, GiB": memory,
-        "the features, GiB": (query.nbytes + gallery.nbytes) / 2**30,
+        "the features, GiB": (query.nbytes + gallery.nbytes) / GIB,
     }
 
 
 def large() -> dict:
+    """Re-ranking of so many images that a matrix of all against all would not fit."""
     n = 5_000 if QUICK else 100_000
     query, gallery, *_ = features(n // 30, n - n // 30, 128)
     start = time.perf_counter()
-    memory = added(lambda: reranking.rerank(query, gallery))
+    memory = added(lambda: rerank(query, gallery))
     return {
         "N": n,
         "dimensions": 128,
         "seconds": time.perf_counter() - start,
         "memory added, GiB": memory,
-        "of it the result": len(query) * len(gallery) * 4 / 2**30,
-        "one N x N matrix, GiB": n * n * 4 / 2**30,
+        "of it the result": len(query) * len(gallery) * 4 / GIB,
+        "one N x N matrix, GiB": n * n * 4 / GIB,
     }
 
 
@@ -281,7 +325,8 @@ def loading() -> dict:
     """From files of 128x64 to normalised, augmented batches of 384x128, on one core."""
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
-    size, batch, rng = (384, 128), 48, np.random.default_rng(0)
+    size, batch = (384, 128), 48
+    rng = np.random.default_rng(0)
     plain = transforms.Compose(
         [
             transforms.Resize(size),
@@ -292,9 +337,8 @@ def loading() -> dict:
         ]
     )
     with tempfile.TemporaryDirectory() as folder:
-        paths = load_benchmark(
-            "market1501", render_benchmark("market1501", folder, scale=0.016, progress=False)
-        ).gallery.paths[: 5 * batch]
+        rendered = render_benchmark("market1501", folder, scale=0.016, progress=False)
+        paths = load_benchmark("market1501", rendered).gallery.paths[: 5 * batch]
         batches = [paths[k : k + batch] for k in range(0, len(paths), batch)]
         cached = load_images(paths, *size)
 
@@ -306,11 +350,11 @@ def loading() -> dict:
             for some in batches:
                 to_input(augment(load_images(some, *size, threads=1), rng))
 
-        def ours():
+        def from_memory():
             for k in range(0, len(cached), batch):
                 to_input(augment(cached[k : k + batch].copy(), rng))
 
-        seconds = in_turns(theirs, decoding, ours, repeats=5)
+        seconds = in_turns(theirs, decoding, from_memory, repeats=5)
     rates = [len(paths) / s for s in seconds]
     return {
         "images/s, PIL and torchvision": rates[0],
@@ -322,41 +366,56 @@ def loading() -> dict:
 
 
 def gflops() -> float:
-    """Of a large product of matrices, a second, in billions: what this processor can do."""
-    a = torch.rand(1024 if QUICK else 4096, 1024 if QUICK else 4096)
-    return 2 * len(a) ** 3 / timed(lambda: a @ a) / 1e9
+    """What this processor can do: GFLOP a second of a large product of matrices."""
+    n = 1024 if QUICK else 4096
+    a = torch.rand(n, n)
+    return 2 * n**3 / timed(lambda: a @ a) / 1e9
+
+
+def training_step(
+    size: tuple, batch: int, backbone: str, layout: torch.memory_format, compiled: bool = False
+) -> tuple[ReIDNet, np.ndarray, Callable]:
+    """Make one training step of the full model on a batch of made-up images.
+
+    Returns the model, the images, and a function that does one step and returns the seconds in
+    which the step waited for its batch to be made ready.
+    """
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (batch, *size, 3), dtype=np.uint8)
+    target = torch.arange(batch)
+    torch.manual_seed(0)
+    model = ReIDNet(751, "b_p_ds_sa2", "l1", backbone=backbone).to(memory_format=layout)
+    optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True)
+    forward = torch.compile(model) if compiled else model
+
+    def do_step() -> float:
+        start = time.perf_counter()
+        x = to_input(augment(images.copy(), rng)).contiguous(memory_format=layout)
+        waited = time.perf_counter() - start
+        optimizer.zero_grad(set_to_none=True)
+        reid_loss(forward(x), target).backward()
+        optimizer.step()
+        return waited
+
+    return model, images, do_step
 
 
 def step() -> dict:
-    """A training step of the full model, ResNet-50 at 384x128, against the processor's peak, measured just before and after."""
-    size, batch, backbone = ((96, 32), 8, "thin") if QUICK else ((384, 128), 16, "resnet50")
-    rng = np.random.default_rng(0)
-    images, target = rng.integers(0, 256, (batch, *size, 3), dtype=np.uint8), torch.arange(batch)
-    out, peaks = {}, [gflops()]
+    """A training step of the full model, ResNet-50 at 384x128, against the processor's peak.
 
-    def prepare(layout, compiled=False):
-        torch.manual_seed(0)
-        model = ReIDNet(751, "b_p_ds_sa2", "l1", backbone=backbone).to(memory_format=layout)
-        optimizer = torch.optim.SGD(model.parameters(), 0.01, momentum=0.9, nesterov=True)
-        called = torch.compile(model) if compiled else model
-
-        def work(waited=None):
-            start = time.perf_counter()
-            x = to_input(augment(images.copy(), rng)).contiguous(memory_format=layout)
-            if waited is not None:
-                waited.append(time.perf_counter() - start)
-            optimizer.zero_grad(set_to_none=True)
-            reid_loss(called(x), target).backward()
-            optimizer.step()
-
-        return model, work
-
-    model, ours = prepare(torch.channels_last)
+    The peak is measured just before and just after.
+    """
+    size, batch, backbone = (384, 128), 16, "resnet50"
+    if QUICK:
+        size, batch, backbone = (96, 32), 8, "thin"
+    arguments = (size, batch, backbone)
+    peaks = [gflops()]
+    model, images, ours = training_step(*arguments, torch.channels_last)
     with FlopCounterMode(display=False) as counter:
         ours()
-    work = counter.get_total_flops() / 1e9  # forward and backward, of one step
-    out["GFLOP an image"] = work / batch
-    out["memory added by the first step, GiB"] = added(prepare(torch.channels_last)[1])
+    gflop = counter.get_total_flops() / 1e9  # forward and backward, of one step
+    _, _, first_step = training_step(*arguments, torch.channels_last)
+    memory = added(first_step)
     with torch.no_grad():
         maps = model.feature_maps(to_input(images))[:3]
     leaves = [f.detach().requires_grad_() for f in maps]
@@ -365,87 +424,98 @@ def step() -> dict:
         for leaf in leaves:
             torch.autograd.grad(pool(leaf, "l1").sum(), leaf)
 
+    _, _, contiguous = training_step(*arguments, torch.contiguous_format)
+    attend()
+    contiguous()
     waited = []
-    works = [lambda: ours(waited), attend, prepare(torch.contiguous_format)[1]]
-    for work_ in works[1:]:
-        work_()
-    try:
-        if not QUICK:  # minutes of compiling
-            pool, compiled_step = (
-                torch.compile(attended_pool, dynamic=False),
-                prepare(torch.channels_last, compiled=True)[1],
-            )
+    calls = [lambda: waited.append(ours()), attend, contiguous]
+    found = {
+        "GFLOP an image": gflop / batch,
+        "memory added by the first step, GiB": memory,
+    }
+    if not QUICK:  # minutes of compiling
+        try:
+            pool = torch.compile(attended_pool, dynamic=False)
+            _, _, compiled_step = training_step(*arguments, torch.channels_last, compiled=True)
             warm_up = timed(compiled_step, 1)
             attend(pool)
-            works += [lambda: attend(pool), compiled_step]
-    except Exception as error:  # no C++ compiler
-        out["compiled"] = f"not here ({type(error).__name__})"
-    seconds, attending, plain, *compiled = in_turns(*works)
+            calls += [lambda: attend(pool), compiled_step]
+        except Exception as error:  # no C++ compiler
+            found["compiled"] = f"not here ({type(error).__name__})"
+    seconds, attending, plain, *compiled = in_turns(*calls)
     peaks.append(gflops())
-    peak = statistics.mean(peaks)
-    out |= {
+    found |= {
         "images/s": batch / seconds,
-        "share of the peak": work / seconds / peak,
+        "share of the peak": gflop / seconds / statistics.mean(peaks),
         "the peak, GFLOP/s, before and after": peaks,
         "waiting for data": statistics.median(waited) / seconds,
         "attention at stages 1 to 3, of the step": attending / seconds,
         "time without channels_last, times ours": plain / seconds,
     }
     if compiled:
-        out |= {
-            "attention compiled, of the step": compiled[0] / seconds,
+        attending_compiled, step_compiled = compiled
+        found |= {
+            "attention compiled, of the step": attending_compiled / seconds,
             "compiled: warm-up, steps": warm_up / seconds,
-            "compiled: time, times eager": compiled[1] / seconds,
+            "compiled: time, times eager": step_compiled / seconds,
         }
-    return out
+    return found
 
 
 def attention() -> dict:
-    """Pooling a map with its own attention, forward and backward, against one copy of the map (one read, one write)."""
-    out = {}
+    """Pooling a map with its own attention, forward and backward, against one copy of the map.
+
+    A copy is one read and one write.
+    """
+    found = {}
     for stage, shape in (("stage 1", (48, 256, 96, 32)), ("stage 4", (48, 2048, 24, 8))):
-        f = (
-            torch.rand(*(n // 4 if QUICK else n for n in shape))
-            .contiguous(memory_format=torch.channels_last)
-            .requires_grad_()
-        )
-        g, copy = torch.rand(f.shape[:2]), torch.empty_like(f)
+        if QUICK:
+            shape = tuple(n // 4 for n in shape)
+        f = torch.rand(shape).contiguous(memory_format=torch.channels_last).requires_grad_()
+        for name, value in _pooling_against_a_copy(f).items():
+            found[f"{stage}, {name}"] = value
+    return found
 
-        def plain(f, form="softmax"):
-            return (f * attention_weights(f, form)[:, None]).mean(
-                dim=(2, 3)
-            )  # as written: F, then its average
 
-        def both(pool, f=f, g=g):
-            torch.autograd.grad(
-                pool(f), f, g
-            )  # not .backward(): it would copy the gradient into f.grad, which no map in a network has
+def multiply_then_pool(f: Tensor) -> Tensor:
+    """The layer as written: F = p f (eq. 1), then its average. (B, C, H, W) -> (B, C)"""
+    return (f * attention_weights(f, "softmax")[:, None]).mean(dim=(2, 3))
 
-        def copied(f=f, copy=copy):
-            with torch.no_grad():
-                copy.copy_(f)
 
-        ways = {
-            "multiply, then pool": plain,
-            "eager": attended_pool,
-            "compiled": torch.compile(attended_pool, dynamic=False),
-        }
-        for name, pool in list(ways.items()):
-            try:
-                both(pool)
-            except Exception as error:  # no C++ compiler
-                out[f"{stage}, {name}"] = f"not here ({type(error).__name__})"
-                del ways[name]
-        copied()
-        floor, *seconds = in_turns(
-            copied, *(lambda pool=pool: both(pool) for pool in ways.values()), repeats=9
-        )
-        for name, own in zip(ways, seconds, strict=True):
-            out[f"{stage}, {name}: time, copies of the map"] = own / floor
-            out[f"{stage}, {name}: memory added, maps"] = added(
-                lambda pool=ways[name]: both(pool)
-            ) / (f.numel() * 4 / 2**30)
-    return out
+def _pooling_against_a_copy(f: Tensor) -> dict:
+    """Time and memory of each way to pool one map, in copies of the map."""
+    found = {}
+    gradient = torch.rand(f.shape[:2])
+    copy = torch.empty_like(f)
+
+    def copied():
+        with torch.no_grad():
+            copy.copy_(f)
+
+    def forward_and_backward(pool):
+        # Not .backward(): it would copy the gradient into f.grad, which no map in a network has.
+        return lambda: torch.autograd.grad(pool(f), f, gradient)
+
+    ways = {
+        "multiply, then pool": multiply_then_pool,
+        "eager": attended_pool,
+        "compiled": torch.compile(attended_pool, dynamic=False),
+    }
+    calls = {}
+    for name, pool in ways.items():
+        call = forward_and_backward(pool)
+        try:
+            call()
+        except Exception as error:  # no C++ compiler
+            found[name] = f"not here ({type(error).__name__})"
+        else:
+            calls[name] = call
+    copied()
+    one_copy, *seconds = in_turns(copied, *calls.values(), repeats=9)
+    for (name, call), own in zip(calls.items(), seconds, strict=True):
+        found[f"{name}: time, copies of the map"] = own / one_copy
+        found[f"{name}: memory added, maps"] = added(call) / (f.numel() * 4 / GIB)
+    return found
 
 
 GROUPS = {
@@ -461,35 +531,33 @@ GROUPS = {
 }
 
 
-def main(argv=None) -> int:
-    parser = argparse.ArgumentParser(prog="reidsa speed", description=__doc__.splitlines()[0])
-    parser.add_argument(
-        "groups", nargs="*", choices=["all", *GROUPS], default="all", help="default: all"
-    )
-    parser.add_argument(
-        "--here", action="store_true", help="in this process, as JSON; otherwise one process each"
-    )
-    arguments = parser.parse_args(argv)
-    groups = list(GROUPS) if "all" in arguments.groups else arguments.groups
-    if arguments.here:
-        torch.set_num_threads(cores())
-        print(json.dumps({name: GROUPS[name]() for name in groups}))
-        return 0
+def measure_here(groups: Sequence[str]) -> None:
+    """Measure groups in this process; prints them as JSON."""
+    keep_freed_memory()
+    torch.set_num_threads(cores())
+    print(json.dumps({name: GROUPS[name]() for name in groups}))
+
+
+def measure(groups: Sequence[str] = ()) -> int:
+    """Measure each group in a process of its own, print and record it. Returns the exit code."""
+    for name in groups:
+        known("group", name, GROUPS)
     record = ROOT / "results" / "speed" / "cpu.json"
-    results = {
+    machine = {
         "machine": f"{platform.machine()}, {cores()} cores",
         "numpy": np.__version__,
         "torch": torch.__version__,
     }
-    before = json.loads(record.read_text()) if record.exists() else {}
-    if all(before.get(key) == value for key, value in results.items()):
-        results |= before
-    for name in groups:
+    results = dict(machine)
+    earlier = json.loads(record.read_text()) if record.exists() else {}
+    if all(earlier.get(key) == value for key, value in machine.items()):
+        results |= earlier  # groups that are not measured again are kept
+    for name in groups or GROUPS:
         command = [sys.executable, "-m", "reidsa_utils", "speed", name, "--here"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, env=os.environ | MALLOC)
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
         if done.returncode:
             return done.returncode
-        results |= json.loads(done.stdout, parse_float=lambda text: float(f"{float(text):.3g}"))
+        results |= json.loads(done.stdout, parse_float=_three_digits)
         print(name)
         for what, value in results[name].items():
             print(f"  {what:48} {value}")
@@ -497,3 +565,7 @@ def main(argv=None) -> int:
         record.parent.mkdir(exist_ok=True)
         write_atomic(record, (json.dumps(results, indent=1) + "\n").encode())
     return 0
+
+
+def _three_digits(text: str) -> float:
+    return float(f"{float(text):.3g}")
