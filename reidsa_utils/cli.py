@@ -192,7 +192,7 @@ def examine(
     data
         what the runs were trained on: embedded (as usual), real, or a folder
     """
-    from .experiments.examine import examine as examine_runs
+    from .experiments.examine import examine_runs
 
     examine_runs(runs, maps, populations, saturation, backbone, size, into, data)
     return 0

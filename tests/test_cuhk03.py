@@ -143,7 +143,8 @@ def test_a_second_call_keeps_what_is_there(original):
 FULL = """
 import resource, signal, sys
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-from reidsa_utils.datasets import check, cuhk03
+from reidsa_utils.cli import main
+from reidsa_utils.datasets import cuhk03
 write, count = cuhk03.cv2.imencode, [0]
 def encode(*arguments):  # from the tenth image on, no byte fits on the disk
     count[0] += 1
@@ -151,7 +152,7 @@ def encode(*arguments):  # from the tenth image on, no byte fits on the disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (20, resource.RLIM_INFINITY))
     return write(*arguments)
 cuhk03.cv2.imencode = encode
-sys.exit(check.main(["prepare-cuhk03", *sys.argv[1:]]))
+sys.exit(main(["prepare-cuhk03", *sys.argv[1:]]))
 """
 
 

@@ -10,6 +10,7 @@ from conftest import assert_one_sentence
 
 from reidsa_utils import InputError
 from reidsa_utils.batches import to_input
+from reidsa_utils.cli import main
 from reidsa_utils.config import configure
 from reidsa_utils.data import load_benchmark, load_images
 from reidsa_utils.datasets.rendered import LABEL, plan, read_settings, render_shot
@@ -59,7 +60,9 @@ def test_a_finished_run(small_benchmark, tmp_path, capfd):
         }
     )
     record = train(config, progress=False)
-    code = examine.main([str(run), "--data", str(small_benchmark), "--into", str(tmp_path / "out")])
+    code = main(
+        ["examine", str(run), "--data", str(small_benchmark), "--into", str(tmp_path / "out")]
+    )
     assert code == 0, capfd.readouterr().err
     [found] = examine.read(tmp_path / "out")
     assert found["run"] in capfd.readouterr().out and found["identity"] == record["identity"]
@@ -144,8 +147,9 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
             ),
             progress=False,
         )
-    code = examine.main(
+    code = main(
         [
+            "examine",
             "--maps",
             names["l1"],
             names["none"],
@@ -192,7 +196,7 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
             for v in e["scores"][kind]["deletion"] + e["scores"][kind]["insertion"]
         )
     alone = ["--maps", names["l1"], "--data", str(small_benchmark), "--into", str(tmp_path / "out")]
-    assert examine.main(alone) == 0, capfd.readouterr().err
+    assert main(["examine", *alone]) == 0, capfd.readouterr().err
     again = {e["run"]: e for e in examine.read(tmp_path / "out", ("overlap", "missing"))}
     assert again == {
         e["run"]: e for e in found.values()
@@ -212,7 +216,7 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
     mask = next((small_benchmark / "part_masks" / "bounding_box_train").glob("*.png"))
     whole = mask.read_bytes()
     mask.unlink()
-    assert examine.main(alone) == 1
+    assert main(["examine", *alone]) == 1
     assert "is missing or not the part mask of its image" in capfd.readouterr().err
     mask.write_bytes(whole)
     # the missing parts of one run, word for word
@@ -258,8 +262,15 @@ def test_on_the_people_of_other_populations(tmp_path, capfd):
     settings = {"profile": "smoke", "threads": 1, "epochs": 1, "form": "l1", "rerank": "false"}
     record = train(configure(settings | {"run_dir": str(tmp_path / "run")}), progress=False)
     assert (
-        examine.main(
-            ["--populations", "0,3", str(tmp_path / "run"), "--into", str(tmp_path / "out")]
+        main(
+            [
+                "examine",
+                "--populations",
+                "0,3",
+                str(tmp_path / "run"),
+                "--into",
+                str(tmp_path / "out"),
+            ]
         )
         == 0
     ), capfd.readouterr().err
@@ -292,8 +303,9 @@ def test_on_the_people_of_other_populations(tmp_path, capfd):
                 == expected["metrics"][vector]["first_match"]
             )
     assert (
-        examine.main(
+        main(
             [
+                "examine",
                 "--saturation",
                 str(tmp_path / "run" / "checkpoint.pt"),
                 "--backbone",
@@ -310,7 +322,16 @@ def test_on_the_people_of_other_populations(tmp_path, capfd):
     )
     assert other["metrics"]["parts"]["mean_ap"] != record["metrics"]["parts"]["mean_ap"]
     assert (
-        examine.main(["--populations", "4", str(tmp_path / "run"), "--into", str(tmp_path / "out")])
+        main(
+            [
+                "examine",
+                "--populations",
+                "4",
+                str(tmp_path / "run"),
+                "--into",
+                str(tmp_path / "out"),
+            ]
+        )
         == 0
     )
     assert set(examine.read(tmp_path / "out", ("populations",))[0]["populations"]) == {
@@ -323,8 +344,9 @@ def test_on_the_people_of_other_populations(tmp_path, capfd):
 def test_attention_before_training(small_benchmark, tmp_path, capfd):
     """The numbers of notebook 08's table, from maps worked out here."""
     assert (
-        examine.main(
+        main(
             [
+                "examine",
                 "--saturation",
                 "none",
                 "--data",

@@ -262,8 +262,8 @@ FAULTS = {
     ),
     "a new setting in every identity": (
         "config",
-        " and (k in ALWAYS or v != usual[k])",
-        "",
+        "if name in ALWAYS or value != usual[name]:",
+        "if True:",
         [("test_config", "test_a_later_setting_changes_no_old_identity", {})],
         {},
     ),

@@ -304,7 +304,7 @@ def _has_sa(run: Path) -> bool:
     return read_record(run / "record.json")["config"]["form"] != "none"
 
 
-def examine(
+def examine_runs(
     runs: Sequence[Path],
     maps: bool = False,
     populations: str = "",
