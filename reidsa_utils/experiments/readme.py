@@ -286,17 +286,11 @@ def _paper_table(cells, differences, table: str, vector: str) -> list:
 
 def _command(row, erasing: bool) -> str:
     """The command that trains one run of a row."""
-    settings = {
-        "profile": "laptop",
-        "benchmark": row.benchmark,
-        "variant": row.variant,
-        "form": row.form,
-        "erasing": erasing,
-        "threads": 1,
-        "seed": 0,
-    }
-    words = [f"--set {name}={value}" for name, value in settings.items()]
-    return " ".join(["reidsa train", *words])
+    erased = "--erasing" if erasing else "--no-erasing"
+    return (
+        f"reidsa train --profile laptop --benchmark {row.benchmark} --variant {row.variant} "
+        f"--form {row.form} {erased} --threads 1 --seed 0"
+    )
 
 
 def photographs_block(folder: Path) -> str:
