@@ -28,6 +28,7 @@ def record(variant, form, seed, first_match, average_precision):
         "first_match": first_match,
         "average_precision": average_precision,
     }
-    rest = {"identity": {"fingerprint": "f"}} | {key: {} for key in ("counts", "code", "versions")}
+    rest = {"identity": {"fingerprint": "f"}, "counts": {}, "versions": {}}
+    rest["code"] = {"numerics": 1}
     rest |= {"source": "rendered", "history": [], "query_ids": [1, 1, 2, 3][: len(first_match)]}
     return {"config": config, "metrics": {"parts": m}} | rest

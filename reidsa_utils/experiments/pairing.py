@@ -11,7 +11,7 @@ import pandas as pd
 
 from .. import InputError, known
 from ..data import PUBLISHED
-from .records import other_settings, settings_of, starts
+from .records import numerics, other_settings, published_name, settings_of, starts
 from .statistics import difference
 
 # A variant of the network -> the same without its spatial attention.
@@ -159,8 +159,10 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
             "variant": setting.variant,
             "form": setting.form,
         }
-        runs_paired = [runs[seed] for seed in seeds]
-        base_paired = [base[seed] for seed in seeds]
+        for seed in seeds:
+            check_numerics(runs[seed], base[seed])
+        runs_paired = [runs[seed]["metrics"] for seed in seeds]
+        base_paired = [base[seed]["metrics"] for seed in seeds]
         for vector in runs_paired[0]:
             if vector not in base_paired[0]:
                 continue
@@ -178,7 +180,7 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
 
 
 def _by_setting(records: list) -> dict:
-    """{Setting: {seed: metrics}}. Raises InputError for two records of one run."""
+    """{Setting: {seed: record}}. Raises InputError for two records of one run."""
     out = {}
     for record in records:
         config = record["config"]
@@ -200,7 +202,7 @@ def _by_setting(records: list) -> dict:
                 f"two records of {config['benchmark']}, {config['variant']}, form "
                 f"{config['form']}, seed {config['seed']} with the same settings; keep one"
             )
-        runs[config["seed"]] = record["metrics"]
+        runs[config["seed"]] = record
     return out
 
 
@@ -276,11 +278,28 @@ def between(records: list, a: dict, b: dict, vector: str = "parts", repeats: int
                 f"runs with {_words(a)} and with {_words(b)} differ in {name}, too "
                 f"({settings_a[name]} and {settings_b[name]}); name it in one of them"
             )
+    for seed in seeds:
+        check_numerics(first[seed], second[seed])
     runs = [first[seed]["metrics"] for seed in seeds]
     base = [second[seed]["metrics"] for seed in seeds]
     known("retrieval vector", vector, [name for name in runs[0] if name in base[0]])
     ids = first[seeds[0]].get("query_ids")
     return {metric: pair_difference(runs, base, metric, vector, ids, repeats) for metric in METRICS}
+
+
+def check_numerics(run: dict, base: dict) -> None:
+    """Raises InputError for two records that different versions of the numerics made.
+
+    Their difference would be the code's, too. Another kind of processor is let pass: it only rounds
+    otherwise, which acts like another seed.
+    """
+    versions = numerics(run), numerics(base)
+    if versions[0] != versions[1]:
+        raise InputError(
+            f"{published_name(run)} and {published_name(base)} were made by versions "
+            f"{versions[0]} and {versions[1]} of the numerics, so the code is a part of their "
+            "difference; make the older run again"
+        )
 
 
 def _words(settings: dict) -> str:

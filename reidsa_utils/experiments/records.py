@@ -2,9 +2,11 @@
 
 import json
 import re
+import tomllib
+from functools import cache
 from pathlib import Path
 
-from .. import InputError
+from .. import SETTINGS, InputError
 from ..config import defaults, unusual
 from ..support.files import ROOT, read_checkpoint, write_atomic
 
@@ -81,6 +83,31 @@ def settings_of(record: dict) -> dict:
         "data": record["identity"]["fingerprint"],
         "source": record["source"],
     }
+
+
+def numerics(record: dict) -> int:
+    """The version of what training computes that made a record (training.NUMERICS).
+
+    Older records name only a hash of the sources; settings/numerics.toml says what these computed.
+    Raises InputError for a hash that stands nowhere.
+    """
+    code = record["code"]
+    if "numerics" in code:
+        return code["numerics"]
+    sources = code.get("sources")
+    for version, hashes in _older_numerics().items():
+        if sources in hashes:
+            return int(version)
+    raise InputError(
+        f"a record of code {sources} does not say which numerics made it; add the hash to "
+        "settings/numerics.toml once two steps of that code are compared with those stored"
+    )
+
+
+@cache
+def _older_numerics() -> dict:
+    """{version: hashes of the sources that computed it}."""
+    return tomllib.loads((SETTINGS / "numerics.toml").read_text())["sources"]
 
 
 def other_settings(config: dict) -> str:
