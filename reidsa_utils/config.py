@@ -55,7 +55,7 @@ class Config(BaseModel):
     )
     recipe: str = Field("paper", description="paper, released, or a control of notebook 08")
     profile: str = Field(
-        "demo", description="size, data and schedule: smoke, demo, laptop, photographs, paper"
+        "demo", description="size, data, schedule: smoke, demo, laptop, photographs, paper"
     )
     seed: int = Field(0, ge=0, le=2**31, description="of first weights, order and augmentation")
     backbone: str | None = Field(None, description="thin, resnet18, resnet50 or mobilenet_v2")

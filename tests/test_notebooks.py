@@ -1,13 +1,17 @@
 """Notebooks: executed top to bottom, strict where outputs are deterministic, the whole main job at smoke size."""
 
+import ast
 import json
 import re
 import subprocess
 import sys
 
 import nbformat
+import papermill
 import pytest
 from conftest import ROOT
+
+from reidsa_utils.config import Config
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 ANSWERS = sorted((ROOT / "notebooks" / "answers").glob("*.ipynb"))
@@ -101,9 +105,24 @@ def test_the_parameters_cell_can_be_run_again():
     exec(cells[0], namespace)
     exec(cells[1], namespace)
     namespace.update(np=json, features=3, batch=[1, 2])
-    exec(cells[0].replace('variant = "b_p_ds_sa2"', 'variant = "b_ds"'), namespace)
+    exec(cells[0].replace('variant: str = "b_p_ds_sa2"', 'variant: str = "b_ds"'), namespace)
     exec(cells[1], namespace)
     assert namespace["config"].variant == "b_ds" and namespace["config"].batch == 32
+
+
+def test_the_parameters_cell_holds_every_setting():
+    """As papermill reads it (`papermill --help-notebook`): names, types, defaults and meanings."""
+    found = papermill.inspect_notebook(str(ROOT / "notebooks" / "05_train.ipynb"))
+    assert list(found) == list(Config.model_fields)
+    for name, field in Config.model_fields.items():
+        kind = getattr(field.annotation, "__name__", "")
+        if "None" in str(field.annotation):
+            kind = f"Optional[{str(field.annotation).split(' |')[0]}]"
+        assert found[name]["inferred_type_name"] == kind
+        assert found[name]["help"] == field.description
+        if name != "form":  # the notebook trains the form that learns
+            assert ast.literal_eval(found[name]["default"]) == field.default
+    assert ast.literal_eval(found["form"]["default"]) == "l1"
 
 
 def test_failures_reach_the_user_in_one_sentence(tmp_path):
