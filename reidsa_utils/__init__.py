@@ -10,8 +10,9 @@ The paper's parts, in the order in which they import each other (downwards only)
     weights                 what a backbone begins with
     attention               the layer: eq. 1, 6, 12
 
-Around them: datasets (rendered benchmarks, CUHK03-NP, check), experiments (runs, records, statistics, tables, figures),
-support (files, processes), settings (profiles, recipes, benchmarks, claims: TOML), cli (the command `reidsa`).
+Around them: datasets (rendered benchmarks, CUHK03-NP, check), experiments (runs, records,
+statistics, tables, figures, claims, README), support (files, processes, memory), settings
+(profiles, recipes, benchmarks, grid, claims: TOML), cli (the command `reidsa`).
 """
 
 import difflib
@@ -19,26 +20,27 @@ import os
 from pathlib import Path
 
 __version__ = "0.1.0"
-SETTINGS = Path(__file__).with_name(
-    "settings"
-)  # what is data and not code: benchmarks, profiles, recipes, claims
+# What is data and not code: benchmarks, profiles, recipes, claims.
+SETTINGS = Path(__file__).with_name("settings")
 
 
 def cores() -> int:
     """Cores that this process may use, which in a container are fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class InputError(ValueError):
     """Bad input, told in one sentence: what was found, what was expected, what to do."""
 
     def _render_traceback_(self):
-        # IPython asks an exception for its own picture: a notebook shows the sentence, not the stack.
+        # IPython asks an exception for its own picture: so a notebook shows the sentence only.
         return [f"{type(self).__name__}: {self}"]
 
 
 def known(kind: str, name: str, names) -> str:
-    """`name` if it is one of `names`, else an InputError that lists them and the nearest of them."""
+    """`name` if it is one of `names`; else an InputError that lists them, and the nearest."""
     if name in list(names):
         return name
     nearest = difflib.get_close_matches(str(name), names, n=1)

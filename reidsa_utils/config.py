@@ -1,4 +1,4 @@
-"""The settings of one run: what they are, where a profile sets them, what of them a run is known by.
+"""The settings of one run: what they are, what a profile sets, and by what a run is known.
 
 Notebook 05, the command line and Snakemake all hand their parameters to `configure`.
 """

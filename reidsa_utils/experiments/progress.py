@@ -1,4 +1,4 @@
-"""What a batch says while it runs: one line a finished run, with the time left; a failure in one sentence.
+"""What a batch says while it runs: a line for each finished run, a sentence for each failure.
 
 Snakemake reports what happens through a logger. The filter here turns those reports into lines of
 ours, on a terminal and in a log alike, and leaves out Snakemake's own of the same events.

@@ -208,7 +208,7 @@ class Run:
         return done
 
     def train(self, trainer: Trainer, done: Done) -> bool:
-        """The epochs that are left, a checkpoint after each. False where the deadline came first."""
+        """The epochs that are left, a checkpoint after each. False if the deadline came first."""
         per_epoch = len(self.targets) // self.config.batch * self.config.batch
         if done.epoch < self.config.epochs:
             images = self.training_images()

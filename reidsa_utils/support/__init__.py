@@ -1,1 +1,1 @@
-"""What stands around the work and no notebook teaches: files written whole, locks, several processes."""
+"""What no notebook teaches: files written whole, locks, several processes, memory."""

@@ -10,34 +10,35 @@ from torch import distributed
 from .. import InputError
 
 
-def rank_and_world() -> tuple:
+def rank_and_world() -> tuple[int, int]:
     """This process's number and how many share the run; (0, 1) without torchrun."""
-    return (
-        (distributed.get_rank(), distributed.get_world_size())
-        if distributed.is_initialized()
-        else (0, 1)
-    )
+    if not distributed.is_initialized():
+        return 0, 1
+    return distributed.get_rank(), distributed.get_world_size()
 
 
 @contextlib.contextmanager
 def processes():
-    """Join the processes that torchrun started, if it did: NCCL where there are GPUs, each process on its own, else gloo."""
+    """Join the processes that torchrun started, if it did.
+
+    They talk by NCCL where there are GPUs, each process on its own; else by gloo.
+    """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
         return
-    gpus = torch.cuda.is_available()
-    if gpus and int(os.environ["LOCAL_RANK"]) >= torch.cuda.device_count():
-        raise InputError(
-            f"more processes than the {torch.cuda.device_count()} GPUs here; lower --nproc-per-node"
-        )
-    if gpus:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # others wait while one evaluates; what is said between processes lies on the CPU, gradients on the GPUs
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=datetime.timedelta(hours=2)
-    )
+    backend = "gloo"
+    if torch.cuda.is_available():
+        number, gpus = int(os.environ["LOCAL_RANK"]), torch.cuda.device_count()
+        if number >= gpus:
+            raise InputError(f"more processes than the {gpus} GPUs here; lower --nproc-per-node")
+        torch.cuda.set_device(number)
+        # What is said between processes lies on the CPU, gradients lie on the GPUs.
+        backend = "cpu:gloo,cuda:nccl"
+    # Two hours, since the others wait while one evaluates.
+    distributed.init_process_group(backend, timeout=datetime.timedelta(hours=2))
     yield
-    distributed.destroy_process_group()  # not after an error, where it would wait for the others: torchrun ends them
+    # Not after an error, where it would wait for the others: torchrun ends them.
+    distributed.destroy_process_group()
 
 
 def wait_for_all() -> None:
