@@ -2,7 +2,8 @@
 
 The paper's parts, in the order in which they import each other (downwards only):
 
-    training, evaluation    one epoch; images -> vectors -> metrics
+    training, evaluation    one epoch and its steps; images -> vectors -> metrics
+                            (the loop over epochs: experiments/run.py)
     cam, config             class activation maps (eq. 3, 5, 7); the settings of one run
     model                   Fig. 3 on a ResNet or MobileNetV2, recipes, losses
     metrics, reranking      the protocol: CMC, both average precisions; k-reciprocal re-ranking
@@ -39,10 +40,15 @@ class InputError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def known(kind: str, name: str, names) -> str:
-    """`name` if it is one of `names`; else an InputError that lists them, and the nearest."""
-    if name in list(names):
-        return name
+def unknown_message(kind: str, name: str, names) -> str:
+    """One sentence about a name that is none of `names`: it lists them, and the nearest."""
     nearest = difflib.get_close_matches(str(name), names, n=1)
     hint = f"; did you mean {nearest[0]}?" if nearest else ""
-    raise InputError(f"unknown {kind} {name!r}; known: {', '.join(names)}{hint}")
+    return f"unknown {kind} {name!r}; known: {', '.join(names)}{hint}"
+
+
+def known(kind: str, name: str, names) -> str:
+    """`name`, if it is one of `names`. Raises InputError that lists them otherwise."""
+    if name not in list(names):
+        raise InputError(unknown_message(kind, name, names))
+    return name

@@ -36,8 +36,8 @@ def attention_weights(
         deviation 1 over its positions. The scores are then divided by `temperature`.
     Returns p: (B, H, W), in the type of f; sums to 1 for every form. A map without contrast gives
     1 / HW.
-    Raises InputError for an unknown form, a map that is not 4-D, or a temperature that is not
-    positive.
+    Raises InputError for an unknown form, a map that is not 4-D, a temperature that is not
+    positive, and temperature or standardise with another form than the softmaxes.
     """
     _check(f, form)
     A = _scores(f, form)  # (B, HW)
@@ -51,10 +51,10 @@ def attended_pool(
     """Pool a feature map with its own spatial attention (eq. 6), without making F.
 
     f: (B, C, H, W), any float type; non-negative for form="l1".
-    form, temperature, standardise: see attention_weights. "none" is average pooling, so all forms
-        are weighted means on one scale.
+    form, temperature, standardise: see attention_weights. "none" is average pooling, so every
+        form is a weighted mean whose weights sum to 1.
     Returns G: (B, C), G_k = sum_ij p(i, j) f_k(i, j).
-    Raises InputError as attention_weights does.
+    Raises InputError as attention_weights does; "none" has no scores, so it takes any temperature.
     """
     _check(f, form)
     if form == "none":
@@ -189,16 +189,16 @@ def _on_map(p: Tensor, f: Tensor) -> Tensor:
 
 
 class _AttendedPool(torch.autograd.Function):
-    """G = sum_ij p f without making F = p f. Backward writes df once; df has rank 2 over positions.
+    """G = sum_ij p f without making F = p f. Backward writes df once, as a sum of two terms.
 
     With s the scores that p is made from (A, or A / C) and g the gradient that arrives at G:
         df_k(i, j) = g_k p(i, j) + dA(i, j),    dA = (dp/dA)^T [ sum_k g_k f_k ]
-    The second term is the same for every channel: eq. 12 summed over what it multiplies.
+    The second term is the same for every channel: eq. 12, multiplied by g and summed over k, i and j.
     """
 
     @staticmethod
     def forward(ctx, f: Tensor, form: str, temperature: float, standardise: bool) -> Tensor:
-        # Autograd records only the small part, from the scores to the weights.
+        # Keep the small graph from the scores to the weights: backward differentiates through it.
         with torch.enable_grad():
             A = _scores(f.detach(), form).requires_grad_()  # (B, HW)
             p = _weights(A, form, temperature, standardise)  # (B, HW)
@@ -224,6 +224,6 @@ class _AttendedPool(torch.autograd.Function):
         dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)
         (dA,) = torch.autograd.grad(p, ctx.A, dp, retain_graph=True)  # (B, HW)
         if ctx.form == "softmax_mean":
-            dA = dA / f.shape[1]
+            dA = dA / f.shape[1]  # the scores are a mean over C
         df += _on_map(dA.to(f.dtype), f)[:, None]
         return df, None, None, None

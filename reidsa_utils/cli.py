@@ -17,7 +17,7 @@ app = App(name="reidsa", version=__version__, help="One command for all that no 
 app.command(
     "reidsa_utils.experiments.run:train_command",
     name="train",
-    help="Train and evaluate one run; resumable, against the clock if need be.",
+    help="Train and evaluate one run; it can be resumed, and can stop in time.",
 )
 Flag = Annotated[bool, Parameter(negative=())]
 
@@ -181,7 +181,8 @@ def examine(
     populations
         SEED,SEED: data seeds of other rendered people that the networks are tested on
     saturation
-        attention before any training instead: none, imagenet or a file of weights
+        instead of runs, examine a network before any training; its weights: none, imagenet
+        or a file
     backbone
         with --saturation
     size
@@ -223,7 +224,7 @@ def weights(
 
 @app.command
 def speed(*groups: str, here: Flag = False) -> int:
-    """Measure times against plain baselines, as ratios of one run; writes results/speed.
+    """Time our code and plain baselines in one process; writes the ratios to results/speed.
 
     Parameters
     ----------
@@ -232,12 +233,12 @@ def speed(*groups: str, here: Flag = False) -> int:
     here
         in this process, as JSON; otherwise each group in a process of its own
     """
-    from .experiments import speed as benchmark
+    from .experiments import speed as measurements
 
     if here:
-        benchmark.measure_here(groups)
+        measurements.measure_here(groups)
         return 0
-    return benchmark.measure(groups)
+    return measurements.measure(groups)
 
 
 def main(argv=None) -> int:
@@ -255,7 +256,7 @@ def main(argv=None) -> int:
 
 
 def _refuse(error: CycloptsError) -> int:
-    """One sentence; for a value of a run's setting the one that a notebook gives, too."""
+    """Print the error in one sentence. For a setting of a run it is the one of a notebook."""
     from pydantic import ValidationError
 
     if isinstance(error.__cause__, ValidationError):

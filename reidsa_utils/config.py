@@ -1,4 +1,4 @@
-"""The settings of one run: what they are, what a profile sets, and by what a run is known.
+"""The settings of one run: what they are, what a profile sets, and which identify a run.
 
 Notebook 05, the command line and Snakemake all hand their parameters to `configure`.
 """
@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from . import SETTINGS, InputError, known
+from . import SETTINGS, InputError, known, unknown_message
 from .attention import FORMS
 from .data import LAYOUTS
 from .model import BACKBONES, RECIPES, VARIANTS
@@ -27,7 +27,8 @@ ALWAYS = (
     *("height", "width", "scale", "data_seed", "epochs", "batch", "lr", "warmup", "decay_at"),
     *("momentum", "weight_decay", "dropout", "flip", "erasing", "threads"),
 )
-# Where and how a run is made. Its numbers do not depend on these.
+# Where and how a run is made. Its numbers do not depend on these, but for the device, whose usual
+# precision (bfloat16 on many GPUs) a record names beside its identity.
 NOT_NUMBERS = ("run_dir", "data", "device", "rerank")
 # What the name of a record always says, so that only other settings are added to it.
 IN_EVERY_NAME = ("benchmark", "variant", "form", "recipe", "profile", "erasing", "epochs", "seed")
@@ -136,13 +137,13 @@ class Config(BaseModel):
             )
         if self.recipe == "sa1_on_parts" and not {"parts", "sa1"} <= set(VARIANTS[self.variant]):
             raise InputError(
-                f"recipe sa1_on_parts weighs the parts by SA1; {self.variant} has not both, "
-                "b_p_ds_sa12 has"
+                f"recipe sa1_on_parts weighs the parts by SA1; {self.variant} lacks parts or SA1, "
+                "use b_p_ds_sa12"
             )
         if not self.epochs and self.weights == "none":
             raise InputError(
-                "epochs is 0 and weights is none, so nothing is learned; epochs=0 evaluates "
-                "weights=FILE, the checkpoint of a run"
+                "epochs is 0 and weights is none, so there is nothing to evaluate; epochs=0 "
+                "evaluates weights=FILE, the checkpoint of a run"
             )
         if self.data != "embedded" and knobs(self):
             raise InputError(
@@ -166,10 +167,10 @@ def configure(parameters: dict) -> Config:
 
 def sentence(error: ValidationError) -> str:
     """The first thing that is wrong, in one sentence."""
-    unknown = [e["loc"][-1] for e in error.errors() if e["type"] == "extra_forbidden"]
-    if unknown:
-        return _unknown_parameters(unknown)
     first = error.errors()[0]
+    for problem in error.errors():
+        if problem["type"] == "extra_forbidden":
+            return unknown_message("parameter", problem["loc"][-1], list(Config.model_fields))
     if first["type"] == "value_error":  # an InputError of our own
         return str(first["ctx"]["error"])
     name, found = first["loc"][-1], first["input"]
@@ -177,19 +178,11 @@ def sentence(error: ValidationError) -> str:
     kind = _kind(name)
     bounds = {k: getattr(m, k) for m in field.metadata for k in ("ge", "le") if hasattr(m, k)}
     if first["type"] in ("greater_than_equal", "less_than_equal"):
-        return f"{name} is {kind(found)}; expected between {bounds['ge']} and {bounds['le']}"
+        number = int(float(found)) if kind is int else float(found)
+        return f"{name} is {number}; expected between {bounds['ge']} and {bounds['le']}"
     if found is None:
         return f"{name} has no value; expected {kind.__name__}"
     return f"{name} is {found!r}; expected {kind.__name__}"
-
-
-def _unknown_parameters(names: list) -> str:
-    try:
-        for name in names:
-            known("parameter", name, list(Config.model_fields))
-    except InputError as error:
-        return str(error)
-    raise AssertionError(names)
 
 
 def _kind(name: str) -> type:

@@ -37,7 +37,7 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
     for kind in query:
         distances = euclidean(query[kind], gallery[kind])  # (queries, gallery)
         results[kind] = metrics_of(distances, benchmark)
-        del distances  # at full size 260 MB, and re-ranking needs the place
+        del distances  # 260 MB at full size, and re-ranking needs the memory
         if with_rerank:
             distances = reranking.rerank(query[kind], gallery[kind])
             results[f"{kind}+rerank"] = metrics_of(distances, benchmark)

@@ -20,10 +20,11 @@ from .config import Config
 from .model import ReIDNet, reid_loss
 from .support import processes
 
-# Version of what training computes. It goes up only when the same settings, images and machine give
-# other digits: when the steps stored in tests/two_steps.json change, or what the images become on
-# their way to the network. A record says it; two runs that are compared must share it.
+# Raise this when the same settings, images and machine give other digits: when the steps stored in
+# tests/two_steps.json change, or what the images become on their way to the network. A record holds
+# it, and only runs that share it are compared.
 NUMERICS = 1
+ORDER_STREAM = 7  # tells the random stream of an epoch's order from other streams of the seed
 
 
 @dataclass
@@ -55,58 +56,60 @@ def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -
 
     Several processes each draw the whole batch and take every world-th image of it. So the data and
     their order are those of one process, and the loss is the mean over the processes. Batch norm
-    sees a process's own share (on GPUs: the whole batch).
+    sees a process's own share (on GPUs: the whole batch). On GPUs each process draws its own noise
+    inside erased rectangles.
     Raises InputError for a loss that is not finite.
     """
     config, model = trainer.config, trainer.model
     rank, world = processes.rank_and_world()
-    rng = np.random.default_rng([config.seed, 7, epoch])  # order, flips, erasing
-    torch.manual_seed(config.seed * 1_000_003 + epoch + rank * 500_009)  # dropout
+    rng = np.random.default_rng([config.seed, ORDER_STREAM, epoch])  # order, flips, erasing
+    # Of dropout, and on a GPU of the noise inside erased rectangles.
+    torch.manual_seed(config.seed * 1_000_003 + epoch + rank * 500_009)
     order = rng.permutation(len(targets))
     steps = len(targets) // config.batch  # the last, smaller batch is dropped, as in released code
-    seen = _Sums(model)
+    sums = _Sums(model)
     started, waited = time.perf_counter(), 0.0
     model.train()
     for step in range(steps):
         lr = learning_rate(config, epoch, epoch * steps + step)
         set_learning_rate(trainer.optimizer, lr)
 
-        clock = time.perf_counter()
+        batch_started = time.perf_counter()
         chosen = order[step * config.batch : (step + 1) * config.batch]
         batch = augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area)
         x = to_input(batch[rank::world], trainer.device)  # (B, 3, H, W)
         target = targets[chosen[rank::world]].to(trainer.device)  # (B,)
-        waited += time.perf_counter() - clock
+        waited += time.perf_counter() - batch_started
 
-        logits, maps, loss = forward(trainer, x, target, epoch)
+        logits, maps, loss = forward_and_loss(trainer, x, target, epoch)
         # A GPU is not waited for in every step.
         if trainer.device == "cpu" or step % 20 == 0 or step == steps - 1:
             # The mean over the processes: not finite in one of them is not finite in all.
-            value = float(processes.mean_over_processes([loss.item()], trainer.device)[0])
-        check_finite(value, epoch, step, steps, lr)
+            loss_value = float(processes.mean_over_processes([loss.item()], trainer.device)[0])
+        check_finite(loss_value, epoch, step, steps, lr)
         if step == 0:
-            inside = look_inside(model, maps, target)
-        backward(trainer, loss)
-        seen.add(logits, target, loss)
-        update(config.batch, epoch=epoch + 1, loss=value)
+            first_step = look_inside(model, maps, target)
+        update_weights(trainer, loss)
+        sums.add(logits, target, loss)
+        update(config.batch, epoch=epoch + 1, loss=loss_value)
 
     seconds = time.perf_counter() - started
-    line = {"epoch": epoch + 1, **seen.means(world, steps * config.batch, lr, trainer.device)}
+    line = {"epoch": epoch + 1, **sums.means(world, steps * config.batch, lr, trainer.device)}
     timing = {
         "seconds": round(seconds, 3),
         "images_per_second": round(steps * config.batch / seconds, 2),
         "waiting": round(waited / seconds, 5),
     }
-    return line | {"first_step": inside}, timing | processes.peak_memory(trainer.device)
+    return line | {"first_step": first_step}, timing | processes.peak_memory(trainer.device)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Layers that were loaded learn at a tenth of the rate: their group's factor is 0.1."""
+    """Set lr times its factor in each group; the factor is 0.1 for loaded layers, else 1."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]
 
 
-def forward(trainer: Trainer, x: Tensor, target: Tensor, epoch: int) -> tuple:
+def forward_and_loss(trainer: Trainer, x: Tensor, target: Tensor, epoch: int) -> tuple:
     """Logits of every head, the maps of the four stages, and the loss of section 3.1."""
     config, recipe = trainer.config, trainer.model.recipe
     lam = recipe.lam
@@ -119,7 +122,7 @@ def forward(trainer: Trainer, x: Tensor, target: Tensor, epoch: int) -> tuple:
     return logits, maps, loss
 
 
-def backward(trainer: Trainer, loss: Tensor) -> None:
+def update_weights(trainer: Trainer, loss: Tensor) -> None:
     trainer.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     trainer.optimizer.step()
@@ -130,8 +133,8 @@ def check_finite(loss: float, epoch: int, step: int, steps: int, lr: float) -> N
         return
     kept = f"; the checkpoint of epoch {epoch} is kept" if epoch else ""
     raise InputError(
-        f"the loss became {loss} in epoch {epoch + 1}, step {step + 1} of {steps}, at learning "
-        f"rate {lr:g}; lower lr or lengthen warmup{kept}"
+        f"the loss became {loss} in epoch {epoch + 1}, at or before step {step + 1} of {steps}, at "
+        f"learning rate {lr:g}; lower lr or lengthen warmup{kept}"
     )
 
 
@@ -142,6 +145,7 @@ class _Sums:
         self.stages = model.stage_modules()[1:]
         self.loss, self.correct = 0.0, 0
         self.losses, self.norms = [], []  # per step: of each head; of each stage's gradient
+        self.names = []  # of the heads
 
     def add(self, logits: dict, target: Tensor, loss: Tensor) -> None:
         """After the backward pass, while the gradients are there."""
@@ -178,8 +182,8 @@ def look_inside(model: ReIDNet, maps: list, target: Tensor) -> dict:
 
     Notebook 02 draws it. maps: stages 1-4, (B, C, H, W); target: (B,).
     Returns {form: {"largest": 4 numbers, "cells": 4, "through": 3}}, means over the images: the
-    largest weight p; the share of effective positions; the norm of d l_s / d f_s for the loss of
-    one image. Changes nothing.
+    largest weight p; the share of effective positions; the norm of the gradient of a stage's
+    loss with respect to its map, for one image. Changes nothing.
     """
     out = {}
     for form in FORMS:
@@ -198,7 +202,10 @@ def look_inside(model: ReIDNet, maps: list, target: Tensor) -> dict:
 
 
 def _gradient_norm(model: ReIDNet, head: nn.Module, f: Tensor, form: str, target: Tensor) -> float:
-    """Mean over the images of the norm of d l_s / d f_s, where the branch pools with `form`."""
+    """The norm of an image's gradient with respect to f, mean over the images.
+
+    form: of the attention that the branch pools with.
+    """
     leaf = f.detach().float().requires_grad_()
     logits = head(model.pool_stage(leaf, form))
     loss = nn.functional.cross_entropy(logits, target, reduction="sum")

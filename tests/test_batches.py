@@ -108,3 +108,26 @@ def test_inputs_whatever_the_default_type():
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.split() == ["torch.float32", "2.2489", "2.64"], done.stdout + done.stderr
+
+
+def test_augmentation():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 255, (400, 24, 12, 3), dtype=np.uint8)
+    flipped = augment(images.copy(), np.random.default_rng(1), erasing=False)
+    same = (flipped == images).all((1, 2, 3))
+    mirrored = (flipped == images[:, :, ::-1]).all((1, 2, 3))
+    assert (same ^ mirrored).all() and 150 < mirrored.sum() < 250
+    erased = augment(images.copy(), np.random.default_rng(2), flip=False, erase_area=(0.1, 0.3))
+    changed = (erased != images).any(3)
+    share = changed.mean((1, 2))
+    assert 150 < (share > 0).sum() < 250
+    for mask in changed[share > 0.02]:  # one rectangle, of the asked-for size (up to rounding)
+        ys, xs = np.nonzero(mask)
+        box = (np.ptp(ys) + 1) * (np.ptp(xs) + 1) / mask.size
+        assert 0.06 < box < 0.36 and mask.sum() / mask.size > 0.9 * box
+    assert (augment(images.copy(), rng, False, False) == images).all()
+    x = to_input(images[:2])
+    assert x.shape == (2, 3, 24, 12) and x.is_contiguous(memory_format=torch.channels_last)
+    assert x[1, 2, 5, 7].item() == pytest.approx(
+        (images[1, 5, 7, 2] / 255 - 0.406) / 0.225, abs=1e-5
+    )

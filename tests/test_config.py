@@ -161,3 +161,23 @@ def test_text_becomes_the_type_of_the_field():
     config = configure(texts | {"batch": ""})
     assert (config.epochs, config.lr, config.erasing, config.flip) == (7, 0.01, False, True)
     assert (config.width, config.batch) == (32, 32)  # as the profile has them
+
+
+def test_run_folders_tell_settings_apart():
+    changes = (
+        {},
+        {"erasing": False},
+        {"epochs": 3},
+        {"data_seed": 1},
+        {"data": "elsewhere"},
+        {"seed": 1},
+    )
+    assert len({run_folder(configure(p)) for p in changes}) == 6
+    assert run_folder(configure({"run_dir": "runs/x"})) == ROOT / "runs" / "x"
+
+
+def test_a_profile_and_a_variant_without_attention():
+    config = configure({"profile": "paper", "variant": "b_p_ds", "form": "softmax"})
+    assert config.form == "none"  # no SA in this variant
+    size = (config.height, config.width, config.batch, config.backbone, config.data)
+    assert size == (384, 128, 48, "resnet50", "real")

@@ -271,7 +271,7 @@ FAULTS = {
         "data",
         'chosen = {"train": ~is_out,',
         'chosen = {"train": ~is_out | is_first,',
-        [("test_benchmarks", "test_held_out_people_are_not_trained_on", {"n": 5})],
+        [("test_data", "test_held_out_people_are_not_trained_on", {"n": 5})],
         {},
     ),
     "p dropped from the CAM of eq. 7": (

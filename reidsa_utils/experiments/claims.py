@@ -83,7 +83,7 @@ def _exists(evidence: str) -> bool:
     """
     if re.fullmatch(r"results/[\w*-]+(/[\w*-]+)?\.json", evidence):
         return any(ROOT.glob(evidence))
-    test = re.fullmatch(r"(tests/\w+\.py)(?:::(\w+))?", evidence)
+    test = re.fullmatch(r"(tests/[\w/]+\.py)(?:::(\w+))?", evidence)
     if test:
         path = ROOT / test[1]
         return path.exists() and (test[2] is None or f"def {test[2]}(" in path.read_text())

@@ -16,7 +16,6 @@ run with those of the runs without SA that are named beside it.
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -149,7 +148,7 @@ def elsewhere(run_dir: Path, data_seeds: list[int]) -> dict:
     record, model, config, _ = open_run(run_dir)
     populations = {}
     for seed in data_seeds:
-        other = open_benchmark(replace(config, data_seed=seed))
+        other = open_benchmark(config.model_copy(update={"data_seed": seed}))
         query, gallery = extract_both(model, config, other)
         populations[str(seed)] = {
             "fingerprint": other.fingerprint(),

@@ -15,7 +15,7 @@ from statistics import median
 
 from filelock import FileLock, Timeout
 
-from .. import SETTINGS, InputError, known
+from .. import SETTINGS, InputError, cores, known
 from ..attention import FORMS
 from ..config import Config, configure, run_folder, run_settings
 from ..data import LAYOUTS, find_folder
@@ -25,11 +25,12 @@ from .run import open_benchmark
 
 GRID = tomllib.loads((SETTINGS / "grid.toml").read_text())
 TARGETS = tuple(GRID)
-# What a user sets beside the parameters of a run, and what that is where nobody says anything.
-OWN = {"seeds": 3, "forms": "softmax", "benchmarks": ",".join(LAYOUTS), "gpus": 0}
-# Parameters of a run that the targets fix. A user's own run of that kind: reidsa train.
+# What a user sets beside the parameters of a run, with its default.
+BATCH_SETTINGS = {"seeds": 3, "forms": "softmax", "benchmarks": ",".join(LAYOUTS), "gpus": 0}
+# Parameters of a run that the targets set. For a single run of another kind: reidsa train.
 FIXED = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "rerank")
 FIXED += ("occlusion", "view_overlap")
+MAP_FORMS = ("b_p_ds-none", "b_p_ds_sa2-softmax", "b_p_ds_sa2-l1")  # of notebook 07
 START_UP = 20  # seconds before the first step: kernel, imports, the untrained network's numbers
 
 
@@ -37,13 +38,13 @@ START_UP = 20  # seconds before the first step: kernel, imports, the untrained n
 class Asked:
     """What the user asks for, checked: of all targets of one call."""
 
-    own: dict  # seeds, forms, benchmarks, gpus: those that were given
-    run: dict  # parameters of every run: those that were given
+    batch: dict  # seeds, forms, benchmarks, gpus: those that were given
+    parameters: dict  # of every run: those that were given
 
     @property
     def gpus(self) -> int:
         """Cards of this machine to choose from; 0: do not choose."""
-        return self.own.get("gpus", 0)
+        return self.batch.get("gpus", 0)
 
 
 def read_settings(settings: dict) -> Asked:
@@ -55,33 +56,39 @@ def read_settings(settings: dict) -> Asked:
     for name, value in settings.items():
         if name in FIXED:
             raise InputError(
-                f"{name} is fixed by the cells of the tables; for one run of your own: reidsa train"
+                f"{name} is set by the targets of a batch; for one run of your own: reidsa train"
             )
-        known("setting", name, [*OWN, *(n for n in Config.model_fields if n not in FIXED)])
+        known(
+            "setting", name, [*BATCH_SETTINGS, *(n for n in Config.model_fields if n not in FIXED)]
+        )
         if value is None or value == "":
             raise InputError(f"{name} has no value; expected {name}=VALUE, or leave it out")
         texts[name] = str(value)  # YAML makes numbers of some
-    own = {name: texts[name] for name in texts if name in OWN}
+    batch = {name: texts[name] for name in texts if name in BATCH_SETTINGS}
     for name, low in (("seeds", 1), ("gpus", 0)):
-        if name in own:
-            own[name] = _whole_number(name, own[name], low, 1000)
-    if "forms" in own:
-        own["forms"] = _names(own["forms"], "form of SA", [f for f in FORMS if f != "none"])
-    if "benchmarks" in own:
-        own["benchmarks"] = _names(own["benchmarks"], "benchmark", LAYOUTS)
-    run = {name: texts[name] for name in texts if name not in OWN}
-    config = configure(run)
-    if "data" in run and config.data not in ("embedded", "real"):
-        # One name for one folder, also where a notebook's kernel runs.
-        folder = Path(run["data"])
-        run["data"] = str((folder if folder.is_dir() else ROOT / folder).resolve())
-    weights = config.weights
-    if weights not in ("none", "imagenet") and not Path(weights).is_file():
-        raise InputError(
-            f"weights is {weights}, and there is no such file; expected none, imagenet or a "
-            "state_dict"
-        )
-    return Asked(own, run)
+        if name in batch:
+            batch[name] = _whole_number(name, batch[name], low, 1000)
+    if "forms" in batch:
+        batch["forms"] = _names(batch["forms"], "form of SA", [f for f in FORMS if f != "none"])
+    if "benchmarks" in batch:
+        batch["benchmarks"] = _names(batch["benchmarks"], "benchmark", LAYOUTS)
+    parameters = {name: texts[name] for name in texts if name not in BATCH_SETTINGS}
+    config = configure(parameters)
+    if not config.epochs:
+        raise InputError("epochs is 0, and a batch trains; for weights as they are: reidsa train")
+    # Files and folders by their whole names, since a notebook's kernel runs in notebooks/.
+    if "data" in parameters and config.data not in ("embedded", "real"):
+        folder = Path(config.data)
+        parameters["data"] = str((folder if folder.is_dir() else ROOT / folder).resolve())
+    if config.weights not in ("none", "imagenet"):
+        path = Path(config.weights)
+        if not path.is_file():
+            raise InputError(
+                f"weights is {path}, and there is no such file; expected none, imagenet or a "
+                "state_dict"
+            )
+        parameters["weights"] = str(path.resolve())
+    return Asked(batch, parameters)
 
 
 def _whole_number(name: str, text: str, low: int, high: int) -> int:
@@ -101,7 +108,8 @@ def _names(text: str, kind: str, names) -> list:
 def runs_of(target: str, asked: Asked) -> dict:
     """The runs of a target, each once: {name of the run: papermill parameters of 05_train}.
 
-    Raises InputError where the user sets what the target fixes, or data on which it makes no sense.
+    Raises InputError where the user sets what the target sets itself, or asks for settings of the
+    renderer on real data.
     """
     _check_fixed(target, asked)
     runs = {}
@@ -116,13 +124,13 @@ def _check_fixed(target: str, asked: Asked) -> None:
     parts = [GRID[part] for part in GRID[known("target", target, TARGETS)].get("all_of", [target])]
     fixed, open_ = set(), set()
     for entry in parts:
-        for settings in [entry["runs"], *entry["cases"], *entry.get("knobs", [])]:
+        for settings in [entry["settings"], *entry["cases"], *entry.get("knobs", [])]:
             fixed |= set(settings)
             open_ |= {value for value in settings.values() if isinstance(value, str)}
-    for name in asked.run:
+    for name in asked.parameters:
         if name in fixed:
             raise InputError(f"{name} is fixed in {target}; leave it out")
-    for name in asked.own:
+    for name in asked.batch:
         if name != "gpus" and name.upper() not in open_:
             raise InputError(f"{name} is fixed in {target}; leave it out")
     data = configure(_common(parts[0], asked)).data
@@ -133,23 +141,27 @@ def _check_fixed(target: str, asked: Asked) -> None:
 def _common(entry: dict, asked: Asked) -> dict:
     """Parameters of every run of an entry, beside those that its cases and runs name."""
     usual = {"profile": entry.get("usual", {}).get("profile", "laptop"), "threads": 1}
-    fixed = {name: value for name, value in entry["runs"].items() if name == "profile"}
-    common = usual | asked.run | fixed
+    fixed = {name: value for name, value in entry["settings"].items() if name == "profile"}
+    common = usual | asked.parameters | fixed
     return common | {"data": configure(common).data}
 
 
 def _parameters_of(entry: dict, asked: Asked) -> list[dict]:
-    own = OWN | entry.get("usual", {}) | asked.own
-    values = {"SEEDS": range(own["seeds"]), "FORMS": own["forms"], "BENCHMARKS": own["benchmarks"]}
+    batch = BATCH_SETTINGS | entry.get("usual", {}) | asked.batch
+    values = {
+        "SEEDS": range(batch["seeds"]),
+        "FORMS": batch["forms"],
+        "BENCHMARKS": batch["benchmarks"],
+    }
     for name in ("FORMS", "BENCHMARKS"):
         if isinstance(values[name], str):
             values[name] = values[name].split(",")
     out = []
-    for settings in _combinations(entry["runs"], values):
+    for settings in _combinations(entry["settings"], values):
         for knobs in entry.get("knobs", [{}]):
             for case in entry["cases"]:
-                for own_settings in _combinations({"form": "none"} | case, values):
-                    out.append(_common(entry, asked) | settings | knobs | own_settings)
+                for of_case in _combinations({"form": "none"} | case, values):
+                    out.append(_common(entry, asked) | settings | knobs | of_case)
     return out
 
 
@@ -175,7 +187,21 @@ def every_run(asked: Asked) -> dict:
 def products(target: str, asked: Asked) -> list[str]:
     """What a target makes beside its runs, relative to the batch's folder."""
     folder = f"runs/tables/{title(target, asked)}/{target}"
-    return [f"{folder}/{notebook}.ipynb" for notebook in GRID[target].get("report", [])]
+    notebooks = list(GRID[target].get("report", []))
+    if "07_cam" in notebooks and not set(MAP_FORMS) <= set(networks_of(target, asked)):
+        notebooks.remove("07_cam")  # it compares three networks
+    return [f"{folder}/{notebook}.ipynb" for notebook in notebooks]
+
+
+def networks_of(target: str, asked: Asked) -> dict:
+    """The networks that notebook 07 looks into: {VARIANT-FORM: name of the run}.
+
+    Of several benchmarks and seeds these are the first.
+    """
+    networks = {}
+    for name, parameters in runs_of(target, asked).items():
+        networks.setdefault(f"{parameters['variant']}-{parameters['form']}", name)
+    return networks
 
 
 def title(target: str, asked: Asked) -> str:
@@ -187,14 +213,15 @@ def title(target: str, asked: Asked) -> str:
 
 
 def threads(asked: Asked) -> int:
-    """Of one run."""
-    return int(asked.run.get("threads", 1)) or len(os.sched_getaffinity(0))
+    """Threads of one run."""
+    return configure({"threads": 1} | asked.parameters).threads or cores()
 
 
 def check(runs: dict, folder: Path) -> None:
     """Before the first run: the data are there, and what is finished belongs to these runs.
 
-    folder: where the runs lie. Raises InputError if not.
+    folder: where the runs lie. Raises InputError for missing data, a batch larger than the training
+    set, or the record of another run in a run's folder.
     """
     data = next(iter(runs.values()))["data"]
     if data != "embedded":
@@ -205,7 +232,7 @@ def check(runs: dict, folder: Path) -> None:
         images = training_images(config)
         if config.batch > images:
             raise InputError(
-                f"batch is {config.batch}, and {config.benchmark} has {images:.0f} training "
+                f"batch is {config.batch}, and {config.benchmark} has {images} training "
                 "images; choose a smaller batch"
             )
         if not finished(name, folder):
@@ -272,10 +299,10 @@ def only_one_batch(folder: Path) -> FileLock:
     return lock
 
 
-def training_images(config: Config) -> float:
+def training_images(config: Config) -> int:
     """How many images a run trains on in an epoch."""
     images = LAYOUTS[config.benchmark].counts["train"]["images"]
-    return images * config.scale if config.data == "embedded" else images
+    return round(images * config.scale) if config.data == "embedded" else images
 
 
 def seconds_per_image(config: Config) -> float | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from .. import InputError, known
+from .. import unknown_message
 from ..config import configure
 from .grid import GRID, TARGETS, duration, finished, training_images
 
@@ -28,9 +28,8 @@ class Lines(logging.Filter):
         self.jobs = {}  # Snakemake's number of a job -> (its name, when it began)
         self.seconds = {}  # name -> how long a run took that finished in this batch
         self.finished_before = 0
-        self.failures = set()  # what was said of them: a failed run is tried twice
+        self.failures = set()  # sentences already said: a failed run is tried twice
         self.at_a_time = 1
-        self.quiet = True
 
     def add(self, runs: dict) -> None:
         """Runs that are asked for: {name: parameters}."""
@@ -40,6 +39,7 @@ class Lines(logging.Filter):
         self.runs |= runs
 
     def filter(self, record: logging.LogRecord) -> bool:
+        """React to what Snakemake reports; True for the few reports that are shown as they are."""
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO:
             name = record.wildcards.get("run") or record.wildcards.get("notebook")
@@ -52,7 +52,7 @@ class Lines(logging.Filter):
             return self.shorten(record)
         if record.levelno >= logging.WARNING and event is None:
             return not record.getMessage().startswith("Exiting because a job execution failed")
-        return not self.quiet
+        return False
 
     def shorten(self, record: logging.LogRecord) -> bool:
         """Of a refusal only its sentence; nothing of a failed job, which has its own line."""
@@ -62,10 +62,7 @@ class Lines(logging.Filter):
         sentence = text.partition("InputError: ")[2].partition("\n")[0]
         unknown = re.match(r"MissingRuleException:\nNo rule to produce (\S+)", text)
         if unknown:
-            try:
-                known("target", unknown[1], TARGETS)
-            except InputError as error:
-                sentence = str(error)
+            sentence = unknown_message("target", unknown[1], TARGETS)
         if sentence:
             record.msg, record.args = f"error: {sentence}", None
         return True
@@ -80,16 +77,17 @@ class Lines(logging.Filter):
         say(f"    {conclusion(self.folder / name / '05_train.ipynb')}")
 
     def time_left(self) -> str:
-        """As long as the runs that finished took, by the number of their images."""
+        """Estimated from the seconds per image of the runs that finished."""
         rate = sum(self.seconds.values()) / sum(self.images(name) for name in self.seconds)
         running = {name: time.time() - began for name, began in self.jobs.values()}
-        left = 0.0
+        left, waiting = 0.0, 0
         for name in self.runs:
             if not finished(name, self.folder):
                 left += max(5.0, rate * self.images(name) - running.get(name, 0.0))
+                waiting += 1
         if not left:
             return ""
-        at_a_time = max(1, min(self.at_a_time, len(self.runs) - len(self.seconds)))
+        at_a_time = max(1, min(self.at_a_time, waiting))
         return f", about {duration(left / at_a_time)} left"
 
     def images(self, name: str) -> float:
@@ -155,7 +153,7 @@ def summary(targets: dict, folder: Path, products: dict) -> list[str]:
                 lines.append(f"{target}: {path}, with its figures and tables beside it")
         if into := GRID[target].get("into"):
             lines.append(f"{target}: publish them by: reidsa publish RUN ... --into results/{into}")
-            if people := GRID[target].get("populations"):
+            if people := GRID[target].get("test_on_people"):
                 seeds = ",".join(map(str, people))
                 lines.append(f"{target}: then: reidsa examine --populations {seeds} RUN ...")
     return lines

@@ -75,10 +75,11 @@ def _rendered(config: Config, progress: bool) -> Path:
 def train(config: Config, progress: bool = True, deadline: float = math.inf) -> dict:
     """Train and evaluate one run; returns its record, which is also in run_dir/record.json.
 
-    A finished run is read, a broken one goes on from its last checkpoint, one that another process
-    is at is waited for. Under torchrun the processes share each batch (see train_epoch).
-    deadline: of time.time(), by which to stop. What does not fit before it is left to the next
-    call: after the last epoch that fits this returns {"epoch": how many are done}.
+    A finished run is read, a broken one goes on from its last checkpoint; if another process is
+    training it, this one waits. Under torchrun the processes share each batch (see train_epoch).
+    deadline: of time.time(), by which to stop. After the last epoch that fits, this returns
+    {"epoch": how many are done}, and the next call goes on. A first epoch is begun in any case,
+    since nobody knows yet how long it takes.
     Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss
     that is no longer finite.
     """
@@ -89,7 +90,7 @@ def train(config: Config, progress: bool = True, deadline: float = math.inf) -> 
             stack.enter_context(only_one(run_folder(config) / "run.lock"))
 
         processes.from_first(lock)
-        return Run(config, progress, deadline).record()
+        return Run(config, progress, deadline).train_and_evaluate()
 
 
 @dataclass
@@ -109,7 +110,7 @@ class Run:
         self.config, self.deadline, self.started = config, deadline, time.time()
         self.rank, self.world = processes.rank_and_world()
         self.progress = progress and self.rank == 0
-        self.code = code_version()  # of what runs, whatever happens to the files meanwhile
+        self.code = code_version()  # read now, since the files may change during the run
         self.folder = run_folder(config)
         self.record_path = self.folder / "record.json"
         self.checkpoint_path = self.folder / "checkpoint.pt"
@@ -120,7 +121,7 @@ class Run:
         self.targets = torch.from_numpy(targets)
         self.identity = run_settings(config) | {"fingerprint": self.benchmark.fingerprint()}
 
-    def record(self) -> dict:
+    def train_and_evaluate(self) -> dict:
         """The run's record, or {"epoch": how many are done} where the deadline came first."""
         self.check_batch()
         record = processes.from_first(self.finished_record)
@@ -128,10 +129,10 @@ class Run:
             return record
         trainer = self.build()
         done = self.resume(trainer)
-        in_time = self.train(trainer, done)
+        in_time = self.train_epochs(trainer, done)
         if not in_time:
             return {"epoch": done.epoch}
-        return processes.from_first(lambda: self.evaluate(trainer.model, done))
+        return processes.from_first(lambda: self.evaluate_and_write(trainer.model, done))
 
     def check_batch(self) -> None:
         batch, benchmark = self.config.batch, self.benchmark
@@ -207,7 +208,7 @@ class Run:
             done.machine = saved.get("made", self.machine)
         return done
 
-    def train(self, trainer: Trainer, done: Done) -> bool:
+    def train_epochs(self, trainer: Trainer, done: Done) -> bool:
         """The epochs that are left, a checkpoint after each. False if the deadline came first."""
         per_epoch = len(self.targets) // self.config.batch * self.config.batch
         if done.epoch < self.config.epochs:
@@ -228,7 +229,7 @@ class Run:
         return not self.no_time_for(evaluated / per_epoch / 3, done)
 
     def training_images(self):
-        """(N, H, W, 3) uint8: in memory, or on a GPU that has the place."""
+        """(N, H, W, 3) uint8: in memory, or on a GPU that has memory for them."""
         paths = self.benchmark.train.paths
         images = load_images(paths, self.config.height, self.config.width)
         if self.device == "cuda":
@@ -238,7 +239,7 @@ class Run:
         return images
 
     def no_time_for(self, epochs: float, done: Done) -> bool:
-        """Whether that share of an epoch, as long as the last one here took, ends too late."""
+        """Whether so many epochs, at the speed of the last one here, would end too late."""
         here = [
             t["seconds"] for t in done.timing if t["on"] == [self.machine["device"], self.world]
         ]
@@ -246,6 +247,13 @@ class Run:
         return processes.from_first(lambda: time.time() + seconds > self.deadline)
 
     def save(self, trainer: Trainer, done: Done) -> None:
+        """A checkpoint. Raises InputError for weights that are not finite, and keeps the last."""
+        finite = [torch.isfinite(p).all() for p in trainer.model.parameters()]
+        if not torch.stack(finite).all():
+            raise InputError(
+                f"the weights are no longer finite after epoch {done.epoch}; lower lr or lengthen "
+                "warmup; the checkpoint of the epoch before is kept"
+            )
         state = {
             "identity": self.identity,
             "epoch": done.epoch,
@@ -259,7 +267,7 @@ class Run:
         torch.save(state, buffer)
         processes.from_first(lambda: write_atomic(self.checkpoint_path, buffer.getvalue()))
 
-    def evaluate(self, model: ReIDNet, done: Done) -> dict:
+    def evaluate_and_write(self, model: ReIDNet, done: Done) -> dict:
         """Retrieval on the test set, by the first process alone; writes the record."""
         splits = (self.benchmark.query, self.benchmark.gallery)
         features = []
@@ -329,7 +337,10 @@ def stepper(bar: tqdm):
 
 
 def choose_machine(config: Config) -> tuple[str, torch.dtype, dict]:
-    """Device ("cpu" or "cuda"), precision, and what a record says of them. Sets the threads."""
+    """Device ("cpu" or "cuda"), precision, and what a record says of them.
+
+    Sets the number of threads, and whether a GPU may shorten float32 (TF32).
+    """
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     torch.set_num_threads(config.threads or max(1, cores() // processes_here))
     device = config.device
@@ -455,9 +466,10 @@ def train_command(
     Parameters
     ----------
     config
-        a setting of the run; without a default here it has the profile's
+        a setting of the run; where no default is shown, the profile sets it
     minutes
-        stop in time, after the last epoch that fits, with exit code 75; the same command goes on
+        stop after the last epoch that fits, with exit code 75; the same command goes on. A first
+        epoch is begun in any case
     """
     config = config or configure({})
     with processes.processes():

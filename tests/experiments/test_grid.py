@@ -121,13 +121,13 @@ def test_the_long_lists_name_every_run_once():
         ({"forms": None}, "forms has no value"),
         ({"forms": 1}, "unknown form of SA '1'"),
         ({"data": ""}, "data has no value"),
-        ({"rerank": False}, "rerank is fixed by the cells"),
+        ({"rerank": False}, "rerank is set by the targets"),
         ({"weights": "/nowhere.pt"}, "weights is /nowhere.pt, and there is no such file"),
         ({"scale": 0}, "scale is 0.0; expected between 0.001"),
-        ({"variant": "b"}, "variant is fixed by the cells of the tables"),
+        ({"variant": "b"}, "variant is set by the targets of a batch"),
         ({"epochs": 0}, "epochs is 0 and weights is none"),
         ({"recipe": "realeased"}, "unknown recipe 'realeased'"),
-        ({"data": "real", "occlusion": 0.5}, "occlusion is fixed by the cells"),
+        ({"data": "real", "occlusion": 0.5}, "occlusion is set by the targets"),
     ],
 )
 def test_refused_before_anything_runs(settings, words):

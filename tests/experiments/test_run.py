@@ -1,0 +1,477 @@
+"""A run: exact resume after a real kill, atomic files on a full disk, and every refusal in one sentence."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import ROOT, assert_one_sentence, options
+
+from reidsa_utils import InputError
+from reidsa_utils.attention import FORMS
+from reidsa_utils.cli import main
+from reidsa_utils.config import configure, run_folder, run_settings
+from reidsa_utils.experiments.records import publish, published_name
+from reidsa_utils.experiments.run import load_run, load_weights, open_benchmark, train
+from reidsa_utils.experiments.tables import run_table
+from reidsa_utils.model import ReIDNet, loss_weights
+
+SMALL = {"profile": "smoke", "threads": 1, "epochs": 3, "rerank": False}
+
+
+def small(data, run_dir, **more):
+    return {**SMALL, "data": str(data), "run_dir": str(run_dir), **more}
+
+
+@pytest.fixture(scope="module")
+def unbroken(small_benchmark, tmp_path_factory):
+    run_dir = tmp_path_factory.mktemp("unbroken")
+    return run_dir, train(configure(small(small_benchmark, run_dir)), progress=False)
+
+
+def test_record_holds_what_a_table_needs(unbroken, small_benchmark):
+    run_dir, record = unbroken
+    assert json.loads((run_dir / "record.json").read_text()) == record
+    assert (
+        record["source"] == "rendered" and record["classes"] == 12 and len(record["history"]) == 3
+    )
+    for kind in ("global", "parts"):
+        m = record["metrics"][kind]
+        ap = [v for v in m["average_precision"] if v is not None]
+        assert (
+            m["mean_ap"] == pytest.approx(np.mean(ap), abs=1e-5)
+            and m["skipped"] == 0
+            and len(ap) == 54
+        )
+        assert 0 <= m["mean_ap_trapezoid"] <= m["mean_ap"] <= 1
+    assert (
+        record["identity"]["fingerprint"]
+        and record["code"]["sources"]
+        and record["versions"]["torch"] == torch.__version__
+    )
+    assert str(small_benchmark) not in json.dumps(record)  # no path of this machine
+    assert not list(run_dir.glob("*.partial"))
+
+
+def test_what_is_recorded_inside_a_training(unbroken):
+    """Per head losses that add up to the total; gradient norms; what each form would do to the first batch's maps."""
+    for line in unbroken[1]["history"]:
+        weights = loss_weights(line["losses"])
+        assert line["loss"] == pytest.approx(
+            sum(weights[k] * v for k, v in line["losses"].items()), rel=1e-4
+        )
+        assert (
+            len(line["gradient"]["mean"]) == len(line["gradient"]["sd"]) == 4
+            and min(line["gradient"]["mean"]) > 0
+        )
+        assert set(line["first_step"]) == set(FORMS)
+        none = line["first_step"]["none"]  # 96x32: 24x8, 12x4, 6x2 and again 6x2 cells
+        assert none["largest"] == pytest.approx(
+            [1 / 192, 1 / 48, 1 / 12, 1 / 12], rel=1e-4
+        ) and none["cells"] == pytest.approx([1] * 4)
+        for form in ("l1", "softmax"):
+            assert all(
+                a > b
+                for a, b in zip(line["first_step"][form]["largest"], none["largest"], strict=True)
+            )
+            assert all(0 < c < 1 for c in line["first_step"][form]["cells"])
+
+
+def test_published_weights_load_again(unbroken, small_benchmark, tmp_path):
+    run_dir, record = unbroken
+    json_path, path = publish([run_dir], tmp_path / "results", weights=True)
+    model, found = load_weights(json_path.stem, tmp_path / "results")
+    assert found == record and not model.training and path.stat().st_size < 10e6
+    exact = ReIDNet(12, record["config"]["variant"], record["config"]["form"], backbone="thin")
+    exact.load_state_dict(torch.load(run_dir / "checkpoint.pt", weights_only=True)["model"])
+    images = torch.randn(4, 3, 96, 32)
+    with torch.no_grad():
+        a, b = model.embed(images, "parts"), exact.eval().embed(images, "parts")
+    torch.testing.assert_close(a, b, rtol=0, atol=2e-3)  # half precision: 11 bits
+    assert not torch.equal(a, b)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(
+        InputError, match="does not hold the weights of its record.*publish it again"
+    ):
+        load_weights(json_path.stem, tmp_path / "results")
+    with pytest.raises(
+        InputError, match="no stored weights nobody; there: market1501-rendered-smoke"
+    ):
+        load_weights("nobody", tmp_path / "results")
+    shutil.copy(run_dir / "record.json", tmp_path)
+    with pytest.raises(InputError, match="checkpoint.pt cannot be read"):
+        publish([tmp_path], tmp_path / "other", weights=True)
+
+
+def test_a_finished_run_is_read_not_repeated(unbroken, small_benchmark):
+    run_dir, record = unbroken
+    before = (run_dir / "checkpoint.pt").stat().st_mtime_ns
+    assert train(configure(small(small_benchmark, run_dir)), progress=False) == record
+    assert (run_dir / "checkpoint.pt").stat().st_mtime_ns == before
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+@pytest.mark.parametrize("kill_at", [1, 2])
+def test_killed_run_resumes_exactly(unbroken, small_benchmark, tmp_path, kill_at):
+    """SIGKILL in the middle of an epoch, from outside; then the same command again."""
+    command = [
+        sys.executable,
+        "-m",
+        "reidsa_utils",
+        "train",
+        *options(small(small_benchmark, tmp_path)),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+    deadline = time.time() + 120
+    checkpoint = tmp_path / "checkpoint.pt"
+    while time.time() < deadline and process.poll() is None:
+        if checkpoint.exists() and torch.load(checkpoint, weights_only=True)["epoch"] >= kill_at:
+            break
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (tmp_path / "record.json").exists(), "the run ended before it could be killed"
+    assert torch.load(checkpoint, weights_only=True)["epoch"] >= kill_at
+    assert subprocess.run(command, cwd=ROOT, env=environment, capture_output=True).returncode == 0
+    record = json.loads((tmp_path / "record.json").read_text())
+    run_dir, expected = unbroken
+    assert record["metrics"] == expected["metrics"] and record["history"] == expected["history"]
+    a, b = (
+        torch.load(d / "checkpoint.pt", weights_only=True)["model"] for d in (run_dir, tmp_path)
+    )
+    assert all(torch.equal(a[k], b[k]) for k in a)
+
+
+def test_two_processes_with_one_run(unbroken, small_benchmark, tmp_path):
+    """As after the kill of a batch whose runs live on: the second waits for the first, and there is one training."""
+    command = [
+        sys.executable,
+        "-m",
+        "reidsa_utils",
+        "train",
+        *options(small(small_benchmark, tmp_path)),
+    ]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    both = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for _ in "ab"
+    ]
+    (out_a, err_a), (out_b, err_b) = (process.communicate(timeout=240) for process in both)
+    assert (
+        [process.returncode for process in both] == [0, 0] and out_a == out_b and "rank-1" in out_a
+    )
+    assert (err_a + err_b).count("another process works on") == 1
+    assert sum("training: 100%" in err for err in (err_a, err_b)) == 1  # the other read the record
+    record = json.loads((tmp_path / "record.json").read_text())
+    assert (
+        record["metrics"] == unbroken[1]["metrics"] and record["history"] == unbroken[1]["history"]
+    )
+
+
+def test_knobs_of_the_renderer(tmp_path, monkeypatch):
+    """A turned knob gives other data under another name; unset, it is not part of a run's identity."""
+    monkeypatch.setattr("reidsa_utils.experiments.run.ROOT", tmp_path)
+    plain, wet = (
+        configure({"profile": "smoke", "scale": 0.0055} | knob) for knob in ({}, {"occlusion": 1.0})
+    )
+    assert (
+        "occlusion" not in run_settings(plain)
+        and run_settings(wet)["occlusion"] == 1.0
+        and run_folder(plain) != run_folder(wet)
+    )
+    a, b = (open_benchmark(config, progress=False) for config in (plain, wet))
+    assert (
+        a.fingerprint() != b.fingerprint() and a.folder != b.folder and len(a.train) == len(b.train)
+    )
+    for bad, words in (
+        ({"occlusion": 1.5}, "occlusion is 1.5; expected between 0 and 1"),
+        (
+            {"view_overlap": 0.5, "data": "real"},
+            "view_overlap can be turned where the benchmark is rendered; data is real",
+        ),
+    ):
+        with pytest.raises(InputError, match=words):
+            configure(bad)
+
+
+def test_load_run_gives_the_trained_model(small_benchmark, tmp_path):
+    config = configure(
+        {
+            "profile": "smoke",
+            "scale": 0.016,
+            "threads": 1,
+            "epochs": 1,
+            "rerank": False,
+            "run_dir": str(tmp_path),
+        }
+    )
+    record = train(config, progress=False)
+    model, found, benchmark = load_run(tmp_path)  # embedded data, rendered on first use
+    assert (
+        not model.training
+        and benchmark.fingerprint() == record["identity"]["fingerprint"]
+        and found.variant == config.variant
+    )
+    with pytest.raises(InputError, match="no checkpoint in .*train that run first"):
+        load_run(tmp_path / "nothing")
+
+
+def test_checkpoint_of_another_configuration(unbroken, small_benchmark, tmp_path, run_main):
+    shutil.copy(unbroken[0] / "checkpoint.pt", tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    done = run_main(small(small_benchmark, tmp_path, seed=7))
+    assert_one_sentence(
+        done, "belongs to another configuration", "seed=0 (asked for 7)", "give another run_dir"
+    )
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    (tmp_path / "checkpoint.pt").write_bytes(before[: len(before) // 2])
+    assert_one_sentence(run_main(small(small_benchmark, tmp_path)), "not a readable checkpoint")
+    torch.save(
+        {"weight": torch.zeros(3)}, tmp_path / "checkpoint.pt"
+    )  # torch can read it, but it is none of ours
+    assert_one_sentence(run_main(small(small_benchmark, tmp_path)), "not a readable checkpoint")
+    (tmp_path / "record.json").write_text("{")
+    assert_one_sentence(run_main(small(small_benchmark, tmp_path)), "record.json is not valid JSON")
+
+
+@pytest.fixture
+def run_main(capfd):
+    """The command line in this process: quicker than `command`, the same code and output."""
+
+    def run(parameters):
+        capfd.readouterr()
+        code = main(
+            ["train", *(options(parameters) if isinstance(parameters, dict) else parameters)]
+        )
+        return SimpleNamespace(returncode=code, stdout="", stderr=capfd.readouterr().err)
+
+    return run
+
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)  # a write past the limit then fails as on a full disk
+resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, {limit}))
+from reidsa_utils.cli import main
+raise SystemExit(main(["train", *sys.argv[1:]]))
+"""
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
+def test_disk_full_while_the_checkpoint_is_written(small_benchmark, tmp_path, command):
+    done = command(
+        "-c", LIMITED.format(limit=1_000_000), *options(small(small_benchmark, tmp_path))
+    )
+    assert_one_sentence(
+        done, "could not write", "checkpoint.pt", "free some space and start the same run again"
+    )
+    assert not list(tmp_path.glob("*.partial")) and not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs resource limits")
+def test_disk_full_while_the_record_is_written(
+    unbroken, small_benchmark, tmp_path, command, run_main
+):
+    shutil.copy(unbroken[0] / "checkpoint.pt", tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    done = command("-c", LIMITED.format(limit=2_000), *options(small(small_benchmark, tmp_path)))
+    assert_one_sentence(done, "could not write", "record.json")
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before  # nothing lost
+    assert run_main(small(small_benchmark, tmp_path)).returncode == 0
+    assert json.loads((tmp_path / "record.json").read_text())["metrics"] == unbroken[1]["metrics"]
+
+
+def test_a_loss_that_is_no_longer_finite_stops_the_run(small_benchmark, tmp_path, run_main):
+    done = run_main(small(small_benchmark, tmp_path, lr=100, warmup=0, epochs=5))
+    assert_one_sentence(done, "the loss became", "at learning rate 100; lower lr")
+    assert not (tmp_path / "record.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"variant": "b_sa2"}, ["unknown variant 'b_sa2'", "b_ds_sa2"]),
+        ({"form": "max"}, ["unknown attention form 'max'", "softmax"]),
+        ({"recipe": "theirs"}, ["unknown recipe 'theirs'", "released"]),
+        (
+            {"recipe": "sa1_on_parts", "variant": "b_sa1"},
+            ["weighs the parts by SA1", "b_p_ds_sa12"],
+        ),
+        ({"profile": "huge"}, ["unknown profile 'huge'", "laptop"]),
+        ({"benchmark": "mars"}, ["unknown benchmark 'mars'", "market1501"]),
+        ({"epochs": "many"}, ["epochs is 'many'; expected int"]),
+        ({"epochs": 2.5}, ["epochs is '2.5'; expected int"]),
+        ({"lr": -1}, ["lr is -1.0; expected between 0 and 100"]),
+        (
+            {"data": "no/such/folder"},
+            ["no/such/folder does not exist; expected the folder Market-1501-v15.09.15"],
+        ),
+        ({"epochs": "inf"}, ["epochs is 'inf'; expected int"]),
+        ({"device": "tpu"}, ["unknown device 'tpu'; known: auto, cpu, cuda"]),
+        ({"data": "real"}, ["set it to the folder that holds the benchmark"]),
+        ({"batch": 5000}, ["batch is 5000", "has 207 training images", "smaller batch"]),
+        ({"height": 128}, ["128 pixels high", "the nearest heights that work"]),
+        ({"weights": "imagenet"}, ["no ImageNet weights for the thin backbone"]),
+    ],
+)
+def test_bad_settings(small_benchmark, tmp_path, run_main, monkeypatch, settings, words):
+    monkeypatch.setenv("REIDSA_DATA", "")
+    base = {"profile": "smoke", "data": small_benchmark, "run_dir": tmp_path, "threads": 1}
+    assert_one_sentence(run_main(base | settings), *words)
+    assert not (tmp_path / "record.json").exists()
+
+
+def test_settings_reach_the_training(small_benchmark, tmp_path):
+    """Flip, erasing, its area and the lower rate of loaded layers change what is trained."""
+
+    def loss(name, **more):
+        return train(
+            configure(small(small_benchmark, tmp_path / name, epochs=1, **more)), progress=False
+        )["history"][0]["loss"]
+
+    losses = [
+        loss("plain", flip=False, erasing=False),
+        loss("flip", erasing=False),
+        loss("erasing", flip=False),
+        loss("area", flip=False, recipe="released"),
+        loss("no area", flip=False, erasing=False, recipe="released"),
+        *(
+            loss(recipe, recipe=recipe)
+            for recipe in ("paper", "no_nesterov", "total_10", "lambda_05")
+        ),
+    ]
+    assert len(set(losses)) == 9
+    path = tmp_path / "backbone.pt"
+    torch.save(ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path)
+    loss("loaded", weights=str(path))
+    state = torch.load(tmp_path / "loaded" / "checkpoint.pt", weights_only=True)
+    assert state["optimizer"]["param_groups"][0]["lr"] == pytest.approx(
+        0.1 * state["optimizer"]["param_groups"][1]["lr"]
+    )
+    assert state["identity"]["weights"].startswith("state_dict ") and str(
+        tmp_path
+    ) not in json.dumps(state["identity"])
+    torch.manual_seed(99)
+    torch.save(
+        ReIDNet(5, "b", "none", backbone="thin").backbone.state_dict(), path
+    )  # the same name, other weights
+    with pytest.raises(InputError, match="belongs to another configuration: weights=state_dict"):
+        loss("loaded", weights=str(path))
+
+
+def test_direct_transfer_and_fine_tuning(unbroken, small_benchmark, tmp_path):
+    """No epoch from a run's checkpoint finds what that run found; one more begins there; tables say what it began with."""
+    run_dir, whole = unbroken
+    weights = str(run_dir / "checkpoint.pt")
+    direct = train(
+        configure(small(small_benchmark, tmp_path / "direct", epochs=0, weights=weights)),
+        progress=False,
+    )
+    assert (
+        direct["metrics"] == whole["metrics"]
+        and direct["history"] == []
+        and direct["seconds"]["training"] == 0
+    )
+    assert direct["loaded"] == whole["identity"] and whole["loaded"] is False
+    tuned = train(
+        configure(small(small_benchmark, tmp_path / "tuned", epochs=1, weights=weights)),
+        progress=False,
+    )
+    assert tuned["history"] != whole["history"]
+    assert published_name(tuned).endswith("-loaded-e1-s0") and "loaded" not in published_name(whole)
+    began = run_table([whole, direct, tuned]).groupby("epochs").weights.unique()
+    assert began.map(list).to_dict() == {
+        0: ["rendered market1501"],
+        1: ["rendered market1501"],
+        3: ["none"],
+    }
+    assert set(run_table([direct]).weights) == {
+        direct["config"]["weights"]
+    }  # the run it began with is not among these
+
+
+def test_half_precision_on_demand(unbroken, small_benchmark, tmp_path):
+    """The forward pass in bfloat16, as on a GPU that has it: an epoch from the same start has the losses of float32.
+
+    Later epochs part, as those of two processors do: roundings of 1 in 256 grow from step to step.
+    """
+    record = train(
+        configure(small(small_benchmark, tmp_path, precision="bfloat16")), progress=False
+    )
+    whole = unbroken[1]
+    assert (
+        record["precision"] == "bfloat16"
+        and whole["precision"] == "float32"
+        and record["history"] != whole["history"]
+    )
+    first, full = record["history"][0], whole["history"][0]
+    assert first["loss"] == pytest.approx(full["loss"], rel=0.002) and set(
+        first["first_step"]
+    ) == set(full["first_step"])
+    for form in (
+        "l1",
+        "softmax_mean",
+    ):  # before the first step: one forward pass (sums in an exponent have no eight bits to lose)
+        assert first["first_step"][form]["cells"] == pytest.approx(
+            full["first_step"][form]["cells"], rel=0.02
+        ), form
+    losses = [line["loss"] for line in record["history"]]
+    assert losses == sorted(losses, reverse=True)  # and it learns
+
+
+def test_a_decaying_lambda(small_benchmark, tmp_path):
+    """Epoch 1 with the full lambda, the last of two with half of it: the history's losses, weighted, give its loss."""
+    both = [
+        train(
+            configure(small(small_benchmark, tmp_path / recipe, epochs=2, recipe=recipe)),
+            progress=False,
+        )["history"]
+        for recipe in ("paper", "lambda_decays")
+    ]
+    assert both[0][0] == both[1][0] and both[0][1]["loss"] != both[1][1]["loss"]
+    for line, lam in zip(both[1], (0.2, 0.1), strict=True):
+        weights = loss_weights(line["losses"], lam=lam)
+        assert sum(weights[k] * v for k, v in line["losses"].items()) == pytest.approx(
+            line["loss"], rel=1e-4
+        )
+
+
+@pytest.mark.parametrize("name", ["dukemtmc_reid", "cuhk03_np_detected"])
+def test_the_other_benchmarks_train_too(name, four_benchmarks, tmp_path):
+    record = train(
+        configure(small(four_benchmarks[name], tmp_path, benchmark=name, epochs=1)), progress=False
+    )
+    assert (
+        record["config"]["benchmark"] == name
+        and record["config"]["dropout"] == 0.5
+        and record["source"] == "rendered"
+    )
+    assert (
+        record["classes"] == record["counts"]["train"]["ids"]
+        and 0 < record["metrics"]["parts"]["mean_ap"] <= 1
+    )
+
+
+def test_truncated_image_in_the_training_set(small_benchmark, tmp_path, run_main):
+    copy = shutil.copytree(small_benchmark, tmp_path / "copy")
+    victim = sorted((copy / "bounding_box_train").iterdir())[100]
+    victim.write_bytes(victim.read_bytes()[:700])
+    done = run_main(small(copy, tmp_path / "run"))
+    assert_one_sentence(done, victim.name, "truncated")
