@@ -193,7 +193,7 @@ class _AttendedPool(torch.autograd.Function):
 
     With s the scores that p is made from (A, or A / C) and g the gradient that arrives at G:
         df_k(i, j) = g_k p(i, j) + dA(i, j),    dA = (dp/dA)^T [ sum_k g_k f_k ]
-    The second term is the same for every channel: eq. 12, multiplied by g and summed over k, i and j.
+    The second term is the same for every channel: eq. 12, multiplied by g and summed over k, i, j.
     """
 
     @staticmethod
