@@ -58,12 +58,9 @@ def two_steps(backbone: str, form: str) -> dict:
 
 
 if __name__ == "__main__":
-    print(
-        json.dumps(
-            {
-                backbone: {form: two_steps(backbone, form) for form in forms}
-                for backbone, forms in CASES.items()
-            },
-            indent=1,
-        )
-    )
+    from reidsa_utils.training import NUMERICS
+
+    steps = {"numerics": NUMERICS}
+    for backbone, forms in CASES.items():
+        steps[backbone] = {form: two_steps(backbone, form) for form in forms}
+    print(json.dumps(steps, indent=1))

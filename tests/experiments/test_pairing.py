@@ -1,11 +1,15 @@
 """Runs in pairs: by seed, with the same settings, beside the paper's difference."""
 
+import json
+
 import numpy as np
 import pytest
+from conftest import ROOT
 from made_records import record
 
 from reidsa_utils import InputError
 from reidsa_utils.experiments.pairing import METRICS, between, effects, pair_difference, pick
+from reidsa_utils.experiments.records import numerics
 from reidsa_utils.experiments.statistics import bootstrap
 
 
@@ -127,3 +131,24 @@ def test_two_settings_at_different_rates():
     ):
         with pytest.raises(InputError, match=words):
             between(runs[:-1], sa | wanted, plain | {"lr": 0.1})
+
+
+def test_pairs_share_the_numerics():
+    """Whatever else is equal, two versions of what training computes are no pair."""
+    with_sa = record("b_p_ds_sa2", "l1", 0, [1, 2, 0, 3], [1.0, 0.5, None, 0.4])
+    without = record("b_p_ds", "none", 0, [1, 2, 0, 3], [1.0, 0.5, None, 0.4])
+    assert len(effects([with_sa, without])) == 2
+    without["code"] = {"numerics": 2}
+    with pytest.raises(InputError, match="were made by versions 1 and 2 of the numerics"):
+        effects([with_sa, without])
+    without["code"] = {"sources": "907110d33b849d2f"}  # an older record, known by its hash
+    assert len(effects([with_sa, without])) == 2
+    without["code"] = {"sources": "0123456789abcdef"}
+    with pytest.raises(InputError, match="code 0123456789abcdef does not say which numerics"):
+        effects([with_sa, without])
+
+
+def test_every_committed_record_says_its_numerics():
+    paths = [*(ROOT / "results").glob("*.json"), *(ROOT / "results").glob("*/*-s*.json")]
+    versions = [numerics(r) for r in map(json.loads, (p.read_text() for p in paths)) if "code" in r]
+    assert len(versions) > 130 and set(versions) <= {1, 2}
