@@ -3,7 +3,7 @@
 The paper's parts, in the order in which they import each other (downwards only):
 
     training, evaluation    one epoch and its steps; images -> vectors -> metrics
-                            (the loop over epochs: experiments/run.py)
+                            (the loop over epochs: Run.train_epochs in experiments/run.py)
     cam, config             class activation maps (eq. 3, 5, 7); the settings of one run
     model                   Fig. 3 on a ResNet or MobileNetV2, recipes, losses
     metrics, reranking      the protocol: CMC, both average precisions; k-reciprocal re-ranking

@@ -40,9 +40,73 @@ def attention_weights(
     positive, and temperature or standardise with another form than the softmaxes.
     """
     _check(f, form)
-    A = _scores(f, form)  # (B, HW)
-    p = _weights(A, form, temperature, standardise)  # (B, HW)
+    A = _scores(f, form)  # (B, HW)  eq. 1, the sum over channels
+    p = _weights(A, form, temperature, standardise)  # (B, HW)  eq. 1, the softmax over positions
     return _on_map(p, f).to(f.dtype)
+
+
+def _check(f: Tensor, form: str) -> None:
+    """Raises InputError for an unknown form or a map that is not 4-D."""
+    known("attention form", form, FORMS)
+    if f.dim() != 4:
+        raise InputError(
+            f"a feature map of shape {tuple(f.shape)}; expected (batch, channels, height, width)"
+        )
+
+
+def _scores(f: Tensor, form: str) -> Tensor:
+    """A: (B, C, H, W) -> (B, HW), the sum over channels; for "softmax_mean" their mean.
+
+    In float32 at least, since half precision overflows at 65,504.
+    """
+    wide = torch.promote_types(f.dtype, torch.float32)
+    if form == "none":
+        return f.new_zeros(len(f), f.shape[2] * f.shape[3], dtype=wide)
+    A = f.sum(dim=1, dtype=wide).flatten(1)  # eq. 1: A(i, j) = sum_k f_k(i, j)
+    if form == "softmax_mean":
+        return A / f.shape[1]
+    return A
+
+
+def _weights(A: Tensor, form: str, temperature: float = 1.0, standardise: bool = False) -> Tensor:
+    """The weights p of the scores A: (B, HW) -> (B, HW)."""
+    if temperature != 1 or standardise:
+        A = _rescaled_scores(A, form, temperature, standardise)
+    if form in ("softmax", "softmax_mean"):
+        return A.softmax(dim=1)  # eq. 1: exp(A) / sum exp(A)
+    if form == "sigmoid":
+        # sigmoid / its sum = softmax of log sigmoid: the same numbers, and no 0 / 0 far below zero.
+        return nn.functional.logsigmoid(A).softmax(dim=1)
+    uniform = 1 / A.shape[1]
+    if form == "l1":
+        total = A.sum(dim=1, keepdim=True)  # (B, 1)
+        # On an all-zero map the released code divides 0 by 0.
+        is_zero = total <= torch.finfo(A.dtype).tiny * A.shape[1]
+        safe_total = torch.where(is_zero, torch.ones_like(total), total)
+        return torch.where(is_zero, uniform, A / safe_total)
+    return torch.full_like(A, uniform)
+
+
+def _rescaled_scores(A: Tensor, form: str, temperature: float, standardise: bool) -> Tensor:
+    """Scores standardised and divided by the temperature: (B, HW) -> (B, HW)."""
+    if form not in ("softmax", "softmax_mean"):
+        raise InputError(
+            f"temperature is {temperature:g} and standardise is {standardise} for the form {form}; "
+            "only softmax and softmax_mean have them"
+        )
+    if not temperature > 0:
+        raise InputError(f"temperature is {temperature}; expected a positive number")
+    if standardise:
+        centred = A - A.mean(dim=1, keepdim=True)
+        variance = centred.square().mean(dim=1, keepdim=True)
+        # The added eps keeps a flat map flat.
+        A = centred * torch.rsqrt(variance + torch.finfo(A.dtype).eps)
+    return A / temperature
+
+
+def _on_map(p: Tensor, f: Tensor) -> Tensor:
+    """Weights as a map: (B, HW) -> (B, H, W), with the height and width of f."""
+    return p.view(len(f), *f.shape[2:])
 
 
 def attended_pool(
@@ -122,70 +186,6 @@ def effective_cells(maps: Tensor) -> Tensor:
     p = maps.clamp(min=0).flatten(1).double()
     p = p / p.sum(dim=1, keepdim=True)
     return torch.exp(torch.special.entr(p).sum(dim=1))
-
-
-def _check(f: Tensor, form: str) -> None:
-    """Raises InputError for an unknown form or a map that is not 4-D."""
-    known("attention form", form, FORMS)
-    if f.dim() != 4:
-        raise InputError(
-            f"a feature map of shape {tuple(f.shape)}; expected (batch, channels, height, width)"
-        )
-
-
-def _scores(f: Tensor, form: str) -> Tensor:
-    """A: (B, C, H, W) -> (B, HW), the sum over channels; for "softmax_mean" their mean.
-
-    In float32 at least, since half precision overflows at 65,504.
-    """
-    wide = torch.promote_types(f.dtype, torch.float32)
-    if form == "none":
-        return f.new_zeros(len(f), f.shape[2] * f.shape[3], dtype=wide)
-    A = f.sum(dim=1, dtype=wide).flatten(1)
-    if form == "softmax_mean":
-        return A / f.shape[1]
-    return A
-
-
-def _weights(A: Tensor, form: str, temperature: float = 1.0, standardise: bool = False) -> Tensor:
-    """The weights p of the scores A: (B, HW) -> (B, HW)."""
-    if temperature != 1 or standardise:
-        A = _rescaled_scores(A, form, temperature, standardise)
-    if form in ("softmax", "softmax_mean"):
-        return A.softmax(dim=1)
-    if form == "sigmoid":
-        # sigmoid / its sum = softmax of log sigmoid: the same numbers, and no 0 / 0 far below zero.
-        return nn.functional.logsigmoid(A).softmax(dim=1)
-    uniform = 1 / A.shape[1]
-    if form == "l1":
-        total = A.sum(dim=1, keepdim=True)  # (B, 1)
-        # On an all-zero map the released code divides 0 by 0.
-        is_zero = total <= torch.finfo(A.dtype).tiny * A.shape[1]
-        safe_total = torch.where(is_zero, torch.ones_like(total), total)
-        return torch.where(is_zero, uniform, A / safe_total)
-    return torch.full_like(A, uniform)
-
-
-def _rescaled_scores(A: Tensor, form: str, temperature: float, standardise: bool) -> Tensor:
-    """Scores standardised and divided by the temperature: (B, HW) -> (B, HW)."""
-    if form not in ("softmax", "softmax_mean"):
-        raise InputError(
-            f"temperature is {temperature:g} and standardise is {standardise} for the form {form}; "
-            "only softmax and softmax_mean have them"
-        )
-    if not temperature > 0:
-        raise InputError(f"temperature is {temperature}; expected a positive number")
-    if standardise:
-        centred = A - A.mean(dim=1, keepdim=True)
-        variance = centred.square().mean(dim=1, keepdim=True)
-        # The added eps keeps a flat map flat.
-        A = centred * torch.rsqrt(variance + torch.finfo(A.dtype).eps)
-    return A / temperature
-
-
-def _on_map(p: Tensor, f: Tensor) -> Tensor:
-    """Weights as a map: (B, HW) -> (B, H, W), with the height and width of f."""
-    return p.view(len(f), *f.shape[2:])
 
 
 class _AttendedPool(torch.autograd.Function):

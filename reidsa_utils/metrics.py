@@ -1,6 +1,7 @@
 """The protocol of Market-1501: CMC and two average precisions, without sorting whole rows.
 
-`evaluate_ranking` is the single-query protocol. `single_shot_cmc` is CUHK03's first protocol, and
+`evaluate_ranking` is the single-query protocol: ranks of the matches, then `_cmc` and
+`_average_precisions`. `single_shot_cmc` is CUHK03's first protocol, and
 `pool_queries` prepares the multi-query setting.
 """
 
@@ -141,6 +142,8 @@ def _ranks_of_matches(
     distances: np.ndarray, matches: _Images, left_out: _Images, counted: np.ndarray
 ) -> np.ndarray:
     """The rank of every match, nearest first, query after query: (M,), from 1.
+
+    The same as `_ranks_by_sorting`, which is shorter and to be read first, but much faster.
 
     distances: (Q, G). counted: (G,) bool, False for junk.
     """

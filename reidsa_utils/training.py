@@ -1,7 +1,8 @@
 """One epoch of training: the learning rate, the steps, and a look inside.
 
 All that is random in an epoch comes from generators seeded by (seed, epoch), so none of them has to
-be stored. What stands around the epochs (data, checkpoints, record) is in experiments/run.py.
+be stored. The loop over epochs, with data, checkpoints and record, is Run.train_epochs in
+experiments/run.py.
 """
 
 import math
@@ -76,9 +77,7 @@ def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -
 
         batch_started = time.perf_counter()
         chosen = order[step * config.batch : (step + 1) * config.batch]
-        batch = augment(images[chosen], rng, config.flip, config.erasing, model.recipe.erase_area)
-        x = to_input(batch[rank::world], trainer.device)  # (B, 3, H, W)
-        target = targets[chosen[rank::world]].to(trainer.device)  # (B,)
+        x, target = make_batch(trainer, images, targets, chosen, rng)
         waited += time.perf_counter() - batch_started
 
         logits, maps, loss = forward_and_loss(trainer, x, target, epoch)
@@ -101,6 +100,19 @@ def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -
         "waiting": round(waited / seconds, 5),
     }
     return line | {"first_step": first_step}, timing | processes.peak_memory(trainer.device)
+
+
+def make_batch(trainer: Trainer, images, targets: Tensor, chosen, rng) -> tuple[Tensor, Tensor]:
+    """The images `chosen`, augmented, as input (B, 3, H, W) and classes (B,) on the device.
+
+    Of several processes each takes every world-th image of the batch.
+    """
+    config, device = trainer.config, trainer.device
+    rank, world = processes.rank_and_world()
+    area = trainer.model.recipe.erase_area
+    batch = augment(images[chosen], rng, config.flip, config.erasing, area)
+    x = to_input(batch[rank::world], device)  # (B, 3, H, W)
+    return x, targets[chosen[rank::world]].to(device)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:

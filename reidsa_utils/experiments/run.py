@@ -1,7 +1,7 @@
 """One run: benchmark x variant x form x recipe x profile x seed -> a run record.
 
 Killed and started again, a run goes on from its last finished epoch and ends with the same numbers,
-bit for bit on a CPU with as many threads.
+bit for bit on a CPU with as many threads. The loop over epochs is Run.train_epochs.
 """
 
 import contextlib
@@ -38,38 +38,7 @@ from ..support.opencv import cv2
 from ..training import NUMERICS, Trainer, train_epoch
 from .records import read_record
 
-
-def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
-    """The benchmark of a run. The embedded one is rendered into runs/data on first use.
-
-    With held_out, its training identities only: some to train on, the others to judge by.
-    """
-    if config.data == "embedded":
-        folder = _rendered(config, progress)
-    elif config.data == "real" and not os.environ.get("REIDSA_DATA"):
-        raise InputError(
-            "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds "
-            "the benchmark, or use data=embedded"
-        )
-    else:
-        folder = Path(os.environ["REIDSA_DATA"] if config.data == "real" else config.data)
-        if not folder.is_dir():
-            folder = ROOT / folder  # a notebook's kernel runs in notebooks/
-    benchmark = load_benchmark(config.benchmark, folder)
-    return hold_out(benchmark, config.held_out) if config.held_out else benchmark
-
-
-def _rendered(config: Config, progress: bool) -> Path:
-    """The folder of the embedded benchmark, rendered if it is not there."""
-    turned = knobs(config)
-    settings = Settings(config.benchmark, config.scale, config.data_seed, **turned)
-    # The settings with their defaults, and the renderer's version: new ones make a new folder.
-    digest = hashlib.sha256(f"{settings} {RENDERER}".encode()).hexdigest()[:6]
-    root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{digest}"
-    with only_one(root.with_suffix(".lock")):
-        return render_benchmark(
-            config.benchmark, root, config.scale, config.data_seed, cores(), progress, **turned
-        )
+STOPPED = 75  # exit code of a run that is out of time: "try again later"
 
 
 def train(config: Config, progress: bool = True, deadline: float = math.inf) -> dict:
@@ -215,11 +184,10 @@ class Run:
             images = self.training_images()
         bar = self.bar("training", self.config.epochs * per_epoch, done.epoch * per_epoch)
         with bar:
-            while done.epoch < self.config.epochs:
+            for epoch in range(done.epoch, self.config.epochs):
                 if self.no_time_for(1, done):
                     return False
-                update = stepper(bar)
-                line, timing = train_epoch(trainer, done.epoch, images, self.targets, update)
+                line, timing = train_epoch(trainer, epoch, images, self.targets, stepper(bar))
                 done.epoch += 1
                 done.history.append(line)
                 done.timing.append(timing | {"on": [self.machine["device"], self.world]})
@@ -365,6 +333,39 @@ def choose_machine(config: Config) -> tuple[str, torch.dtype, dict]:
     return device, precision, described
 
 
+def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
+    """The benchmark of a run. The embedded one is rendered into runs/data on first use.
+
+    With held_out, its training identities only: some to train on, the others to judge by.
+    """
+    if config.data == "embedded":
+        folder = _rendered(config, progress)
+    elif config.data == "real" and not os.environ.get("REIDSA_DATA"):
+        raise InputError(
+            "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds "
+            "the benchmark, or use data=embedded"
+        )
+    else:
+        folder = Path(os.environ["REIDSA_DATA"] if config.data == "real" else config.data)
+        if not folder.is_dir():
+            folder = ROOT / folder  # a notebook's kernel runs in notebooks/
+    benchmark = load_benchmark(config.benchmark, folder)
+    return hold_out(benchmark, config.held_out) if config.held_out else benchmark
+
+
+def _rendered(config: Config, progress: bool) -> Path:
+    """The folder of the embedded benchmark, rendered if it is not there."""
+    turned = knobs(config)
+    settings = Settings(config.benchmark, config.scale, config.data_seed, **turned)
+    # The settings with their defaults, and the renderer's version: new ones make a new folder.
+    digest = hashlib.sha256(f"{settings} {RENDERER}".encode()).hexdigest()[:6]
+    root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{digest}"
+    with only_one(root.with_suffix(".lock")):
+        return render_benchmark(
+            config.benchmark, root, config.scale, config.data_seed, cores(), progress, **turned
+        )
+
+
 def load_weights(name: str, folder=ROOT / "results") -> tuple[ReIDNet, dict]:
     """A network whose weights were published: (model in eval mode, run record).
 
@@ -451,9 +452,6 @@ def _git(*words: str) -> str | None:
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
-
-
-STOPPED = 75  # exit code of a run that is out of time: "try again later"
 
 
 def train_command(
