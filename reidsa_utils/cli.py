@@ -193,9 +193,12 @@ def examine(
     data
         what the runs were trained on: embedded (as usual), real, or a folder
     """
-    from .experiments.examine import examine_runs
+    from .experiments.examine import examine_runs, examine_untrained
 
-    examine_runs(runs, maps, populations, saturation, backbone, size, into, data)
+    if saturation:
+        examine_untrained(saturation, backbone, size, into, data)
+    else:
+        examine_runs(runs, maps, populations, into, data)
     return 0
 
 

@@ -1,17 +1,21 @@
 """The house: imports point down, light modules stay light, notebooks use public names, the wheel stands alone."""
 
+import inspect
 import re
 import shutil
 import subprocess
 import sys
 import zipfile
+from dataclasses import fields
 from pathlib import Path
 
 import nbformat
 import pytest
 from conftest import ROOT
 
+from reidsa_utils import cli
 from reidsa_utils.config import Config
+from reidsa_utils.datasets.rendered import Settings
 
 
 def test_imports_point_down():
@@ -116,6 +120,11 @@ def test_the_help_is_readable_in_a_narrow_terminal(command):
     for name, field in Config.model_fields.items():
         assert f"--{name.replace('_', '-')}" in said
         assert field.description.split()[0] in said
+
+
+def test_render_has_an_option_for_every_setting():
+    options = set(inspect.signature(cli.render).parameters)
+    assert options - {"root", "workers"} == {field.name for field in fields(Settings)}
 
 
 @pytest.mark.parametrize(

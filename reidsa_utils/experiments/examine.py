@@ -25,8 +25,7 @@ from ..attention import FORMS, attention_weights, effective_cells
 from ..batches import to_input
 from ..config import configure
 from ..data import load_images
-from ..evaluation import evaluate, extract
-from ..metrics import evaluate_ranking
+from ..evaluation import evaluate, extract, metrics_of
 from ..model import ReIDNet
 from ..reranking import rerank
 from ..support.files import ROOT, read_checkpoint, write_atomic
@@ -126,14 +125,9 @@ def examine(run_dir: Path, data: str = "embedded") -> dict:
         metrics = {}
         # In Python 2 the released code's 2/3 is an integer division: zero.
         for name, integer_division in (("two thirds", False), ("zero", True)):
-            result = evaluate_ranking(
-                rerank(query[vector], gallery[vector], integer_division=integer_division),
-                benchmark.query.ids,
-                benchmark.gallery.ids,
-                benchmark.query.cameras,
-                benchmark.gallery.cameras,
-            )
-            metrics[name] = {"rank1": float(result.cmc[0]), "mean_ap": result.mean_ap}
+            distances = rerank(query[vector], gallery[vector], integer_division=integer_division)
+            result = metrics_of(distances, benchmark)
+            metrics[name] = {key: result[key] for key in ("rank1", "mean_ap")}
         found["rerank"][vector] = metrics
     return found
 
@@ -303,20 +297,33 @@ def _has_sa(run: Path) -> bool:
     return read_record(run / "record.json")["config"]["form"] != "none"
 
 
+def examine_untrained(
+    weights: str, backbone: str, size: str, into: Path | None = None, data: str = ""
+) -> None:
+    """`reidsa examine --saturation`: look at a network before any training, and write a file.
+
+    size: HEIGHTxWIDTH. data: usually the photographs in REIDSA_DATA, where that is set.
+    Raises InputError for bad options.
+    """
+    height, width = size_of(size)
+    usual = "real" if os.environ.get("REIDSA_DATA") else "embedded"
+    into = _folder(into, "saturation")
+    write(into, saturation(weights, backbone, data or usual, height, width))
+
+
 def examine_runs(
     runs: Sequence[Path],
     maps: bool = False,
     populations: str = "",
-    saturation_of: str = "",
-    backbone: str = "mobilenet_v2",
-    size: str = "384x128",
     into: Path | None = None,
     data: str = "",
 ) -> None:
-    """What `reidsa examine` does: look at finished runs, and write a file for each.
+    """`reidsa examine`: look at finished runs, and write a file for each.
 
-    The arguments are its options. Raises InputError for runs that are not whole, and bad options.
+    Raises InputError for runs that are not whole, and bad options.
     """
+    if not runs:
+        raise InputError("no run is named; name folders of finished runs")
     if maps:
         kind = "maps"
     elif populations:
@@ -324,24 +331,7 @@ def examine_runs(
     else:
         kind = "run"
     directory, needed = KINDS[kind]
-    if saturation_of:
-        directory = "saturation"
-    into = into or ROOT / "results" / directory
-    try:
-        into.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InputError(
-            f"--into {into} cannot be made ({error.strerror}); name another folder"
-        ) from error
-
-    if saturation_of:
-        height, width = size_of(size)
-        default = "real" if os.environ.get("REIDSA_DATA") else "embedded"
-        write(into, saturation(saturation_of, backbone, data or default, height, width))
-        return
-
-    if not runs:
-        raise InputError("no run is named; name folders of finished runs")
+    into = _folder(into, directory)
     seeds = seeds_of(populations) if populations else []
     written = {entry["run"]: entry for entry in read(into, needed)}
     _check_runs(runs, written)
@@ -356,6 +346,18 @@ def examine_runs(
                 # Comparisons with runs or populations that are not named this time are kept.
                 found[key] = earlier.get(key, {}) | found[key]
         write(into, found)
+
+
+def _folder(into: Path | None, usual: str) -> Path:
+    """The folder to write to, made if it is not there; usual: its name in results/."""
+    into = into or ROOT / "results" / usual
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(
+            f"--into {into} cannot be made ({error.strerror}); name another folder"
+        ) from error
+    return into
 
 
 def _check_runs(runs: list[Path], written: dict[str, dict]) -> None:

@@ -4,7 +4,6 @@ The Snakefile (workflow/) makes the runs, each by papermill from notebook 05.
 """
 
 import contextlib
-import os
 import re
 import shlex
 import tomllib
@@ -21,7 +20,7 @@ from ..config import Config, configure, run_folder, run_settings
 from ..data import LAYOUTS, find_folder
 from ..support.files import ROOT
 from .records import read_record
-from .run import open_benchmark
+from .run import data_root, open_benchmark
 
 GRID = tomllib.loads((SETTINGS / "grid.toml").read_text())
 TARGETS = tuple(GRID)
@@ -78,8 +77,7 @@ def read_settings(settings: dict) -> Asked:
         raise InputError("epochs is 0, and a batch trains; for weights as they are: reidsa train")
     # Files and folders by their whole names, since a notebook's kernel runs in notebooks/.
     if "data" in parameters and config.data not in ("embedded", "real"):
-        folder = Path(config.data)
-        parameters["data"] = str((folder if folder.is_dir() else ROOT / folder).resolve())
+        parameters["data"] = str(data_root(config.data).resolve())
     if config.weights not in ("none", "imagenet"):
         path = Path(config.weights)
         if not path.is_file():
@@ -256,16 +254,11 @@ def check(runs: dict, folder: Path) -> None:
 
 def find_data(data: str, benchmarks) -> None:
     """Raises InputError that names every real benchmark which is not there."""
-    root = os.environ.get("REIDSA_DATA") if data == "real" else data
-    if not root:
-        raise InputError(
-            "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds "
-            "the benchmarks, or use data=embedded"
-        )
+    root = data_root(data)
     missing = []
     for name in sorted(benchmarks):
         try:
-            find_folder(name, root if Path(root).is_dir() else ROOT / root)
+            find_folder(name, root)
         except InputError as error:
             missing.append(str(error))
     if missing:

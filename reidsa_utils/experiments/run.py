@@ -338,19 +338,26 @@ def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
 
     With held_out, its training identities only: some to train on, the others to judge by.
     """
-    if config.data == "embedded":
-        folder = _rendered(config, progress)
-    elif config.data == "real" and not os.environ.get("REIDSA_DATA"):
+    embedded = config.data == "embedded"
+    folder = _rendered(config, progress) if embedded else data_root(config.data)
+    benchmark = load_benchmark(config.benchmark, folder)
+    return hold_out(benchmark, config.held_out) if config.held_out else benchmark
+
+
+def data_root(data: str) -> Path:
+    """The folder of benchmarks that are not embedded. data: "real" (REIDSA_DATA) or a folder.
+
+    Raises InputError where REIDSA_DATA is wanted and not set.
+    """
+    folder = os.environ.get("REIDSA_DATA") if data == "real" else data
+    if not folder:
         raise InputError(
             "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds "
             "the benchmark, or use data=embedded"
         )
-    else:
-        folder = Path(os.environ["REIDSA_DATA"] if config.data == "real" else config.data)
-        if not folder.is_dir():
-            folder = ROOT / folder  # a notebook's kernel runs in notebooks/
-    benchmark = load_benchmark(config.benchmark, folder)
-    return hold_out(benchmark, config.held_out) if config.held_out else benchmark
+    if not Path(folder).is_dir():
+        return ROOT / folder  # a notebook's kernel runs in notebooks/
+    return Path(folder)
 
 
 def _rendered(config: Config, progress: bool) -> Path:

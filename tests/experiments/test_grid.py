@@ -6,10 +6,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
 from made_records import record
 
-from reidsa_utils import InputError
+from reidsa_utils import InputError, cores
 from reidsa_utils.config import configure, run_settings
 from reidsa_utils.data import LAYOUTS
 from reidsa_utils.experiments import grid
@@ -126,6 +127,7 @@ def test_the_long_lists_name_every_run_once():
         ({"scale": 0}, "scale is 0.0; expected between 0.001"),
         ({"variant": "b"}, "variant is set by the targets of a batch"),
         ({"epochs": 0}, "epochs is 0 and weights is none"),
+        ({"batch": 1.0}, "batch is 1; expected between 2"),
         ({"recipe": "realeased"}, "unknown recipe 'realeased'"),
         ({"data": "real", "occlusion": 0.5}, "occlusion is set by the targets"),
     ],
@@ -223,3 +225,40 @@ def test_a_plan_by_hand(tmp_path):
     assert f"about {grid.duration(expected)} with 1 at a time" in one
     unknown = grid.plan("table2", runs("table2", seeds=1, height=288), 2, tmp_path)
     assert "not known: no finished run of this size" in unknown
+
+
+def test_a_batch_as_large_as_the_training_set():
+    """smoke renders 207 training images of Market-1501: 207 is let pass, 208 is not."""
+    grid.check(runs("table3", **SMALL, batch=207), ROOT / "runs" / "nowhere")
+    with pytest.raises(InputError, match="batch is 208, and market1501 has 207 training images"):
+        grid.check(runs("table3", **SMALL, batch=208), ROOT / "runs" / "nowhere")
+
+
+def test_a_file_of_weights_has_one_name_however_it_is_written(tmp_path, monkeypatch):
+    """A notebook's kernel runs elsewhere."""
+    torch.save({"a": torch.ones(2)}, tmp_path / "w.pt")
+    monkeypatch.chdir(tmp_path)
+    asked = grid.read_settings({"weights": "w.pt", "profile": "smoke"})
+    assert asked.parameters["weights"] == str((tmp_path / "w.pt").resolve())
+    with pytest.raises(InputError, match="epochs is 0, and a batch trains"):
+        grid.read_settings({"weights": "w.pt", "epochs": 0})
+
+
+def test_threads_of_a_run():
+    asked = [grid.read_settings(s) for s in ({}, {"threads": "2.0"}, {"threads": 0})]
+    assert [grid.threads(a) for a in asked] == [1, 2, cores()]
+
+
+def test_notebook_07_looks_into_three_networks():
+    """Of several seeds the first; and it is left out where a form is missing."""
+    one = grid.networks_of("reproduce", grid.read_settings({"profile": "smoke"}))
+    three = grid.networks_of("reproduce", grid.read_settings({"profile": "smoke", "seeds": 3}))
+    assert one == three and set(one) == set(grid.MAP_FORMS)
+    made = {}
+    for forms in ("softmax,l1", "softmax"):
+        products = grid.products("reproduce", grid.read_settings({"forms": forms}))
+        made[forms] = [product.rpartition("/")[2] for product in products]
+    assert made == {
+        "softmax,l1": ["06_tables.ipynb", "07_cam.ipynb"],
+        "softmax": ["06_tables.ipynb"],
+    }

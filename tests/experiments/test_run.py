@@ -1,6 +1,7 @@
 """A run: exact resume after a real kill, atomic files on a full disk, and every refusal in one sentence."""
 
 import json
+import math
 import os
 import shutil
 import signal
@@ -19,7 +20,7 @@ from reidsa_utils.attention import FORMS
 from reidsa_utils.cli import main
 from reidsa_utils.config import configure, run_folder, run_settings
 from reidsa_utils.experiments.records import publish, published_name
-from reidsa_utils.experiments.run import load_run, load_weights, open_benchmark, train
+from reidsa_utils.experiments.run import Done, Run, load_run, load_weights, open_benchmark, train
 from reidsa_utils.experiments.tables import run_table
 from reidsa_utils.model import ReIDNet, loss_weights
 
@@ -28,6 +29,11 @@ SMALL = {"profile": "smoke", "threads": 1, "epochs": 3, "rerank": False}
 
 def small(data, run_dir, **more):
     return {**SMALL, "data": str(data), "run_dir": str(run_dir), **more}
+
+
+def train_command(settings):
+    """The command line of a run, for a process of its own."""
+    return [sys.executable, "-m", "reidsa_utils", "train", *options(settings)]
 
 
 @pytest.fixture(scope="module")
@@ -121,13 +127,7 @@ def test_a_finished_run_is_read_not_repeated(unbroken, small_benchmark):
 @pytest.mark.parametrize("kill_at", [1, 2])
 def test_killed_run_resumes_exactly(unbroken, small_benchmark, tmp_path, kill_at):
     """SIGKILL in the middle of an epoch, from outside; then the same command again."""
-    command = [
-        sys.executable,
-        "-m",
-        "reidsa_utils",
-        "train",
-        *options(small(small_benchmark, tmp_path)),
-    ]
+    command = train_command(small(small_benchmark, tmp_path))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
@@ -154,13 +154,7 @@ def test_killed_run_resumes_exactly(unbroken, small_benchmark, tmp_path, kill_at
 
 def test_two_processes_with_one_run(unbroken, small_benchmark, tmp_path):
     """As after the kill of a batch whose runs live on: the second waits for the first, and there is one training."""
-    command = [
-        sys.executable,
-        "-m",
-        "reidsa_utils",
-        "train",
-        *options(small(small_benchmark, tmp_path)),
-    ]
+    command = train_command(small(small_benchmark, tmp_path))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     both = [
         subprocess.Popen(
@@ -302,6 +296,21 @@ def test_a_loss_that_is_no_longer_finite_stops_the_run(small_benchmark, tmp_path
     done = run_main(small(small_benchmark, tmp_path, lr=100, warmup=0, epochs=5))
     assert_one_sentence(done, "the loss became", "at learning rate 100; lower lr")
     assert not (tmp_path / "record.json").exists()
+
+
+def test_weights_that_are_no_longer_finite_are_not_kept(small_benchmark, tmp_path):
+    """The last update of an epoch has no loss behind it that could tell."""
+    config = configure(small(small_benchmark, tmp_path, epochs=2))
+    train(config, progress=False, deadline=0)  # makes the folder
+    run = Run(config, progress=False, deadline=math.inf)
+    trainer, done = run.build(), Done(epoch=1)
+    run.save(trainer, done)
+    before = run.checkpoint_path.read_bytes()
+    with torch.no_grad():
+        trainer.model.final.weight[0, 0] = math.nan
+    with pytest.raises(InputError, match="no longer finite after epoch 2.*epoch before is kept"):
+        run.save(trainer, Done(epoch=2))
+    assert run.checkpoint_path.read_bytes() == before
 
 
 @pytest.mark.parametrize(
