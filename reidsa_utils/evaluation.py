@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from . import reranking
+from . import InputError, reranking
 from .batches import to_input
 from .data import Benchmark
 from .metrics import euclidean, evaluate_ranking
@@ -35,13 +35,50 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
     """
     results = {}
     for kind in query:
-        distances = euclidean(query[kind], gallery[kind])  # (queries, gallery)
-        results[kind] = metrics_of(distances, benchmark)
-        del distances  # 260 MB at full size, and re-ranking needs the memory
+        # No name for the distances: at full size they take 260 MB, and re-ranking needs the memory.
+        results[kind] = metrics_of(euclidean(query[kind], gallery[kind]), benchmark)
         if with_rerank:
-            distances = reranking.rerank(query[kind], gallery[kind])
-            results[f"{kind}+rerank"] = metrics_of(distances, benchmark)
+            results |= evaluate_reranked({kind: query[kind]}, gallery, benchmark)
     return results
+
+
+def evaluate_reranked(query: dict, gallery: dict, benchmark: Benchmark) -> dict:
+    """The re-ranked half of evaluate()."""
+    results = {}
+    for kind in query:
+        distances = reranking.rerank(query[kind], gallery[kind])
+        results[f"{kind}+rerank"] = metrics_of(distances, benchmark)
+    return results
+
+
+def check_test_set(benchmark: Benchmark) -> None:
+    """Raises InputError for a test set on which no query has a match in another camera.
+
+    The file names tell it, so a run asks before it trains.
+    """
+    query, gallery = benchmark.query, benchmark.gallery
+    seen_by = {}  # identity -> the cameras of its gallery images
+    for identity, camera in zip(gallery.ids.tolist(), gallery.cameras.tolist(), strict=True):
+        seen_by.setdefault(identity, set()).add(camera)
+    for identity, camera in zip(query.ids.tolist(), query.cameras.tolist(), strict=True):
+        if seen_by.get(identity, set()) - {camera}:
+            return
+    raise InputError(
+        f"{benchmark.title} at {benchmark.folder}: none of the {len(query)} queries has a match in "
+        f"another camera (the queries are of {_listed('camera', query.cameras)}, the "
+        f"{len(gallery)} gallery images of {_listed('camera', gallery.cameras)}), so rank-1 and "
+        "mAP cannot be told; add gallery images of the same identities from another camera"
+    )
+
+
+def _listed(what: str, numbers: np.ndarray) -> str:
+    """ "camera 1", "cameras 1, 2" or "cameras 1, 2, ... 6"."""
+    names = [str(n) for n in np.unique(numbers)]
+    if len(names) > 8:
+        names = [*names[:7], "...", names[-1]]
+    if not names:
+        return f"no {what}"
+    return f"{what if len(names) == 1 else what + 's'} {', '.join(names)}"
 
 
 def metrics_of(distances: np.ndarray, benchmark: Benchmark) -> dict:

@@ -12,12 +12,13 @@ from .metrics import as_array
 # The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch hand squared
 # distances to a function that squares them once more.
 CONVENTIONS = {"original": 2, "squared_twice": 4}
+K1 = 20  # the original's neighbourhood
 
 
 def rerank(
     query_features,
     gallery_features,
-    k1: int = 20,
+    k1: int = K1,
     k2: int = 6,
     lambda_: float = 0.3,
     convention: str = "original",

@@ -24,7 +24,7 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import InputError, known
-from ..data import LAYOUTS, SPLITS, count
+from ..data import LAYOUTS, SPLITS, Benchmark, Split, count
 from ..support.opencv import cv2
 from .pedestrians import ITEMS, LABEL, PARTS, make_person
 from .scenes import draw_crop, make_camera
@@ -41,6 +41,7 @@ __all__ = [
     "describe_person",
     "encode_image",
     "plan",
+    "planned_benchmark",
     "read_settings",
     "render_benchmark",
     "render_shot",
@@ -152,6 +153,30 @@ def render_benchmark(
     return folder
 
 
+def planned_benchmark(settings: Settings) -> Benchmark:
+    """The benchmark that these settings give, told without rendering: its files are not there."""
+    layout = LAYOUTS[settings.name]
+    shots = plan(settings)
+    splits = {}
+    for name in SPLITS:
+        used = [shot for shot in shots if shot.split == name and shot.pid != -1]
+        splits[name] = Split(
+            [shot.filename for shot in used],
+            np.array([shot.pid for shot in used], int),
+            np.array([shot.camera for shot in used], int),
+        )
+    counts = _counts(shots)
+    return Benchmark(
+        settings.name,
+        layout.title,
+        Path("runs/data"),
+        "rendered",
+        **splits,
+        counts=counts,
+        expected=counts,
+    )
+
+
 def _checked_settings(name: str, scale: float, seed: int, knobs: dict) -> Settings:
     """Make Settings of what a caller gives. Raises InputError for names, types and numbers."""
     names = [field.name for field in fields(Settings)]
@@ -222,19 +247,28 @@ def _write_shots(job: tuple) -> int:
 
 def _manifest(settings: Settings, shots: list[Shot]) -> dict:
     """What the manifest of a rendered benchmark holds: its settings, counts and file names."""
-    counts, names = {}, {}
+    names = {}
     for split in SPLITS:
-        own = [shot for shot in shots if shot.split == split]
-        counts[split] = count(split, [shot.pid for shot in own], [shot.camera for shot in own])
-        names[split] = " ".join(shot.filename.split(".")[0] for shot in own)
+        names[split] = " ".join(
+            shot.filename.split(".")[0] for shot in shots if shot.split == split
+        )
     return {
         "source": "rendered",
         "renderer": RENDERER,
         "settings": asdict(settings),
         "parts": PARTS,
-        "counts": counts,
+        "counts": _counts(shots),
         "names": names,
     }
+
+
+def _counts(shots: list[Shot]) -> dict:
+    """{split: data.count()} of planned files."""
+    counts = {}
+    for split in SPLITS:
+        own = [shot for shot in shots if shot.split == split]
+        counts[split] = count(split, [shot.pid for shot in own], [shot.camera for shot in own])
+    return counts
 
 
 def _move_into_place(partial: Path, folder: Path, settings: Settings) -> None:

@@ -16,11 +16,13 @@ from filelock import FileLock, Timeout
 
 from .. import SETTINGS, InputError, cores, known
 from ..attention import FORMS
-from ..config import Config, configure, run_folder, run_settings
+from ..config import KNOBS, Config, configure, run_folder, run_settings
 from ..data import LAYOUTS, find_folder
-from ..support.files import ROOT
+from ..evaluation import check_test_set
+from ..model import ReIDNet
+from ..support.files import ROOT, check_room
 from .records import read_record
-from .run import data_root, open_benchmark
+from .run import check_training_set, checkpoint_bytes, data_root, planned
 
 GRID = tomllib.loads((SETTINGS / "grid.toml").read_text())
 TARGETS = tuple(GRID)
@@ -30,6 +32,8 @@ BATCH_SETTINGS = {"seeds": 3, "forms": "softmax", "benchmarks": ",".join(LAYOUTS
 FIXED = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "rerank")
 FIXED += ("occlusion", "view_overlap")
 MAP_FORMS = ("b_p_ds-none", "b_p_ds_sa2-softmax", "b_p_ds_sa2-l1")  # of notebook 07
+# The settings that the files of a benchmark depend on.
+DATA = ("benchmark", "data", "scale", "data_seed", "held_out", *KNOBS)
 START_UP = 20  # seconds before the first step: kernel, imports, the untrained network's numbers
 
 
@@ -216,40 +220,69 @@ def threads(asked: Asked) -> int:
 
 
 def check(runs: dict, folder: Path) -> None:
-    """Before the first run: the data are there, and what is finished belongs to these runs.
+    """Before the first run: what would end one of them later is said now.
 
-    folder: where the runs lie. Raises InputError for missing data, a batch larger than the training
-    set, or the record of another run in a run's folder.
+    folder: where the runs lie. Raises InputError for missing or unusable data, a batch larger than
+    the training set, weights that do not fit, a disk without room for the checkpoints, or the
+    record of another run in a run's folder.
     """
-    data = next(iter(runs.values()))["data"]
+    configs = {name: configure(parameters) for name, parameters in runs.items()}
+    data = next(iter(configs.values())).data
     if data != "embedded":
-        find_data(data, {p["benchmark"] for p in runs.values()})
-    fingerprints = {}
-    for name, parameters in runs.items():
-        config = configure(parameters)
-        images = training_images(config)
-        if config.batch > images:
-            raise InputError(
-                f"batch is {config.batch}, and {config.benchmark} has {images} training "
-                "images; choose a smaller batch"
-            )
+        find_data(data, {config.benchmark for config in configs.values()})
+    benchmarks, fingerprints = {}, {}
+    for name, config in configs.items():
+        of_data = tuple(getattr(config, setting) for setting in DATA)
+        if of_data not in benchmarks:
+            benchmarks[of_data] = planned(config)
+            check_test_set(benchmarks[of_data])
+        check_training_set(config, benchmarks[of_data])
         if not finished(name, folder):
             continue
-        path = folder / name / "record.json"
-        found = read_record(path)["identity"]
-        expected = run_settings(config) | {"fingerprint": found.get("fingerprint")}
-        if data != "embedded":
-            if config.benchmark not in fingerprints:
-                fingerprints[config.benchmark] = open_benchmark(config).fingerprint()
-            expected["fingerprint"] = fingerprints[config.benchmark]
-        names = sorted(set(found) | set(expected))
-        differ = [k for k in names if found.get(k) != expected.get(k)]
-        if differ:
-            first = differ[0]
-            raise InputError(
-                f"{path} is the record of another run ({', '.join(differ)}: found "
-                f"{found.get(first)}, expected {expected.get(first)}); delete or move its folder"
+        if of_data not in fingerprints:
+            embedded = config.data == "embedded"
+            fingerprints[of_data] = None if embedded else benchmarks[of_data].fingerprint()
+        _check_record(folder / name / "record.json", config, fingerprints[of_data])
+    _check_networks([c for name, c in configs.items() if not finished(name, folder)], folder)
+
+
+def _check_networks(waiting: list[Config], folder: Path) -> None:
+    """Make a network of each kind once: do the weights fit, is there room for the checkpoints?"""
+    sizes = {}
+    needed = []
+    for config in waiting:
+        kind = (config.benchmark, config.backbone, config.weights, config.variant, config.recipe)
+        if kind not in sizes:
+            classes = round(LAYOUTS[config.benchmark].counts["train"]["ids"] * config.scale)
+            network = ReIDNet(
+                max(2, classes),
+                config.variant,
+                recipe=config.recipe,
+                backbone=config.backbone,
+                weights=config.weights,
             )
+            sizes[kind] = checkpoint_bytes(network)
+        needed.append(sizes[kind])
+    if needed:
+        # While one is written, its predecessor is still there.
+        check_room(folder, sum(needed) + max(needed))
+
+
+def _check_record(path: Path, config: Config, fingerprint: str | None) -> None:
+    """Raises InputError for the record of another run than config's.
+
+    fingerprint: of the data; None where it follows from the settings, as rendered images do.
+    """
+    found = read_record(path)["identity"]
+    expected = run_settings(config) | {"fingerprint": fingerprint or found.get("fingerprint")}
+    names = sorted(set(found) | set(expected))
+    differ = [k for k in names if found.get(k) != expected.get(k)]
+    if differ:
+        first = differ[0]
+        raise InputError(
+            f"{path} is the record of another run ({', '.join(differ)}: found "
+            f"{found.get(first)}, expected {expected.get(first)}); delete or move its folder"
+        )
 
 
 def find_data(data: str, benchmarks) -> None:

@@ -12,6 +12,7 @@ import math
 import os
 import platform
 import subprocess
+import sys
 import time
 from dataclasses import dataclass, field
 from functools import cache
@@ -25,20 +26,32 @@ from cyclopts import Parameter
 from torch import nn
 from tqdm import tqdm
 
-from .. import SETTINGS, InputError, __version__, cores
+from .. import SETTINGS, InputError, __version__, cores, reranking
 from ..config import Config, configure, knobs, run_folder, run_settings
 from ..data import Benchmark, hold_out, load_benchmark, load_images
-from ..datasets.rendered import RENDERER, Settings, render_benchmark
-from ..evaluation import evaluate, extract
+from ..datasets.rendered import RENDERER, Settings, planned_benchmark, render_benchmark
+from ..evaluation import check_test_set, evaluate, evaluate_reranked, extract
 from ..model import ReIDNet
 from ..support import processes
-from ..support.files import IN_CLONE, ROOT, only_one, read_checkpoint, same_run, write_atomic
+from ..support.files import (
+    IN_CLONE,
+    ROOT,
+    check_room,
+    only_one,
+    read_checkpoint,
+    same_run,
+    write_atomic,
+)
 from ..support.memory import keep_freed_memory
 from ..support.opencv import cv2
 from ..training import NUMERICS, Trainer, train_epoch
 from .records import read_record
 
 STOPPED = 75  # exit code of a run that is out of time: "try again later"
+NO_RERANKING = (
+    "re-ranking is left out: its neighbourhood is k1 = "
+    f"{reranking.K1} images, and the gallery has {{}}; the plain numbers are recorded"
+)
 
 
 def train(config: Config, progress: bool = True, deadline: float = math.inf) -> dict:
@@ -92,29 +105,47 @@ class Run:
 
     def train_and_evaluate(self) -> dict:
         """The run's record, or {"epoch": how many are done} where the deadline came first."""
-        self.check_batch()
+        self.check_data()
         record = processes.from_first(self.finished_record)
         if record:
             return record
         trainer = self.build()
         done = self.resume(trainer)
+        if done.epoch == 0 < self.config.epochs:
+            processes.from_first(lambda: self.check_end(trainer.model))
         in_time = self.train_epochs(trainer, done)
         if not in_time:
             return {"epoch": done.epoch}
         return processes.from_first(lambda: self.evaluate_and_write(trainer.model, done))
 
-    def check_batch(self) -> None:
+    def check_data(self) -> None:
+        """Raises InputError for what file names and settings tell before the first epoch."""
         batch, benchmark = self.config.batch, self.benchmark
-        if batch > len(self.targets):
-            raise InputError(
-                f"batch is {batch}, and {benchmark.title} at {benchmark.folder} has "
-                f"{len(self.targets)} training images; choose a smaller batch"
-            )
+        check_training_set(self.config, benchmark)
         if batch % self.world:
             raise InputError(
                 f"batch is {batch}, and {self.world} processes share it; choose a batch that "
                 f"{self.world} divides"
             )
+        check_test_set(benchmark)
+        if self.config.rerank and not self.can_rerank():
+            self.say(NO_RERANKING.format(len(benchmark.gallery)))
+
+    def can_rerank(self) -> bool:
+        return len(self.benchmark.gallery) > reranking.K1
+
+    def check_end(self, model: ReIDNet) -> None:
+        """Raises InputError for what would end the run later: damaged test images, a full disk."""
+        per_file = checkpoint_bytes(model)
+        # While a checkpoint is written, the one before is still there.
+        check_room(self.folder, per_file * min(2, self.config.epochs))
+        for split in (self.benchmark.query, self.benchmark.gallery):
+            for start in range(0, len(split), 512):
+                load_images(split.paths[start : start + 512], self.config.height, self.config.width)
+
+    def say(self, sentence: str) -> None:
+        if self.rank == 0:
+            print(sentence, file=sys.stderr)
 
     def finished_record(self) -> dict | None:
         """The record of an earlier call, if it has all that is asked for."""
@@ -122,7 +153,7 @@ class Run:
             return None
         record = read_record(self.record_path)
         same_run(record["identity"], self.identity, self.record_path)
-        if record["config"]["rerank"] or not self.config.rerank:
+        if record["config"]["rerank"] or not self.config.rerank or not self.can_rerank():
             return record
         if not self.checkpoint_path.exists():  # else only the evaluation is repeated
             raise InputError(
@@ -243,8 +274,21 @@ class Run:
             for split in splits:
                 images = load_images(split.paths, self.config.height, self.config.width)
                 features.append(extract(model, images, device=self.device, tick=bar.update))
-        metrics = evaluate(*features, self.benchmark, self.config.rerank)
+        metrics = evaluate(*features, self.benchmark, with_rerank=False)
+        record = self.write(model, done, metrics, reranked=False)
+        if not self.config.rerank or not self.can_rerank():
+            return record
+        # The plain numbers are safe now, whatever becomes of the rest.
+        try:
+            metrics |= evaluate_reranked(*features, self.benchmark)
+        except (InputError, MemoryError, RuntimeError) as error:  # RuntimeError: torch, no memory
+            self.say(f"the re-ranked numbers are left out: {error or 'not enough memory'}")
+            return record
+        return self.write(model, done, dict(sorted(metrics.items())), reranked=True)
+
+    def write(self, model: ReIDNet, done: Done, metrics: dict, reranked: bool) -> dict:
         record = self.describe(model, done, metrics)
+        record["config"]["rerank"] = reranked
         write_atomic(self.record_path, (json.dumps(record, indent=1) + "\n").encode())
         return record
 
@@ -253,7 +297,7 @@ class Run:
         seconds = [t["seconds"] for t in done.timing]
         training = self.config.epochs * sum(seconds) / max(1, len(seconds))
         return {
-            "config": run_settings(self.config) | {"rerank": self.config.rerank},
+            "config": run_settings(self.config),
             "identity": self.identity,
             "source": self.benchmark.source,
             "title": self.benchmark.title,
@@ -292,6 +336,29 @@ class Run:
             mininterval=0.5 if on_terminal else 30,
             dynamic_ncols=on_terminal,
         )
+
+
+def check_training_set(config: Config, benchmark: Benchmark) -> None:
+    """Raises InputError for a training set that such a run cannot learn from."""
+    images = len(benchmark.train)
+    where = f"{benchmark.title} at {benchmark.folder}"
+    if config.batch > images:
+        raise InputError(
+            f"batch is {config.batch}, and {where} has {images} training images; choose a smaller "
+            "batch"
+        )
+    identities = len(np.unique(benchmark.train.ids))
+    if config.epochs and identities < 2:
+        raise InputError(
+            f"{where} has {identities} training identity; a classifier needs at least 2"
+        )
+
+
+def checkpoint_bytes(model: nn.Module) -> int:
+    """The size of a run's checkpoint: its tensors, and the optimizer's momentum of each weight."""
+    state = sum(t.numel() * t.element_size() for t in model.state_dict().values())
+    momentum = sum(p.numel() * p.element_size() for p in model.parameters())
+    return state + momentum
 
 
 def stepper(bar: tqdm):
@@ -362,15 +429,33 @@ def data_root(data: str) -> Path:
 
 def _rendered(config: Config, progress: bool) -> Path:
     """The folder of the embedded benchmark, rendered if it is not there."""
-    turned = knobs(config)
-    settings = Settings(config.benchmark, config.scale, config.data_seed, **turned)
+    settings = rendered_settings(config)
     # The settings with their defaults, and the renderer's version: new ones make a new folder.
     digest = hashlib.sha256(f"{settings} {RENDERER}".encode()).hexdigest()[:6]
     root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{digest}"
     with only_one(root.with_suffix(".lock")):
         return render_benchmark(
-            config.benchmark, root, config.scale, config.data_seed, cores(), progress, **turned
+            config.benchmark,
+            root,
+            config.scale,
+            config.data_seed,
+            cores(),
+            progress,
+            **knobs(config),
         )
+
+
+def rendered_settings(config: Config) -> Settings:
+    """What the embedded benchmark of a run is rendered with."""
+    return Settings(config.benchmark, config.scale, config.data_seed, **knobs(config))
+
+
+def planned(config: Config) -> Benchmark:
+    """The benchmark of a run as its file names tell it, without rendering the embedded one."""
+    if config.data != "embedded":
+        return open_benchmark(config)
+    benchmark = planned_benchmark(rendered_settings(config))
+    return hold_out(benchmark, config.held_out) if config.held_out else benchmark
 
 
 def load_weights(name: str, folder=ROOT / "results") -> tuple[ReIDNet, dict]:

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -63,6 +64,19 @@ def write_atomic(path, data: bytes) -> None:
             f"could not write {path} ({len(data):,} bytes: {error.strerror}){kept}; free some "
             "space and start the same run again"
         ) from error
+
+
+def check_room(folder: Path, needed: int) -> None:
+    """Raises InputError where the disk of a folder, which may not exist yet, has fewer bytes."""
+    there = Path(folder).resolve()
+    while not there.exists():
+        there = there.parent
+    free = shutil.disk_usage(there).free
+    if free < needed:
+        raise InputError(
+            f"the disk of {folder} has {free / 1e6:,.0f} MB left, and the checkpoints need "
+            f"{needed / 1e6:,.0f} MB; free some space, or choose another folder"
+        )
 
 
 def read_checkpoint(path: Path) -> dict:

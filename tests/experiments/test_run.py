@@ -20,9 +20,19 @@ from reidsa_utils.attention import FORMS
 from reidsa_utils.cli import main
 from reidsa_utils.config import configure, run_folder, run_settings
 from reidsa_utils.experiments.records import publish, published_name
-from reidsa_utils.experiments.run import Done, Run, load_run, load_weights, open_benchmark, train
+from reidsa_utils.experiments.run import (
+    Done,
+    Run,
+    checkpoint_bytes,
+    load_run,
+    load_weights,
+    open_benchmark,
+    train,
+)
 from reidsa_utils.experiments.tables import run_table
 from reidsa_utils.model import ReIDNet, loss_weights
+from reidsa_utils.support.files import check_room
+from reidsa_utils.support.opencv import cv2
 
 SMALL = {"profile": "smoke", "threads": 1, "epochs": 3, "rerank": False}
 
@@ -484,3 +494,112 @@ def test_truncated_image_in_the_training_set(small_benchmark, tmp_path, run_main
     victim.write_bytes(victim.read_bytes()[:700])
     done = run_main(small(copy, tmp_path / "run"))
     assert_one_sentence(done, victim.name, "truncated")
+
+
+# What a run cannot do is told before the first epoch.
+
+
+def people_on_disk(root, files, size=(96, 32)):
+    """A benchmark of noise, {split: [(identity, camera, number)]}, under Market-1501's names."""
+    rng = np.random.default_rng(0)
+    for split, names in files.items():
+        (root / split).mkdir(parents=True)
+        for identity, camera, number in names:
+            person = "-1" if identity == -1 else f"{identity:04d}"
+            name = f"{person}_c{camera}s1_{number:06d}_01.jpg"
+            cv2.imwrite(str(root / split / name), rng.integers(0, 256, (*size, 3), np.uint8))
+    return root
+
+
+TRAINING = [(p, c, k) for p in (1, 2, 3, 4) for c in (1, 2) for k in (1, 2)]
+FIVE = range(10, 15)
+
+
+def own_run(tmp_path, query, gallery, training=TRAINING, **more):
+    files = {"bounding_box_train": training, "query": query, "bounding_box_test": gallery}
+    data = people_on_disk(tmp_path / "data", files)
+    settings = {"profile": "smoke", "data": str(data), "epochs": 1, "batch": 8, "threads": 1}
+    return configure({**settings, "run_dir": str(tmp_path / "run"), **more})
+
+
+@pytest.mark.parametrize(
+    "query, gallery, words",
+    [
+        ([(p, 1, 0) for p in FIVE], [(p, 1, 1) for p in FIVE], "queries are of camera 1"),
+        ([(p, 1, 0) for p in FIVE], [(p + 50, 2, 1) for p in FIVE], "gallery images of camera 2"),
+        ([(p, 1, 0) for p in FIVE], [(0, 2, 1), (-1, 3, 1)], "the 1 gallery images of camera 2"),
+        ([(p, 2, 0) for p in FIVE], [(p, 2, k) for p in FIVE for k in (1, 2)], "of camera 2"),
+    ],
+)
+def test_no_match_in_another_camera_is_told_before_the_first_epoch(tmp_path, query, gallery, words):
+    config = own_run(tmp_path, query, gallery)
+    with pytest.raises(InputError, match="none of the 5 queries has a match in another") as error:
+        train(config, progress=False)
+    assert words in str(error.value) and str(tmp_path / "data") in str(error.value)
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_one_match_in_another_camera_is_enough(tmp_path):
+    gallery = [(p, 1, 1) for p in FIVE] + [(14, 2, 1)]
+    record = train(own_run(tmp_path, [(p, 1, 0) for p in FIVE], gallery), progress=False)
+    assert record["metrics"]["global"]["skipped"] == 4
+
+
+def test_one_training_identity_is_told_before_the_first_epoch(tmp_path):
+    gallery = [(p, 2, 1) for p in FIVE]
+    config = own_run(tmp_path, [(p, 1, 0) for p in FIVE], gallery, [(7, 1, k) for k in range(9)])
+    with pytest.raises(InputError, match="has 1 training identity; .*needs at least 2"):
+        train(config, progress=False)
+
+
+@pytest.mark.parametrize("gallery_images, reranked", [(20, False), (21, True)])
+def test_a_gallery_too_small_for_re_ranking_costs_no_plain_number(
+    tmp_path, capfd, gallery_images, reranked
+):
+    """k1 = 20 needs 21 gallery images."""
+    numbered = [(10 + k % 5, 2, k) for k in range(gallery_images)]
+    config = own_run(tmp_path, [(p, 1, 0) for p in FIVE], numbered)
+    record = train(config, progress=False)
+    told = f"re-ranking is left out: its neighbourhood is k1 = 20 images, and the gallery has {gallery_images}"
+    assert (told in capfd.readouterr().err) is not reranked
+    vectors = ["global", "global+rerank", "parts", "parts+rerank"]
+    assert list(record["metrics"]) == (vectors if reranked else ["global", "parts"])
+    assert record["config"]["rerank"] is reranked
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    assert train(config, progress=False) == record  # and it is finished
+
+
+def test_re_ranking_that_fails_costs_no_plain_number(tmp_path, monkeypatch, capfd):
+    """Let the check before the training pass a gallery that is too small, so that rerank() fails."""
+    monkeypatch.setattr("reidsa_utils.reranking.K1", 0)
+    gallery = [(p, 2, k) for p in FIVE for k in range(3)]
+    config = own_run(tmp_path, [(p, 1, 0) for p in FIVE], gallery)
+    record = train(config, progress=False)
+    assert "the re-ranked numbers are left out: k1=20" in capfd.readouterr().err
+    assert list(record["metrics"]) == ["global", "parts"] and not record["config"]["rerank"]
+    assert json.loads((tmp_path / "run" / "record.json").read_text()) == record
+
+
+def test_a_damaged_test_image_is_told_before_the_first_epoch(tmp_path):
+    gallery = [(p, 2, k) for p in FIVE for k in range(5)]
+    config = own_run(tmp_path, [(p, 1, 0) for p in FIVE], gallery)
+    victim = sorted((tmp_path / "data" / "bounding_box_test").iterdir())[-1]
+    victim.write_bytes(victim.read_bytes()[:300])
+    with pytest.raises(InputError, match=victim.name):
+        train(config, progress=False)
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+
+
+def test_a_disk_without_room_for_the_checkpoints(small_benchmark, tmp_path):
+    """checkpoint_bytes() is the size of the file that a run writes, but for its history."""
+    config = configure(small(small_benchmark, tmp_path, epochs=1))
+    train(config, progress=False)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    network = ReIDNet(12, config.variant, config.form, backbone=config.backbone)
+    network.load_state_dict(state["model"])
+    size = (tmp_path / "checkpoint.pt").stat().st_size
+    assert 0.95 * size < checkpoint_bytes(network) < size
+    free = shutil.disk_usage(tmp_path).free
+    check_room(tmp_path / "not" / "there" / "yet", free // 2)
+    with pytest.raises(InputError, match="MB left, and the checkpoints need .* MB; free some"):
+        check_room(tmp_path / "not" / "there" / "yet", 2 * free)
