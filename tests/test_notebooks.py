@@ -54,6 +54,15 @@ def test_opens_and_ends_as_a_lesson(path):
     assert re.search(r"^## Exercise", answered, re.M)
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS + ANSWERS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+def test_draws_whatever_mplbackend_says(path):
+    """Without this call MPLBACKEND=Agg leaves a notebook without a picture, and without an error."""
+    sources = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
+    draws = [k for k, source in enumerate(sources) if "import matplotlib.pyplot" in source]
+    calls = [k for k, source in enumerate(sources) if "show_inline(" in source]
+    assert calls[: len(draws)] == draws
+
+
 def test_every_equation_stands_beside_its_line():
     """Eq. 1-12: a numbered equation in a text cell, and its number in a comment of the code that computes it."""
     cells = [

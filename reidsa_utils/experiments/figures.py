@@ -1,5 +1,6 @@
 """Figures: where they are saved, maps over images, differences as dots and as curves."""
 
+import io
 import os
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pandas as pd
 import seaborn as sns
 
 from ..datasets.rendered import Settings
-from ..support.files import ROOT
+from ..support.files import ROOT, write_atomic
 from ..support.opencv import cv2
 from .tables import FORMS, title
 
@@ -24,17 +25,36 @@ KNOBS = {
 PANELS = ("rank-1", "mAP")
 
 
-def save_figure(figure, name: str, source: str = "rendered") -> None:
-    """Write a figure under its fixed name into figures/, or the folder named in REIDSA_FIGURES.
+def show_inline(kind: str = "png") -> None:
+    """Show the figures of a notebook below its cells, whatever MPLBACKEND says.
 
-    source: what it shows. Pictures of real people go to runs/figures, which git ignores.
+    On clusters and in containers it often says Agg, and the figures then stay away without a word.
+    kind: "png" or "jpeg". Outside a notebook this does nothing.
     """
-    if source == "rendered":
+    from IPython import get_ipython
+    from matplotlib_inline.backend_inline import set_matplotlib_formats
+
+    shell = get_ipython()
+    if shell is None:
+        return
+    shell.enable_matplotlib("inline")
+    set_matplotlib_formats(kind)
+
+
+def save_figure(figure, name: str, shows=None) -> None:
+    """Write a figure under its fixed name into the folder of the run that it shows.
+
+    shows: the folder of that run, or of the records; relative to the clone. None and the committed
+    results/ stand for figures/, or the folder named in REIDSA_FIGURES. So a run of other settings
+    never draws over a picture of the README, nor over that of a run beside it.
+    """
+    committed = ROOT / "results"
+    folder = (ROOT / (shows or committed)).resolve()
+    if folder == committed or committed in folder.parents:
         folder = Path(os.environ.get("REIDSA_FIGURES", ROOT / "figures"))
-    else:
-        folder = ROOT / "runs" / "figures"
-    folder.mkdir(parents=True, exist_ok=True)
-    figure.savefig(folder / name, dpi=110, bbox_inches="tight", metadata={"Software": None})
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
+    write_atomic(folder / name, picture.getvalue())
 
 
 def overlay(
@@ -59,12 +79,13 @@ def overlay(
     return (grey * (1 - strength) + color * strength).astype(np.uint8)
 
 
-def dots(rows: pd.DataFrame, name: str, heading: str, what: str) -> None:
+def dots(rows: pd.DataFrame, name: str, heading: str, what: str, shows=None) -> None:
     """Draw Δ of every setting and save the figure, with a row of panels for each form.
 
     A setting is a dot with its interval, ticks for the seeds, and a hollow diamond for the paper.
     rows: of pairing.effects(); name: of the file.
     what: the column that names a line, "benchmark" or "variant".
+    shows: as in save_figure().
     """
     forms = _forms_of(rows)
     colors = sns.color_palette("colorblind")
@@ -99,7 +120,7 @@ def dots(rows: pd.DataFrame, name: str, heading: str, what: str) -> None:
             ax.grid(False, axis="y")
     _legend_of_dots(fig, axes[0, 0])
     fig.suptitle(heading)
-    save_figure(fig, name)
+    save_figure(fig, name, shows)
 
 
 def _forms_of(rows: pd.DataFrame) -> list:
@@ -142,11 +163,11 @@ def _legend_of_dots(fig, ax) -> None:
     fig.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
 
 
-def curves(rows: pd.DataFrame, name: str, heading: str) -> None:
+def curves(rows: pd.DataFrame, name: str, heading: str, shows=None) -> None:
     """Draw Δ against each of the renderer's knobs, the other as frozen, and save the figure.
 
     A row of panels for each form and metric, a column for each knob.
-    rows: of pairing.effects(); name: of the file.
+    rows: of pairing.effects(); name: of the file. shows: as in save_figure().
     """
     forms = _forms_of(rows)
     colors = sns.color_palette("colorblind")
@@ -177,7 +198,7 @@ def curves(rows: pd.DataFrame, name: str, heading: str) -> None:
                 )
         column[-1].set_xlabel(label)
     fig.suptitle(heading)
-    save_figure(fig, name)
+    save_figure(fig, name, shows)
 
 
 def _along(rows: pd.DataFrame, knob: str) -> pd.DataFrame:

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 
@@ -15,7 +16,7 @@ from reidsa_utils.config import configure, run_settings
 from reidsa_utils.data import LAYOUTS
 from reidsa_utils.experiments import grid
 from reidsa_utils.experiments.records import published_name
-from reidsa_utils.model import RECIPES, VARIANTS
+from reidsa_utils.model import RECIPES, VARIANTS, ReIDNet
 
 SMALL = {"profile": "smoke", "seeds": 1, "benchmarks": "market1501"}
 
@@ -236,6 +237,50 @@ def test_a_batch_as_large_as_the_training_set():
         InputError, match="batch is 208, and Market-1501 at .* has 207 training images"
     ):
         grid.check(runs("table3", **SMALL, batch=208), ROOT / "runs" / "nowhere")
+
+
+def test_what_a_folder_cannot_give_is_told_before_the_first_run(small_benchmark, tmp_path):
+    """A folder's own files count, not what was published: 207 training images, one camera left."""
+    data = tmp_path / "data"
+    shutil.copytree(small_benchmark, data / small_benchmark.name)
+    asked = {"profile": "smoke", "seeds": 1, "data": str(data)}
+    grid.check(runs("table2", **asked), tmp_path)
+    train = sorted((data / small_benchmark.name / "bounding_box_train").iterdir())
+    for path in train[10:]:
+        path.unlink()
+    with pytest.raises(InputError, match="batch is 32, and Market-1501 at .* has 10 training"):
+        grid.check(runs("table2", **asked), tmp_path)
+    for path in (data / small_benchmark.name / "query").iterdir():
+        if "_c1" not in path.name:
+            path.unlink()
+    for path in (data / small_benchmark.name / "bounding_box_test").iterdir():
+        if "_c1" not in path.name:
+            path.unlink()
+    with pytest.raises(InputError, match="queries has a match in another camera"):
+        grid.check(runs("table2", **asked, batch=8), tmp_path)
+
+
+def test_weights_that_do_not_fit_are_told_before_the_first_run(tmp_path):
+    network = ReIDNet(4, "b", backbone="thin")
+    torch.save(network.backbone.state_dict(), tmp_path / "thin.pt")
+    asked = SMALL | {"weights": str(tmp_path / "thin.pt")}
+    grid.check(runs("table2", **asked), tmp_path)
+    with pytest.raises(InputError, match="thin.pt.*mobilenet_v2"):
+        grid.check(runs("table2", **asked, backbone="mobilenet_v2"), tmp_path)
+
+
+def test_a_disk_without_room_is_told_before_the_first_run(tmp_path, monkeypatch):
+    """Table 2 keeps a checkpoint of some 30 MB for each of its runs."""
+    needed = []
+    monkeypatch.setattr(grid, "check_room", lambda folder, size: needed.append(size))
+    batch = runs("table2", profile="smoke", seeds=2)
+    grid.check(batch, tmp_path)
+    done = next(iter(batch))
+    (tmp_path / done).mkdir()
+    found = run_settings(configure(batch[done])) | {"fingerprint": "made up"}
+    (tmp_path / done / "record.json").write_text(json.dumps(record() | {"identity": found}))
+    grid.check(batch, tmp_path)
+    assert needed[0] > needed[1] > 10e6 * (len(batch) - 1)
 
 
 def test_a_file_of_weights_has_one_name_however_it_is_written(tmp_path, monkeypatch):

@@ -1,0 +1,73 @@
+"""Figures: seen in a notebook whatever MPLBACKEND says, and written where they belong."""
+
+import matplotlib.pyplot as plt
+import nbformat
+import pytest
+from conftest import ROOT, tracked
+from nbclient import NotebookClient
+
+from reidsa_utils.experiments.figures import save_figure, show_inline
+
+
+@pytest.fixture
+def figure():
+    fig, _ = plt.subplots()
+    yield fig
+    plt.close(fig)
+
+
+def test_a_figure_goes_to_the_run_that_it_shows(figure, tmp_path, monkeypatch):
+    usual = tmp_path / "usual"
+    monkeypatch.setenv("REIDSA_FIGURES", str(usual))
+    committed = (None, "", "results", "results/maps", ROOT / "results", str(ROOT / "results") + "/")
+    for k, shows in enumerate(committed):
+        save_figure(figure, f"{k}.png", shows)
+    save_figure(figure, "own.png", tmp_path / "run")
+    assert sorted(path.name for path in usual.iterdir()) == [f"{k}.png" for k in range(6)]
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["own.png"]
+
+
+def test_the_same_figure_has_the_same_bytes(figure, tmp_path):
+    save_figure(figure, "a.png", tmp_path)
+    save_figure(figure, "b.png", tmp_path)
+    assert (tmp_path / "a.png").read_bytes() == (tmp_path / "b.png").read_bytes()
+
+
+def test_outside_a_notebook_nothing_is_changed():
+    before = plt.get_backend()
+    show_inline("jpeg")
+    assert plt.get_backend() == before
+
+
+def execute(name, cells, **replaced):
+    """The first code cells of a notebook, executed with other parameters."""
+    notebook = nbformat.read(ROOT / "notebooks" / name, 4)
+    notebook.cells = [cell for cell in notebook.cells if cell.cell_type == "code"][:cells]
+    for cell in notebook.cells:
+        cell.outputs = []
+    for old, new in replaced.items():
+        assert old in notebook.cells[0].source
+        notebook.cells[0].source += f"\n{old} = {new!r}"
+    resources = {"metadata": {"path": str(ROOT / "notebooks")}}
+    NotebookClient(notebook, timeout=300, resources=resources).execute()
+    return notebook
+
+
+def pictures(notebook):
+    shown = [o.get("data", {}) for cell in notebook.cells for o in cell.get("outputs", [])]
+    return sum("image/png" in data or "image/jpeg" in data for data in shown)
+
+
+@pytest.mark.parametrize("backend", ["Agg", "svg", "TkAgg"])
+def test_pictures_are_seen_whatever_mplbackend_says(monkeypatch, backend):
+    monkeypatch.setenv("MPLBACKEND", backend)
+    assert pictures(execute("01_gap_vs_sa.ipynb", 2)) == 1
+
+
+def test_a_smoke_run_of_05_draws_over_no_picture_of_the_readme(tmp_path, monkeypatch):
+    monkeypatch.delenv("REIDSA_FIGURES", raising=False)
+    before = tracked()
+    notebook = execute("05_train.ipynb", 5, profile="smoke", threads=1, run_dir=str(tmp_path))
+    assert pictures(notebook) == 1
+    assert tracked() == before
+    assert (tmp_path / "embedded_benchmark.png").exists()
