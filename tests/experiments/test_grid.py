@@ -248,7 +248,7 @@ def test_what_a_folder_cannot_give_is_told_before_the_first_run(small_benchmark,
     train = sorted((data / small_benchmark.name / "bounding_box_train").iterdir())
     for path in train[10:]:
         path.unlink()
-    with pytest.raises(InputError, match="batch is 32, and Market-1501 at .* has 10 training"):
+    with pytest.raises(InputError, match="batch is 16, and Market-1501 at .* has 10 training"):
         grid.check(runs("table2", **asked), tmp_path)
     for path in (data / small_benchmark.name / "query").iterdir():
         if "_c1" not in path.name:
@@ -264,21 +264,22 @@ def test_weights_that_do_not_fit_are_told_before_the_first_run(tmp_path):
     network = ReIDNet(4, "b", backbone="thin")
     torch.save(network.backbone.state_dict(), tmp_path / "thin.pt")
     asked = SMALL | {"weights": str(tmp_path / "thin.pt")}
-    grid.check(runs("table2", **asked), tmp_path)
+    grid.check(runs("table3", **asked), tmp_path)
     with pytest.raises(InputError, match="thin.pt.*mobilenet_v2"):
-        grid.check(runs("table2", **asked, backbone="mobilenet_v2"), tmp_path)
+        grid.check(runs("table3", **asked, backbone="mobilenet_v2"), tmp_path)
 
 
 def test_a_disk_without_room_is_told_before_the_first_run(tmp_path, monkeypatch):
-    """Table 2 keeps a checkpoint of some 30 MB for each of its runs."""
+    """Each run of Table 2 that waits keeps a checkpoint of more than 10 MB."""
     needed = []
     monkeypatch.setattr(grid, "check_room", lambda folder, size: needed.append(size))
     batch = runs("table2", profile="smoke", seeds=2)
     grid.check(batch, tmp_path)
     done = next(iter(batch))
     (tmp_path / done).mkdir()
-    found = run_settings(configure(batch[done])) | {"fingerprint": "made up"}
-    (tmp_path / done / "record.json").write_text(json.dumps(record() | {"identity": found}))
+    finished = record("b", "none", 0, [1], [1.0])
+    finished["identity"] = run_settings(configure(batch[done])) | {"fingerprint": "f"}
+    (tmp_path / done / "record.json").write_text(json.dumps(finished))
     grid.check(batch, tmp_path)
     assert needed[0] > needed[1] > 10e6 * (len(batch) - 1)
 
