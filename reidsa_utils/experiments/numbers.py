@@ -3,13 +3,17 @@
 settings/numbers.toml names selections of runs. The name of a number says a selection, what is
 looked at, and what of it is said; the kinds of selections, with examples:
 
-    demo-softmax.parts.mAP         a difference of two settings, with its 95 % interval
-    demo-softmax.parts.mAP.delta   a part of it; see DIFFERENCE for all
-    demo.parts.rank-1              a level: the mean over the seeds; see LEVEL
-    cells.l1.1                     a measure of maps at stage 1, mean over the seeds; see STAGE
-    cells.l1.1-3.lowest            the least of it at stages 1 to 3; see STAGES
-    table2-softmax.better          in how many rows of pairing.effects() Δ is above zero; see COUNT
-    load                           one number of a JSON file
+    demo-softmax.parts.mAP              a difference of two settings, with its 95 % interval
+    demo-softmax.parts.mAP.delta        a part of it; see DIFFERENCE for all
+    labeled-l1.parts.rank-1.only_with   queries that only one of the two finds; see FOUND
+    demo.parts.rank-1                   a level: the mean over the seeds; see LEVEL
+    cells.l1.1                          a measure of networks with l1 at stage 1; see MEASURE
+    cells.l1.1-3.lowest                 the least of it at stages 1 to 3; see MEASURES
+    without.l1.hair.change              the same, of people drawn without a part of the body
+    demo-losses.l1.final.delta          the same, of what trainings recorded epoch by epoch
+    table2-softmax.better               in how many rows of pairing.effects() Δ is above zero
+    loss-photo-last                     one number of a JSON file
+    speed.distances.seconds             the same, by the group and the key of the file
 
 A number of its own may have another format: "cells.none.4:.1f".
 """
@@ -24,12 +28,24 @@ import numpy as np
 import pandas as pd
 
 from .. import SETTINGS, InputError, known
+from ..attention import FORMS
 from .pairing import METRICS, between, effects, pick
 from .records import ROOT, read_records
 from .statistics import difference
 
 SELECTIONS = tomllib.loads((SETTINGS / "numbers.toml").read_text())
-KINDS = ("differences", "levels", "stages", "counts", "files")
+KINDS = (
+    "differences",
+    "levels",
+    "stages",
+    "overlaps",
+    "removed",
+    "histories",
+    "counts",
+    "files",
+)
+# What a selection says beside the settings of its runs.
+NO_SETTINGS = ("minus", "folder", "seeds", "keys", "over", "during", "unit")
 
 # What can be said of a difference (a row of statistics.difference()), and how it is written.
 DIFFERENCE = {
@@ -46,13 +62,22 @@ DIFFERENCE = {
     "with": "{with:.1f}",
     "seeds": "{seeds}",
 }
+# Of a difference in rank-1, too: queries that are right at rank 1 in only one of the two settings,
+# in percent, mean over the seeds; and how many in all seeds.
+FOUND = {
+    "only_with": "{only_with:.1f}",
+    "only_without": "{only_without:.1f}",
+    "count_with": "{count_with}",
+    "count_without": "{count_without}",
+}
 # Of the runs of one setting; "both" are rank-1 and mAP.
 LEVEL = {"mean": "{mean:.1f}", "sd": "{sd:.1f}", "seeds": "{seeds}"}
 BOTH = {"mean": "{rank1:.1f} / {mean_ap:.1f}"}
-# Of a measure at one stage of the network: its mean in percent, and its difference to no SA.
-STAGE = {"mean": "{mean:.0f}", **DIFFERENCE}
+# Of a measure of networks at one place (a stage, a part of the body, a loss): its mean over the
+# seeds, and its difference to the networks without SA.
+MEASURE = {"mean": "{mean:.0f}", **DIFFERENCE}
 # Of a measure at several stages: the least and the largest mean and difference among them.
-STAGES = {
+MEASURES = {
     "lowest": "{lowest:.0f}",
     "highest": "{highest:.0f}",
     "lowest_delta": "{lowest_delta:+.0f}",
@@ -75,12 +100,16 @@ def number(name: str) -> str:
 
     Raises InputError for an unknown name, or a selection that fits no run or several settings.
     """
-    path, _, form = name.partition(":")
+    # What follows the last colon is a format, unless it has a space: a key of a file may have one.
+    path, form = re.fullmatch(r"(.*?)(?::([^: ]+))?", name).groups()
     selection, *words = path.split(".")
     say = {
         "differences": _difference,
         "levels": _level,
-        "stages": _stages,
+        "stages": _measure,
+        "overlaps": _measure,
+        "removed": _measure,
+        "histories": _measure,
         "counts": _count,
         "files": _file,
     }
@@ -88,7 +117,9 @@ def number(name: str) -> str:
     try:
         patterns, values, what = say[kind](selection, words)
         pattern = patterns[known("word for a number", what, patterns)]
-        text = _with_format(pattern, form).format(**values)
+        text = _with_format(pattern, form).format(**values).replace("%", " %")
+        # What rounds to zero has no sign below zero.
+        text = re.sub(r"-(0(?:\.0+)?)(?![.\d])", r"\1", text)
     except (InputError, ValueError, TypeError) as error:
         raise InputError(f"the number {name} cannot be given: {error}") from error
     if "nan" in text:
@@ -106,12 +137,12 @@ def _selection(name: str) -> tuple:
         )
     kind = kind_of[name]
     entry = SELECTIONS[kind][name]
-    if kind in ("differences", "levels"):
+    if kind in ("differences", "levels", "histories"):
         entry = {**SELECTIONS["usual"], **entry}
     return kind, entry
 
 
-def _with_format(pattern: str, form: str) -> str:
+def _with_format(pattern: str, form: str | None) -> str:
     """The pattern of one number with another format."""
     if not form:
         return pattern
@@ -153,14 +184,40 @@ def _of_seeds(entry: dict) -> list:
 
 def _settings(entry: dict) -> dict:
     """The settings of runs that a selection names."""
-    return {name: v for name, v in entry.items() if name not in ("minus", "folder", "seeds")}
+    return {name: v for name, v in entry.items() if name not in NO_SETTINGS}
 
 
 def _difference(selection: str, words: list) -> tuple:
     """A setting minus another, which differs from it in the settings under `minus`."""
     vector, metric, what = _words(words, "vector metric what", "change")
     found = _between(selection, vector)
-    return DIFFERENCE, _values(found[known("metric", metric, found)]), what
+    values = _values(found[known("metric", metric, found)])
+    if metric == "rank-1" and what in FOUND:
+        return FOUND, _found_by_one(selection, vector), what
+    return DIFFERENCE, values, what
+
+
+def _found_by_one(selection: str, vector: str) -> dict:
+    """What FOUND says of a difference of two settings."""
+    _, entry = _selection(selection)
+    records = _of_seeds(entry)
+    with_ = pick(records, _settings(entry))
+    without = pick(records, {**_settings(entry), **entry["minus"]})
+    both = sorted(set(with_) & set(without))
+    only_with, only_without = [], []  # (seeds, queries) bool
+    for seed in both:
+        lists = [run[seed]["metrics"][vector].get("first_match") for run in (with_, without)]
+        if None in lists:
+            raise InputError(f"the run of seed {seed} does not say which queries are right")
+        right_with, right_without = (np.array(first) == 1 for first in lists)
+        only_with.append(right_with & ~right_without)
+        only_without.append(right_without & ~right_with)
+    return {
+        "only_with": 100 * np.mean(only_with),
+        "only_without": 100 * np.mean(only_without),
+        "count_with": np.sum(only_with),
+        "count_without": np.sum(only_without),
+    }
 
 
 @functools.cache
@@ -203,24 +260,34 @@ def _level(selection: str, words: list) -> tuple:
     return LEVEL, {"mean": np.mean(values), "sd": sd, "seeds": len(values)}, what
 
 
-def _stages(selection: str, words: list) -> tuple:
-    """A measure of networks stage by stage, from the files of `reidsa examine`, in percent."""
-    form, stages, what = _words(words, "form stages what", "mean")
-    if not re.fullmatch("[1-4](-[1-4])?", stages):
-        raise InputError(f"stages are {stages}; expected one of 1 to 4, or the like of 1-3")
-    first, _, last = stages.partition("-")
-    _, entry = _selection(selection)
-    runs = _measured(entry)
-    base = runs["none"]
-    runs = runs[known("attention form", form, runs)]
-    seeds = sorted(set(runs) & set(base))
+def _measure(selection: str, words: list) -> tuple:
+    """A measure of networks with a form of attention, at one place or at several stages."""
+    form, place, what = _words(words, "form place what", "mean")
+    known("attention form", form, FORMS)
+    kind, entry = _selection(selection)
+    read = {
+        "stages": _of_stages,
+        "overlaps": _of_overlaps,
+        "removed": _of_removed,
+        "histories": _of_histories,
+    }
+    base = read[kind](entry, "none")
+    runs = read[kind](entry, form)
+    for found, which in ((base, "without SA"), (runs, f"with the form {form}")):
+        if not found:
+            raise InputError(f"no run {which} fits its selection")
+    both = sorted(set(runs) & set(base))
+    # difference() takes percent for granted; a measure may have another unit.
+    scale = 0.01 / entry.get("unit", 0.01)
     rows = []
-    for stage in range(int(first), int(last or first) + 1):
-        without = [base[seed][stage - 1] for seed in seeds]
-        with_ = [runs[seed][stage - 1] for seed in seeds]
-        rows.append({**_values(difference(without, with_)), "mean": 100 * np.mean(with_)})
+    for key in _places(place, next(iter(runs.values()))):
+        # Without a pair of runs their difference is NaN.
+        without = [scale * base[seed][key] for seed in both] or [np.nan]
+        with_ = [scale * runs[seed][key] for seed in both] or [np.nan]
+        mean = 100 * scale * np.mean([values[key] for values in runs.values()])
+        rows.append({**_values(difference(without, with_)), "mean": mean})
     if len(rows) == 1:
-        return STAGE, rows[0], what
+        return MEASURE, rows[0], what
     means = [row["mean"] for row in rows]
     deltas = [row["Δ"] for row in rows]
     values = {
@@ -229,26 +296,110 @@ def _stages(selection: str, words: list) -> tuple:
         "lowest_delta": min(deltas),
         "highest_delta": max(deltas),
     }
-    return STAGES, values, what
+    return MEASURES, values, what
 
 
-def _measured(entry: dict) -> dict:
-    """{form: {seed: the measure at each stage}} of the runs that a selection names."""
+def _places(place: str, values) -> list:
+    """The keys of the values at a place: of stages "2" or the like of "1-3", else a name."""
+    if isinstance(values, dict):
+        return [known("place", place, values)]
+    ends = re.fullmatch(r"(\d)(?:-(\d))?", place)
+    first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, 0)
+    if not 1 <= first <= last <= len(values):
+        raise InputError(
+            f"stages are {place}; expected one of 1 to {len(values)}, or the like of 1-3"
+        )
+    return list(range(first - 1, last))
+
+
+def _of_stages(entry: dict, form: str) -> dict:
+    """{seed: (stages,)} of a measure in the files of `reidsa examine`."""
+    return {seed: _value(entry, content) for seed, content in _files(entry, form).items()}
+
+
+def _of_overlaps(entry: dict, form: str) -> dict:
+    """{pair of runs: (stages,)} of how the maps lie on those of the network without SA.
+
+    It has the same seed; for a network without SA it is each one of another seed.
+    """
+    seed_of = {content["run"]: seed for seed, content in _files(entry, "none").items()}
     out = {}
-    for path in sorted((ROOT / "results" / entry["folder"]).glob("*.json")):
-        content = json.loads(path.read_text())
-        identity = content["identity"]
-        if any(identity.get(name) != value for name, value in entry.get("runs", {}).items()):
-            continue
-        for key in entry["keys"]:
-            content = content[key]
-        seeds = out.setdefault(identity["form"], {})
-        if identity["seed"] in seeds:
-            raise InputError(f"two files of form {identity['form']}, seed {identity['seed']}")
-        seeds[identity["seed"]] = content
-    if "none" not in out:
-        raise InputError(f"results/{entry['folder']} has no such run without SA")
+    for seed, content in _files(entry, form).items():
+        for run, overlap in content["overlap"].items():
+            if run in seed_of and (seed_of[run] == seed) == (form != "none"):
+                out[content["run"], run] = _value(entry, overlap)
     return out
+
+
+def _of_removed(entry: dict, form: str) -> dict:
+    """{seed: {part: the share of the mAP that is left when people are drawn without it}}."""
+    out = {}
+    for seed, content in _files(entry, form).items():
+        before = content["missing"]["before"]["parts"]
+        out[seed] = {}
+        for part, after in content["missing"]["after"].items():
+            # A query may have lost its only match.
+            of_query = dict(zip(after["index"], after["parts"], strict=True))
+            scored = {query: ap for query, ap in of_query.items() if ap is not None}
+            left = np.mean(list(scored.values()))
+            out[seed][part] = left / np.mean([before[query] for query in scored])
+    return out
+
+
+def _of_histories(entry: dict, form: str) -> dict:
+    """{seed: mean over some epochs} of what the runs recorded in each."""
+    settings = _settings(entry)
+    if form == "none":
+        settings |= entry["minus"]
+    first, last = entry["during"]
+    out = {}
+    for seed, record in pick(_of_seeds(entry), {**settings, "form": form}).items():
+        if len(record["history"]) < last:
+            raise InputError(f"a run of {len(record['history'])} epochs has no epoch {last}")
+        values = [_value(entry, line) for line in record["history"][first - 1 : last]]
+        if isinstance(values[0], dict):
+            out[seed] = pd.DataFrame(values).mean(numeric_only=True).to_dict()
+        else:
+            out[seed] = np.mean(values, axis=0)
+    return out
+
+
+def _files(entry: dict, form: str) -> dict:
+    """{seed: content} of the files of `reidsa examine` that a selection names."""
+    out = {}
+    for content in _examined(entry["folder"]):
+        identity = content["identity"]
+        wanted = {"form": form, **entry.get("runs", {})}
+        if any(identity.get(name) != value for name, value in wanted.items()):
+            continue
+        if identity["seed"] in out:
+            raise InputError(f"two files of form {form}, seed {identity['seed']}")
+        out[identity["seed"]] = content
+    return out
+
+
+@functools.cache
+def _examined(folder: str) -> list:
+    """What stands in the files of `reidsa examine` in a folder of results/, read once."""
+    paths = sorted((ROOT / "results" / folder).glob("*.json"))
+    return [json.loads(path.read_text()) for path in paths]
+
+
+def _value(entry: dict, content: dict):
+    """What stands under an entry's `keys`, as a share of what stands under its `over`, if any."""
+    value = _under(content, entry["keys"])
+    if "over" in entry:
+        return np.array(value) / _under(content, entry["over"])
+    return value
+
+
+def _under(content, keys: list):
+    """What stands under keys of nested dictionaries and lists. Raises InputError without it."""
+    for key in keys:
+        if isinstance(content, dict):
+            known("key", key, content)
+        content = content[key]
+    return content
 
 
 def _count(selection: str, words: list) -> tuple:
@@ -265,12 +416,19 @@ def _count(selection: str, words: list) -> tuple:
 
 
 def _file(selection: str, words: list) -> tuple:
-    """One number of a JSON file in results/."""
-    [what] = _words(words, "what", "value")
+    """One number of a JSON file in results/.
+
+    Where the selection names no keys, the words are a group and its key, which may hold dots.
+    """
     _, entry = _selection(selection)
-    value = json.loads((ROOT / "results" / entry["file"]).read_text())
-    for key in entry["keys"]:
-        if isinstance(value, dict):
-            known("key", key, value)
-        value = value[key]
-    return {"value": f"{{value:{entry['format']}}}"}, {"value": value}, what
+    keys = entry.get("keys")
+    if keys is None:
+        group, _, key = ".".join(words).partition(".")
+        keys = [group, key]
+    elif words:
+        raise InputError(f"{selection} is one number, with nothing behind its name")
+    value = _under(json.loads((ROOT / "results" / entry["file"]).read_text()), keys)
+    if not isinstance(value, int | float):
+        raise InputError(f"{' of '.join(map(str, reversed(keys)))} is no number")
+    pattern = f"{{value:{entry.get('format', '')}}}"
+    return {"value": pattern}, {"value": value / entry.get("unit", 1)}, "value"
