@@ -432,14 +432,17 @@ class ReIDNet(nn.Module):
         return vectors
 
     def parameter_groups(self, lr: float) -> list:
-        """SGD groups: layers with loaded weights at lr / 10 (section 4), the others at lr."""
+        """SGD groups: layers with loaded weights at lr / 10 (section 4), the others at lr.
+
+        "factor" is the share of lr that a group gets, for a learning rate that changes.
+        """
         backbone = list(self.backbone.parameters())
         in_backbone = {id(p) for p in backbone}
         heads = [p for p in self.parameters() if id(p) not in in_backbone]
         backbone_factor = 0.1 if self.loaded else 1.0
         return [
-            {"params": backbone, "lr": lr * backbone_factor},
-            {"params": heads, "lr": lr},
+            {"params": backbone, "lr": lr * backbone_factor, "factor": backbone_factor},
+            {"params": heads, "lr": lr, "factor": 1.0},
         ]
 
 

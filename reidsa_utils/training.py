@@ -81,14 +81,14 @@ def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -
         waited += time.perf_counter() - batch_started
 
         logits, maps, loss = forward_and_loss(trainer, x, target, epoch)
-        # A GPU is not waited for in every step.
+        # A GPU is not waited for in every step: between these, `update` shows an older loss.
         if trainer.device == "cpu" or step % 20 == 0 or step == steps - 1:
             # The mean over the processes: not finite in one of them is not finite in all.
             loss_value = float(processes.mean_over_processes([loss.item()], trainer.device)[0])
-        check_finite(loss_value, epoch, step, steps, lr)
+            check_finite(loss_value, epoch, step, steps, lr)
         if step == 0:
             first_step = look_inside(model, maps, target)
-        update_weights(trainer, loss)
+        backward_and_step(trainer, loss)
         sums.add(logits, target, loss)
         update(config.batch, epoch=epoch + 1, loss=loss_value)
 
@@ -134,7 +134,8 @@ def forward_and_loss(trainer: Trainer, x: Tensor, target: Tensor, epoch: int) ->
     return logits, maps, loss
 
 
-def update_weights(trainer: Trainer, loss: Tensor) -> None:
+def backward_and_step(trainer: Trainer, loss: Tensor) -> None:
+    # The gradients stay until the next step, for _Sums to measure.
     trainer.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     trainer.optimizer.step()

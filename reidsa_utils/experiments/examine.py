@@ -88,10 +88,7 @@ def open_run(run_dir: Path, data: str = "embedded") -> tuple:
     if not path.exists():
         raise InputError(f"no record.json in {run_dir}; name folders of finished runs")
     record = read_record(path)
-    if record["source"] == "real" and data == "embedded":
-        raise InputError(
-            f"{run_dir} was trained on real data; name it: --data real, or --data FOLDER"
-        )
+    _check_source(record, run_dir, data)
     checkpoint = read_checkpoint(path.with_name("checkpoint.pt"))
     if checkpoint["identity"] != record["identity"]:
         raise InputError(
@@ -101,6 +98,15 @@ def open_run(run_dir: Path, data: str = "embedded") -> tuple:
     torch.set_num_threads(1)
     model, config, benchmark = load_run(Path(run_dir).resolve(), data)
     return record, model, config, benchmark
+
+
+def _check_source(record: dict, run_dir: Path, data: str) -> None:
+    """Raises InputError for a run on real data, where only rendered data is named."""
+    if record["source"] == "real" and data == "embedded":
+        raise InputError(
+            f"{run_dir} was trained on real data; name it: --data real, or --data FOLDER "
+            "(--populations are rendered, and only for runs on rendered data)"
+        )
 
 
 def extract_both(model, config, benchmark) -> tuple[dict, dict]:
@@ -334,11 +340,11 @@ def examine_runs(
     into = _folder(into, directory)
     seeds = seeds_of(populations) if populations else []
     written = {entry["run"]: entry for entry in read(into, needed)}
-    _check_runs(runs, written)
+    data = "embedded" if seeds else data or "embedded"
+    _check_runs(runs, written, data)
+    examined = examine_all(runs, data, maps)
     if seeds:
         examined = (elsewhere(run, seeds) for run in runs)
-    else:
-        examined = examine_all(runs, data or "embedded", maps)
     for found in examined:
         earlier = written.get(found["run"], {})
         for key in ("overlap", "populations"):
@@ -360,10 +366,10 @@ def _folder(into: Path | None, usual: str) -> Path:
     return into
 
 
-def _check_runs(runs: list[Path], written: dict[str, dict]) -> None:
-    """Refuse, before anything is written, runs that are not whole or that share a name.
+def _check_runs(runs: list[Path], written: dict[str, dict], data: str) -> None:
+    """Refuse, before anything is written, runs that are not whole, share a name or need other data.
 
-    written: {name: what an earlier call wrote}. Raises InputError.
+    written: {name: what an earlier call wrote}. data: what they were trained on. Raises InputError.
     """
     identities = {name: entry["identity"] for name, entry in written.items()}
     for run in runs:
@@ -375,6 +381,7 @@ def _check_runs(runs: list[Path], written: dict[str, dict]) -> None:
                 f"no checkpoint.pt in {run}; name folders of finished runs as the training left "
                 "them"
             )
+        _check_source(record, run, data)
         name = published_name(record)
         if identities.setdefault(name, record["identity"]) != record["identity"]:
             raise InputError(

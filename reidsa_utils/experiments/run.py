@@ -68,7 +68,7 @@ def train(config: Config, progress: bool = True, deadline: float = math.inf) -> 
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
 
-        def lock():
+        def lock():  # held by the first process alone, until the stack ends
             stack.enter_context(only_one(run_folder(config) / "run.lock"))
 
         processes.from_first(lock)
@@ -113,8 +113,8 @@ class Run:
         done = self.resume(trainer)
         if done.epoch == 0 < self.config.epochs:
             processes.from_first(lambda: self.check_end(trainer.model))
-        in_time = self.train_epochs(trainer, done)
-        if not in_time:
+        self.train_epochs(trainer, done)
+        if done.epoch < self.config.epochs or self.no_time_to_evaluate(done):
             return {"epoch": done.epoch}
         return processes.from_first(lambda: self.evaluate_and_write(trainer.model, done))
 
@@ -174,14 +174,12 @@ class Run:
             # Statistics of the whole batch; there is no such layer for CPUs.
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         optimizer = torch.optim.SGD(
-            model.parameter_groups(1.0),
+            model.parameter_groups(c.lr),
             momentum=c.momentum,
             weight_decay=c.weight_decay,
             nesterov=model.recipe.nesterov and c.momentum > 0,
             fused=True if on_gpu else None,
         )
-        for group in optimizer.param_groups:
-            group["factor"] = group["lr"]  # 0.1 for layers with loaded weights
         step_model = model
         if self.world > 1:
             devices = [torch.cuda.current_device()] if on_gpu else None
@@ -208,24 +206,25 @@ class Run:
             done.machine = saved.get("made", self.machine)
         return done
 
-    def train_epochs(self, trainer: Trainer, done: Done) -> bool:
-        """The epochs that are left, a checkpoint after each. False if the deadline came first."""
-        per_epoch = len(self.targets) // self.config.batch * self.config.batch
+    def train_epochs(self, trainer: Trainer, done: Done) -> None:
+        """The epochs that are left and fit before the deadline, a checkpoint after each."""
+        per_epoch = self.images_per_epoch()
         if done.epoch < self.config.epochs:
             images = self.training_images()
         bar = self.bar("training", self.config.epochs * per_epoch, done.epoch * per_epoch)
         with bar:
             for epoch in range(done.epoch, self.config.epochs):
                 if self.no_time_for(1, done):
-                    return False
+                    return
                 line, timing = train_epoch(trainer, epoch, images, self.targets, stepper(bar))
                 done.epoch += 1
                 done.history.append(line)
                 done.timing.append(timing | {"on": [self.machine["device"], self.world]})
                 self.save(trainer, done)
-        # An evaluated image takes about a third of a trained one: it has no backward pass.
-        evaluated = len(self.benchmark.query) + len(self.benchmark.gallery)
-        return not self.no_time_for(evaluated / per_epoch / 3, done)
+
+    def images_per_epoch(self) -> int:
+        """The last, smaller batch is dropped."""
+        return len(self.targets) // self.config.batch * self.config.batch
 
     def training_images(self):
         """(N, H, W, 3) uint8: in memory, or on a GPU that has memory for them."""
@@ -244,6 +243,11 @@ class Run:
         ]
         seconds = 1.1 * epochs * here[-1] if here else 0
         return processes.from_first(lambda: time.time() + seconds > self.deadline)
+
+    def no_time_to_evaluate(self, done: Done) -> bool:
+        # An evaluated image takes about a third of a trained one: it has no backward pass.
+        evaluated = len(self.benchmark.query) + len(self.benchmark.gallery)
+        return self.no_time_for(evaluated / self.images_per_epoch() / 3, done)
 
     def save(self, trainer: Trainer, done: Done) -> None:
         """A checkpoint. Raises InputError for weights that are not finite, and keeps the last."""
@@ -295,6 +299,7 @@ class Run:
     def describe(self, model: ReIDNet, done: Done, metrics: dict) -> dict:
         """Everything that a record says."""
         seconds = [t["seconds"] for t in done.timing]
+        # Epochs that were not timed count like the mean of the others.
         training = self.config.epochs * sum(seconds) / max(1, len(seconds))
         return {
             "config": run_settings(self.config),

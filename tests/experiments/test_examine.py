@@ -486,3 +486,11 @@ def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
     )
     assert_one_sentence(done, "--into", "name another folder")
     assert list(out.iterdir()) == []
+    # The second run was trained on real data: told before the first is looked at.
+    found = json.loads((tmp_path / "b" / "record.json").read_text())
+    (tmp_path / "b" / "record.json").write_text(json.dumps(found | {"source": "real"}))
+    for options in ([], ["--maps"], ["--populations", "5"]):
+        runs = [tmp_path / "a", tmp_path / "b"]
+        done = command("-m", "reidsa_utils", "examine", *options, *runs, "--into", out)
+        assert_one_sentence(done, f"{tmp_path / 'b'} was trained on real data; name it: --data")
+    assert list(out.iterdir()) == []
