@@ -29,10 +29,21 @@ speed: $(VENV)/installed
 lab: $(VENV)/installed
 	$(PY) -m jupyterlab notebooks
 
+# The stored networks; without npm the page is made without its network.
+EXPLORER ?= build/explorer
+explorer: $(VENV)/installed  # a page that shows ranked lists and maps, read from disk
+	-@command -v npm > /dev/null && $(MAKE) --no-print-directory docs/node_modules/installed
+	$(REIDSA) explore --out $(EXPLORER) $(foreach run,b_p_ds-none b_p_ds_sa2-softmax b_p_ds_sa2-l1,market1501-rendered-laptop-$(run)-paper-erasing-e10-s3)
+
+docs/node_modules/installed: docs/package-lock.json
+	@command -v npm > /dev/null || { echo "npm not found: the book shows formulas with MathJax, which npm brings; install Node.js 18 or newer with npm (Debian: apt-get install nodejs npm; others: nodejs.org)"; exit 1; }
+	npm ci --prefix docs --no-audit --no-fund --silent
+	@touch $@
+
 $(VENV)/installed: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else f"Python {sys.version.split()[0]} found, 3.11 or newer needed: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@touch $@
 
-.PHONY: $(TARGETS) plan weights test speed lab
+.PHONY: $(TARGETS) plan weights test speed lab explorer
