@@ -235,13 +235,13 @@ def explore(
     if features:
         if runs or gallery or query:
             raise InputError("--features stands alone, without runs, --gallery and --query")
-        from .experiments.explorer_features import explore_features
+        from .experiments.explorer.features import explore_features
 
         explore_features(features, out, queries)
         return 0
     if query and not gallery:
         raise InputError("--query is given without --gallery; name the folder to look in")
-    from .experiments.explorer import explore_runs
+    from .experiments.explorer.runs import explore_runs
 
     explore_runs(runs, out, queries, data, gallery, query)
     return 0

@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..batches import to_input
-from ..cam import class_activation_maps
-from ..model import ReIDNet
-from .map_measures import STAGES
+from ...batches import to_input
+from ...cam import class_activation_maps
+from ...model import ReIDNet
+from ..map_measures import STAGES
 
 
 @torch.no_grad()
@@ -48,18 +48,20 @@ def similarity_maps(stage4: Tensor, vectors: Tensor, parts: int) -> Tensor:
     stripes of `parts`. Each vector is a mean over positions, so each position has its share in it.
 
     stage4: (N, C, h, w), of look_at(). vectors: (N, C) or (N, parts C), of the other image of each
-    pair. parts: stripes of the vectors: 1 for `global`, six for `parts`.
+    pair. Either may be of one image (1, ...), which is then paired with all of the other.
+    parts: stripes of the vectors: 1 for `global`, six for `parts`.
     Returns (N, h, w).
     """
-    n, channels, h, w = stage4.shape
-    stripes = stage4.reshape(n, channels, parts, h // parts * w)
+    _, channels, h, w = stage4.shape
+    stripes = stage4.reshape(-1, channels, parts, h // parts * w)
     own = stripes.mean(dim=3)  # (N, C, m)
-    other = vectors.reshape(n, parts, channels).transpose(1, 2)  # (N, C, m)
-    direction = torch.nn.functional.normalize(other, dim=1)
+    other = vectors.reshape(-1, parts, channels).transpose(1, 2)  # (N, C, m)
+    # The stripes of `parts` have unit length already, but for those that are all but zero.
+    direction = other if parts > 1 else torch.nn.functional.normalize(other, dim=1)
     length = own.norm(dim=1).clamp(min=1e-12)  # (N, m)
     shares = torch.einsum("ncmp,ncm->nmp", stripes, direction)
     shares = shares / length[:, :, None] / stripes.shape[3]
-    return shares.reshape(n, h, w)
+    return shares.reshape(-1, h, w)
 
 
 def packed_maps(maps: list[np.ndarray]) -> dict:
@@ -121,6 +123,8 @@ def maps_for_query(
     seen = look_at(model, images)
     views = [_view(seen, k) for k in range(len(images))]
     n_names = len(names)
+    for k in range(n_names):  # of the queries alone: scores take three times the room of the maps
+        views[k]["scores"] = packed_scores([scores[k].numpy() for scores in seen["scores"]])
     place = {number: n_names + k for k, number in enumerate(numbers)}
     on_pairs = {}
     for k, name in enumerate(names):
@@ -140,9 +144,8 @@ def _similarity_of_pairs(
     stage4: Tensor, vectors: Tensor, one: int, others: list[int], parts: int
 ) -> list[dict]:
     """The maps of one image with each of some others: on the one, then on the other."""
-    n = len(others)
-    on_one = similarity_maps(stage4[[one] * n], vectors[others], parts)
-    on_other = similarity_maps(stage4[others], vectors[[one] * n], parts)
+    on_one = similarity_maps(stage4[one : one + 1], vectors[others], parts)
+    on_other = similarity_maps(stage4[others], vectors[one : one + 1], parts)
     found = []
     for a, b in zip(on_one.numpy(), on_other.numpy(), strict=True):
         found.append({"sum": float(f"{b.sum():.6g}"), **packed_maps([a, b])})
@@ -150,11 +153,10 @@ def _similarity_of_pairs(
 
 
 def _view(seen: dict, k: int) -> dict:
-    """What the page needs of image k: maps, scores and the class that the maps are of."""
+    """The maps of image k, with the class that they are of."""
     cams = {stage: maps[k].numpy() for stage, maps in seen["cams"].items()}
     return {
         "class": int(seen["classes"][k]),
         "confidence": round(float(seen["confidence"][k]), 4),
         "cam": {"stages": list(cams), **packed_maps(list(cams.values()))},
-        "scores": packed_scores([scores[k].numpy() for scores in seen["scores"]]),
     }

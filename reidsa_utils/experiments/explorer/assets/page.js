@@ -232,6 +232,7 @@ function mapOver(network, g) {
   }
   if (!view) return null;
   if (state.map === "attention") {
+    if (!view.scores) return null; // a gallery image
     return sized(attention(scoresOf(view, views.sizes, state.stage)), state.stage);
   }
   if (state.map === "cam") {
@@ -365,7 +366,9 @@ function filteredQueries() {
   return kept;
 }
 
+let gridIsOf = ""; // the list that its filters looked at
 function showGrid() {
+  gridIsOf = state.list;
   $("found-missed").hidden = $("filter").value !== "found-missed";
   shownQueries = filteredQueries();
   const of = data.queries.length;
@@ -456,6 +459,7 @@ function hasMap(kind) {
 
 function show() {
   showControls();
+  if (gridIsOf !== state.list) showGrid();
   showScale();
   showColumns();
   for (const button of $("grid").querySelectorAll("button")) {
@@ -576,7 +580,8 @@ const EXPLAINED = {
     "Class-free map of a pair: the share of each position in the similarity of the two vectors that " +
     "retrieval compares. Its sum is that similarity. Choose another image of a list to see its pair.",
   attention:
-    "Attention weights p(i, j) = softmax(A / T), computed here from the scores A of the stage.",
+    "Attention weights p(i, j) = softmax(A / T) of the query, computed here from the scores A of the " +
+    "stage. The page holds the scores of queries only.",
   parts: "What the renderer drew at each pixel: the true parts, not a guess of a network.",
 };
 
@@ -803,7 +808,6 @@ function listen() {
     input.addEventListener("change", () => {
       const value = input.name === "stage" ? Number(input.value) : input.value;
       choose({ [input.name]: value });
-      if (input.name === "list") showGrid();
     });
   }
   $("opacity").addEventListener("input", () => {
@@ -889,7 +893,7 @@ function offerNetwork() {
   const network = data.network;
   if (!network) {
     $("own-about").textContent = data.networks[0].facts.learned
-      ? "This page was made without its network, so it cannot rank an image of yours: the command that makes it says what it needs."
+      ? "This page was made without its network, so it cannot rank an image of yours. What the network needs stood in a sentence when the page was made."
       : "This page was made from vectors alone: there is no network that could look at another image.";
     return;
   }
@@ -985,6 +989,14 @@ function axisWeights(n, m) {
   });
 }
 
+/** The nearest whole number; halves, which averages of pixels often are, to the even one. */
+function rounded(value) {
+  const low = Math.floor(value + 1e-9);
+  const rest = value - low;
+  if (Math.abs(rest - 0.5) > 1e-6) return Math.round(value);
+  return low % 2 ? low + 1 : low;
+}
+
 /** Pixels (RGBA, of ImageData) -> the network's input, (1, 3, height, width) float32. */
 function inputOf({ data: pixels, width, height }, network) {
   const rows = axisWeights(height, network.height);
@@ -1007,7 +1019,7 @@ function inputOf({ data: pixels, width, height }, network) {
         let sum = 0;
         for (const [i, weight] of pairs) sum += weight * narrow[3 * (i * network.width + x) + c];
         input[c * area + y * network.width + x] =
-          (Math.round(sum) / 255 - network.mean[c]) / network.std[c];
+          (rounded(sum) / 255 - network.mean[c]) / network.std[c];
       }
     }
   });
@@ -1047,7 +1059,7 @@ function showOwn(canvas, nearest, distances) {
   const list = make("ol", { class: "list", "aria-label": "Gallery images nearest to your image" });
   nearest.forEach((g, place) => {
     const listed = data.gallery[g];
-    const file = listed ? listed[0] : `network/images/g${String(g).padStart(5, "0")}.jpg`;
+    const file = listed ? listed[0] : `network/images/g${String(g).padStart(5, "0")}.webp`;
     const who = data.labelled ? `, ${nameOf(data.network.ids[g])}, camera ${data.network.cameras[g]}` : "";
     const words = `Rank ${place + 1}${who}, distance ${distances[g].toPrecision(4)}`;
     const picture = make("div", { class: "picture" }, make("img", { src: file, alt: words, title: words }));
@@ -1092,7 +1104,6 @@ function start() {
   fillFilters();
   listen();
   offerNetwork();
-  showGrid();
   window.addEventListener("hashchange", () => {
     if (location.hash !== written && location.hash.includes("=")) choose(readAddress());
   });

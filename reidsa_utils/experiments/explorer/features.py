@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import InputError
-from ..data import Split
-from .explorer import Network, People, check_count, check_free, new_folder, say_done, write_page
+from ... import InputError
+from ...data import Split
+from .lists import Network, People
+from .page import check_count, check_free, new_folder, say_done, write_page
 
 KEYS = {
     "query_features": "(Q, D) numbers, compared by Euclidean distance: normalise them for cosine",
