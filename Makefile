@@ -21,6 +21,7 @@ weights: $(VENV)/installed  # the three small networks of 01, 03, 07 and 08: tra
 	$(REIDSA) publish --weights runs/weights/*
 
 test: $(VENV)/installed
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory docs/node_modules/installed; fi
 	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 speed: $(VENV)/installed
@@ -32,7 +33,7 @@ lab: $(VENV)/installed
 # The stored networks; without npm the page is made without its network.
 EXPLORER ?= build/explorer
 explorer: $(VENV)/installed  # a page that shows ranked lists and maps, read from disk
-	-@command -v npm > /dev/null && $(MAKE) --no-print-directory docs/node_modules/installed
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory docs/node_modules/installed || true; fi
 	$(REIDSA) explore --out $(EXPLORER) $(foreach run,b_p_ds-none b_p_ds_sa2-softmax b_p_ds_sa2-l1,market1501-rendered-laptop-$(run)-paper-erasing-e10-s3)
 
 docs/node_modules/installed: docs/package-lock.json

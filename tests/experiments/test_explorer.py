@@ -19,7 +19,7 @@ from reidsa_utils.batches import to_input
 from reidsa_utils.cam import class_activation_maps
 from reidsa_utils.cli import main
 from reidsa_utils.config import configure
-from reidsa_utils.data import load_images
+from reidsa_utils.data import Split, load_images
 from reidsa_utils.datasets.rendered import read_settings
 from reidsa_utils.evaluation import extract
 from reidsa_utils.experiments.examine import open_run
@@ -130,6 +130,21 @@ def test_the_queries_that_are_chosen():
     assert list(chosen.values()).count("evenly spaced") == 4
     assert chosen[14] == "differ" and chosen[7] == "hard" and 20 not in chosen
     assert list(explorer_lists.choose_queries(precision, 40, 40)) == list(range(40))
+
+
+def test_what_counts_in_a_list():
+    """Ten ranks have maps: what is left out lies between them and does not count."""
+    #             junk, own camera, hit, others ...
+    ids = np.array([-1, 5, 5, *range(10, 30)])
+    cameras = np.array([1, 1, 2, *[1] * 20])
+    query = Split(["q.jpg"], np.array([5]), np.array([1]))
+    people = explorer_lists.People("", "own", query, Split([""] * 23, ids, cameras))
+    left_out = [g for g in range(23) if explorer_lists.left_out(people, 0, g)]
+    assert left_out == [0, 1]
+    shown = explorer_lists.beginning(np.arange(23.0), {}, 0)
+    assert explorer_lists.mapped(shown, people, 0) == list(range(12))
+    nobody = explorer_lists.People("", "own", query, people.gallery, labelled=False)
+    assert explorer_lists.mapped(shown, nobody, 0) == list(range(10))
 
 
 @pytest.fixture(scope="module")
@@ -268,6 +283,33 @@ def test_pictures_of_real_people_stay_out_of_git(page_of_features, tmp_path, cap
     shutil.copytree(page_of_features, tmp_path / "docs" / "page")
     status = ["git", "-C", tmp_path, "status", "--porcelain", "-uall"]
     assert subprocess.run(status, capture_output=True, text=True).stdout == ""
+
+
+@pytest.mark.filterwarnings("ignore:Market-1501 at")  # a benchmark of this size
+def test_a_real_benchmark_is_named_and_kept_private(
+    browser, runs, opened, tmp_path, monkeypatch, capsys
+):
+    """Photographs have no masks and no parts to leave out; the page says that they are of real people."""
+    monkeypatch.setattr(explorer_network, "RUNTIME", tmp_path / "nowhere")
+    *_, benchmark = opened["none"]
+    folder = tmp_path / "data" / benchmark.folder.name
+    shutil.copytree(
+        benchmark.folder, folder, ignore=shutil.ignore_patterns("part_masks", "manifest.json")
+    )
+    out = tmp_path / "page"
+    explorer_runs.explore_runs([str(runs["none"])], out, 2, data=str(folder.parent))
+    assert "keep the folder to yourself" in capsys.readouterr().out
+    assert (out / ".gitignore").read_text() == "*\n"
+    index = read(out, "index")
+    assert index["source"] == "real" and index["junk"]
+    assert [(q["parts"], q["occluded"]) for q in index["queries"]] == [([], None)] * 2
+    visit = Visit(browser, out)
+    shown = visit.open("#map=parts&without=hair")
+    assert shown.is_visible("#warning") and not shown.is_visible("#missing")
+    assert not shown.is_visible("input[name=map][value=parts]")
+    assert shown.is_visible("input[name=map][value=cam]")
+    visit.check(out)
+    visit.page.close()
 
 
 def broken(arrays, **changes):
@@ -440,6 +482,8 @@ def press(page, key):
 def test_numbers_on_the_screen_are_the_record_s(visit, page, opened):
     index = read(page, "index")
     shown = visit.open()
+    loaded = [address for address in visit.requests if "/data/" in address]
+    assert len(loaded) == 2  # the index and one query: the rest comes when it is chosen
     for query in index["queries"]:
         shown.click(f"[data-query='{query['name']}']")
         shown.wait_for_selector(f"[data-query='{query['name']}'][aria-current]")

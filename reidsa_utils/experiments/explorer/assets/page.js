@@ -535,7 +535,7 @@ function temperatureMarks() {
   return [
     [`eq. 1 (T = 1)`, 1],
     [`softmax_mean (T = ${channels} channels)`, channels],
-    [`l1, the released code (A / ΣA; as wide as T ≈ ${like.toPrecision(3)})`, "l1", like],
+    [`l1 (A / ΣA, the released code; as wide as T ≈ ${like.toPrecision(3)})`, "l1", like],
   ];
 }
 
@@ -554,6 +554,15 @@ function showTemperature() {
           : `T = ${Number(state.t.toPrecision(3))}`;
   $("temperature-value").textContent = words;
   $("temperature").setAttribute("aria-valuetext", words);
+  $("ticks").replaceChildren(
+    ...marks.map(([name, t, like]) => {
+      const share = positionOf(like ?? t) / STEPS;
+      const tick = make("span", { class: t === "l1" ? "above" : "" }, name.split(/[ ,]*[(,]/)[0]);
+      // The thumb is 16 pixels wide, and its middle does not reach the ends of the track.
+      tick.style.left = `calc(8px + ${share} * (100% - 16px))`;
+      return tick;
+    }),
+  );
   const focused = [...$("marks").children].indexOf(document.activeElement);
   $("marks").replaceChildren(
     ...marks.map(([name, t]) =>
@@ -868,7 +877,8 @@ function readAddress() {
   const words = new URLSearchParams(location.hash.slice(1));
   const asked = { ...PLAIN, query: data.queries[0].name };
   const named = words.get("query");
-  const same = data.queries.find((q) => q.name === named || String(q.number) === named);
+  const same =
+    data.queries.find((q) => q.name === named) ?? data.queries.find((q) => String(q.number) === named);
   if (same) asked.query = same.name;
   if (words.get("list") === "reranked" && canRerank()) asked.list = "reranked";
   if (KINDS.includes(words.get("map"))) asked.map = words.get("map");
@@ -1092,7 +1102,11 @@ function start() {
   $("about").textContent =
     `${data.title}: ${shown} of ${data.total} queries, ${data.gallery_size} gallery images` +
     (data.junk ? ` and ${data.junk} of junk.` : ".") +
-    (data.source === "rendered" ? " The people are rendered: none of them exists." : "");
+    (data.source === "rendered" ? " The people are rendered: none of them exists." : "") +
+    (shown < data.total && data.labelled
+      ? " Half of these queries are evenly spaced over the test set; the rest are those on which the " +
+        "networks differ most, and the hardest: they are no sample of it."
+      : "");
   if (data.source !== "rendered") {
     $("warning").hidden = false;
     $("warning").textContent =
