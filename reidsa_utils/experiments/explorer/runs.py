@@ -152,7 +152,7 @@ def vectors_of(opened: list[tuple], people: People) -> list[Network]:
     images = len(opened) * (len(people.query) + len(people.gallery))
     networks = []
     with tqdm(total=images, desc="vectors", unit=" images", mininterval=0.5) as bar:
-        for record, model, config, _ in opened:
+        for record, model, config, benchmark in opened:
             query = _extract_files(model, config, people.query.paths, bar)
             # In the batches of the run's own evaluation; the junk, which it leaves out, after that.
             gallery = _extract_files(model, config, people.gallery.paths[: people.counted], bar)
@@ -164,7 +164,7 @@ def vectors_of(opened: list[tuple], people: People) -> list[Network]:
                     heading=heading_of(record, [network.heading for network in networks]),
                     query=query[vector],
                     gallery=gallery[vector],
-                    facts=facts_of(record, model),
+                    facts=facts_of(record, model) | {"stored": benchmark is None},
                     record=_published_numbers(record, vector) if people.labelled else {},
                     model=model,
                     config=config,

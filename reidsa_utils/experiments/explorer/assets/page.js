@@ -182,7 +182,8 @@ function positionOf(temperature) {
 
 // ---- maps over pictures
 
-const TOP = 6; // times an even spread: where the colours end, as in notebook 07
+// Times an even spread: where the colours end. 6 as in notebook 07; similarity is spread more evenly.
+const TOPS = { cam: 6, attention: 6, similarity: 2 };
 const MAGMA = (
   "000004 0a0822 1d1147 36106b 51127c 6a1c81 832681 9c2e7f b73779 " +
   "d0416f e75263 f56b5c fc8961 fea772 fec488 fde2a3 fcfdbf"
@@ -203,7 +204,7 @@ function canvasOf(map) {
   const context = canvas.getContext("2d");
   const image = context.createImageData(map.w, map.h);
   map.values.forEach((value, i) => {
-    const [red, green, blue] = colourOf(value / TOP);
+    const [red, green, blue] = colourOf(value / TOPS[state.map]);
     image.data.set([red, green, blue, 255], 4 * i);
   });
   context.putImageData(image, 0, 0);
@@ -315,7 +316,7 @@ const found = (q, network) => q.lists[network][state.list].first === 1;
 const FILTERS = {
   all: ["all, in their order", () => true],
   "found-missed": [
-    "found by one network, missed by another",
+    "found (at rank 1) by one network, missed by another",
     (q) => found(q, Number($("found-by").value)) && !found(q, Number($("missed-by").value)),
   ],
   hardest: ["hardest first", () => true],
@@ -607,15 +608,17 @@ function showScale() {
       ),
     );
   }
+  const top = TOPS[state.map];
+  const ticks = [0, 0.25, 0.5, 0.75].map((share) => String(share * top));
   const stops = MAGMA.map((rgb) => `rgb(${rgb.join(" ")})`).join(",");
   $("scale").replaceChildren(
     make(
       "div",
       {},
       make("div", { class: "bar", style: `background:linear-gradient(90deg,${stops})` }),
-      make("div", { class: "ticks" }, ...[0, 1, 2, 3, 4, 5, "6+"].map((n) => make("span", {}, String(n)))),
+      make("div", { class: "ticks" }, ...[...ticks, `${top}+`].map((n) => make("span", {}, n))),
     ),
-    "times an even spread: one scale for all pictures; 1 is a map without contrast",
+    "times an even spread: one scale for all these pictures; 1 is a map without contrast",
   );
 }
 
@@ -681,7 +684,10 @@ function wholeTestSet(network) {
   const said = `Whole test set (${data.total} queries, vector ${network.vector || "as given"}): `;
   if (!record) return `${said}${words(here)}.`;
   if (words(record) === words(here)) return `${said}${words(record)}, as in its record.`;
-  return `${said}${words(record)} in its record; ${words(here)} on this page, from weights or on a machine that round otherwise.`;
+  const why = network.facts.stored
+    ? "its stored weights are rounded to half precision"
+    : "another machine rounds otherwise";
+  return `${said}${words(record)} in its record. On this page ${words(here)}: ${why}.`;
 }
 
 function pairFigure(k) {
