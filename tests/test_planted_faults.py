@@ -364,8 +364,8 @@ FAULTS = {
     ),
     "junk counted in a list of the explorer": (
         "experiments.explorer.lists",
-        "if people.gallery.ids[g] == -1:\n        return True\n",
-        "",
+        "if people.gallery.ids[g] == -1:",
+        "if people.gallery.ids[g] == -2:",
         [("experiments/test_explorer", "test_what_counts_in_a_list", {})],
         {},
     ),
