@@ -6,7 +6,6 @@ The Snakefile (workflow/) makes the runs, each by papermill from notebook 05.
 import contextlib
 import re
 import shlex
-import tomllib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -18,11 +17,11 @@ from .. import SETTINGS, InputError, cores, known
 from ..attention import FORMS
 from ..config import Config, configure, run_folder, run_settings
 from ..data import LAYOUTS, find_folder
-from ..support.files import ROOT
+from ..support.files import ROOT, read_toml
 from .records import read_record
 from .run import data_root, open_benchmark
 
-GRID = tomllib.loads((SETTINGS / "grid.toml").read_text())
+GRID = read_toml(SETTINGS / "grid.toml")
 TARGETS = tuple(GRID)
 # What a user sets beside the parameters of a run, with its default.
 BATCH_SETTINGS = {"seeds": 3, "forms": "softmax", "benchmarks": ",".join(LAYOUTS), "gpus": 0}

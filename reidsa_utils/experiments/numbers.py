@@ -18,17 +18,17 @@ import difflib
 import functools
 import json
 import re
-import tomllib
 
 import numpy as np
 import pandas as pd
 
 from .. import SETTINGS, InputError, known
+from ..support.files import read_toml
 from .pairing import METRICS, between, effects, pick
 from .records import ROOT, read_records
 from .statistics import difference
 
-SELECTIONS = tomllib.loads((SETTINGS / "numbers.toml").read_text())
+SELECTIONS = read_toml(SETTINGS / "numbers.toml")
 KINDS = ("differences", "levels", "stages", "counts", "files")
 
 # What can be said of a difference (a row of statistics.difference()), and how it is written.
@@ -236,7 +236,7 @@ def _measured(entry: dict) -> dict:
     """{form: {seed: the measure at each stage}} of the runs that a selection names."""
     out = {}
     for path in sorted((ROOT / "results" / entry["folder"]).glob("*.json")):
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_bytes())
         identity = content["identity"]
         if any(identity.get(name) != value for name, value in entry.get("runs", {}).items()):
             continue
@@ -268,7 +268,7 @@ def _file(selection: str, words: list) -> tuple:
     """One number of a JSON file in results/."""
     [what] = _words(words, "what", "value")
     _, entry = _selection(selection)
-    value = json.loads((ROOT / "results" / entry["file"]).read_text())
+    value = json.loads((ROOT / "results" / entry["file"]).read_bytes())
     for key in entry["keys"]:
         if isinstance(value, dict):
             known("key", key, value)
