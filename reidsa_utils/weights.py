@@ -105,11 +105,11 @@ def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -
             f"the weights {weights} do not fit {backbone}: "
             f"{_what_is_missing({name: own[name] for name in needed}, state)}"
         )
-    # The counters of the batch norms are taken where they are there.
+    # The counters of the batch norms are taken where they are there, as single numbers.
     counters = {
-        name: value
-        for name, value in state.items()
-        if name in own and name.endswith("num_batches_tracked")
+        name: state[name]
+        for name in own
+        if name.endswith("num_batches_tracked") and name in state and not state[name].shape
     }
     net.load_state_dict(fit | counters, strict=False)
     if "source" in origin:

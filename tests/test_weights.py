@@ -308,6 +308,8 @@ def test_counters_and_precision_of_others(thin, tmp_path):
     found = loaded_from(path)
     assert all(torch.equal(found[n], v) for n, v in without.items())
     assert found["bn1.num_batches_tracked"] == 0
+    torch.save(without | {"bn1.num_batches_tracked": torch.ones(1)}, path)
+    assert loaded_from(path)["bn1.num_batches_tracked"] == 0
     for kind in (torch.float16, torch.bfloat16, torch.float64):
         torch.save({n: v.to(kind) for n, v in without.items()}, path)
         assert all(
@@ -510,3 +512,14 @@ def test_hashes_of_weights_stay_as_they_are(tmp_path):
     more = {"fc.weight": torch.ones(2), "bn.num_batches_tracked": torch.tensor(1)}
     torch.save(state | more, path)
     assert named(str(path)) == "state_dict adbcd3d4fdb5d63a"
+
+
+def test_values_that_numpy_1_wrote(thin, tmp_path):
+    """NumPy 1 calls its module numpy.core, NumPy 2 numpy._core."""
+    path = tmp_path / "a.pt"
+    saved = {"state_dict": thin, "rank1": np.float32(0.9), "best": np.arange(3)}
+    torch.save(saved, path, _use_new_zipfile_serialization=False)
+    data = path.read_bytes()
+    assert b"numpy._core." in data
+    path.write_bytes(data.replace(b"numpy._core.", b"numpy.core."))
+    assert refusal(path) == ""
