@@ -11,6 +11,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from . import InputError, __version__, cores
+from .support.printing import printing_ends_nothing
 
 app = App(name="reidsa", version=__version__, help="One command for all that no notebook does.")
 # Its options are the fields of config.Config.
@@ -247,6 +248,11 @@ def speed(*groups: str, here: Flag = False) -> int:
 def main(argv=None) -> int:
     """The exit code of a command line: 0, 1 after a sentence about bad input, 2 for bad usage."""
     words = sys.argv[1:] if argv is None else list(argv)
+    with printing_ends_nothing():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     try:
         return app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except CycloptsError as error:

@@ -5,7 +5,6 @@ Notebook 05, the command line and Snakemake all hand their parameters to `config
 
 import hashlib
 import json
-import tomllib
 from pathlib import Path
 
 import torch
@@ -15,10 +14,10 @@ from . import SETTINGS, InputError, known, unknown_message
 from .attention import FORMS
 from .data import LAYOUTS
 from .model import BACKBONES, RECIPES, VARIANTS
-from .support.files import ROOT
+from .support.files import ROOT, read_toml
 from .weights import named
 
-PROFILES = tomllib.loads((SETTINGS / "profiles.toml").read_text())
+PROFILES = read_toml(SETTINGS / "profiles.toml")
 
 # These stand in the identity of every run. A setting that came later stands there only where it
 # differs from its default, so that the identities of older records stay as they are.

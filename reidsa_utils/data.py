@@ -3,10 +3,11 @@
 What is in a folder is compared with what was published.
 """
 
+import contextlib
 import hashlib
 import json
+import os
 import re
-import tomllib
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -16,10 +17,12 @@ from types import SimpleNamespace
 import numpy as np
 
 from . import SETTINGS, InputError, known
+from .support.files import read_toml
+from .support.image_files import flaw_of, listening, who_complains
 from .support.opencv import cv2
 
 SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-PUBLISHED = tomllib.loads((SETTINGS / "published.toml").read_text())
+PUBLISHED = read_toml(SETTINGS / "published.toml")
 # The benchmarks by name; the file explains the fields.
 LAYOUTS = {name: SimpleNamespace(**entry) for name, entry in PUBLISHED["benchmarks"].items()}
 
@@ -76,7 +79,7 @@ class Benchmark:
         digest = hashlib.sha256()
         for split in (self.train, self.query, self.gallery):
             for path in split.paths:
-                digest.update(Path(path).name.encode())
+                digest.update(os.fsencode(Path(path).name))
                 digest.update(Path(path).read_bytes())
         return digest.hexdigest()[:16]
 
@@ -182,7 +185,7 @@ def _expected_by_manifest(name: str, folder: Path) -> dict:
     title = LAYOUTS[name].title
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_bytes())
         rendered = manifest["settings"]["name"]
         expected = {split: dict(manifest["counts"][split]) for split in SPLITS}
         is_whole = "junk" in expected["gallery"]
@@ -291,7 +294,9 @@ def hold_out(benchmark: Benchmark, n: int) -> Benchmark:
 def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
     """All images in memory; 477 MB for Market-1501's training set at 192x64.
 
+    An orientation in a file's EXIF is applied, unlike in code that opens files by PIL alone.
     Returns (N, height, width, 3) uint8 RGB.
+    Warns, with the file's name, where a decoder finds the data of a picture corrupt.
     Raises InputError for a broken file.
     """
     images = np.empty((len(paths), height, width, 3), np.uint8)
@@ -301,23 +306,35 @@ def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
 
     # OpenCV decodes without the interpreter lock. Walking through the results raises the first
     # error.
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool, listening() as heard:
         for _ in pool.map(read_into, images, paths):
             pass
+        said = who_complains(paths, decode, heard) if heard() else {}
+    if said:
+        path, words = next(iter(said.items()))
+        others = f", and {len(said) - 1:,} more files" if len(said) > 1 else ""
+        warnings.warn(
+            f'{path}{others}: the decoder says "{words}", so part of the picture may be lost; '
+            "restore the file from the archive, or leave it out",
+            stacklevel=2,
+        )
     return images
 
 
 def read_image(path, height: int, width: int) -> np.ndarray:
-    """One image, decoded and resized: (height, width, 3) uint8 RGB.
-
-    Raises InputError for a broken file.
-    """
+    """One image, decoded and resized: (height, width, 3) uint8 RGB. See decode."""
     image = resize(decode(path), height, width)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def decode(path) -> np.ndarray:
-    """One image, (H, W, 3) uint8 BGR. Raises InputError for a broken file."""
+def decode(path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """One image, (H, W, 3) uint8 BGR.
+
+    An orientation in the file's EXIF is applied, unlike in code that opens files by PIL alone.
+    mode: OpenCV's; IMREAD_GRAYSCALE gives (H, W).
+    Raises InputError for a file that cannot be read, is no JPEG or PNG, is cut short, or has a hole
+    that its structure shows.
+    """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -325,22 +342,15 @@ def decode(path) -> np.ndarray:
             f"{path} cannot be read ({error.strerror}); restore this file from the archive"
         ) from error
     # OpenCV fills the missing part of a truncated file with grey and says nothing.
+    flaw = flaw_of(data)
     image = None
-    if _has_end_marker(data):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if not flaw:
+        with contextlib.suppress(cv2.error):  # a picture larger than OpenCV takes
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+        flaw = f"is truncated or no image ({len(data):,} bytes): no decoder reads it"
     if image is None:
-        raise InputError(
-            f"{path} is truncated or no image ({len(data):,} bytes); "
-            "restore this file from the archive"
-        )
+        raise InputError(f"{path} {flaw}; restore this file from the archive")
     return image
-
-
-def _has_end_marker(data: bytes) -> bool:
-    """Whether the bytes of a JPEG or PNG file go on to its end."""
-    if data[:2] == b"\xff\xd8":  # JPEG
-        return b"\xff\xd9" in data[-64:]
-    return b"IEND" in data[-16:]
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

@@ -11,7 +11,6 @@ behind stage 4, three deeply supervised branches (DS) behind stages 1 to 3. Spat
 has two places; it has no parameter. part1-6, final and stage1-3 are the names of the logits.
 """
 
-import tomllib
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 
 from . import SETTINGS, InputError, known
 from .attention import FORMS, SpatialAttention, attended_pool, attention_weights
+from .support.files import read_toml
 from .weights import read_weights
 
 PARTS = 6  # m of section 3.1
@@ -82,10 +82,7 @@ class Recipe:
     erase_area: tuple = (0.02, 0.4)
 
 
-RECIPES = {
-    name: Recipe(**fields)
-    for name, fields in tomllib.loads((SETTINGS / "recipes.toml").read_text()).items()
-}
+RECIPES = {name: Recipe(**fields) for name, fields in read_toml(SETTINGS / "recipes.toml").items()}
 
 
 @dataclass(frozen=True)

@@ -198,6 +198,20 @@ def test_truncated_images_are_named(copy):
             load_images([str(p) for p in sorted((copy / "query").iterdir())], 96, 32)
 
 
+def test_a_hole_is_no_picture(small_benchmark, tmp_path):
+    """A third of the data zero, header and end as they were: OpenCV decodes that, mostly grey."""
+    whole = next((small_benchmark / "query").iterdir()).read_bytes()
+    n = len(whole) // 3
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole[:n] + bytes(n) + whole[2 * n :])
+    said = ""
+    try:
+        read_image(path, 96, 32)
+    except InputError as error:
+        said = str(error)
+    assert f"a.jpg is damaged ({len(whole):,} bytes): by its structure, there is a hole of" in said
+
+
 def test_images_arrive_in_order_and_in_rgb(small_benchmark):
     import cv2
 

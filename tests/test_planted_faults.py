@@ -263,6 +263,20 @@ FAULTS = {
         [("test_weights", "test_content_counts_and_not_the_file", {})],
         {},
     ),
+    "weights known by their wrapping": (
+        "weights",
+        'bare = _WRAPPING.sub("", name).replace("_orig_mod.", "")',
+        "bare = name",
+        [("test_weights", "test_hashes_of_weights_stay_as_they_are", {})],
+        {},
+    ),
+    "a hole taken for a picture": (
+        "data",
+        "flaw = flaw_of(data)",
+        'flaw = ""',
+        [("test_data", "test_a_hole_is_no_picture", {})],
+        {},
+    ),
     "a new setting in every identity": (
         "config",
         "if name in ALWAYS or value != usual[name]:",

@@ -6,7 +6,6 @@ The Snakefile (workflow/) makes the runs, each by papermill from notebook 05.
 import contextlib
 import re
 import shlex
-import tomllib
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -20,11 +19,11 @@ from ..config import KNOBS, Config, configure, run_folder, run_settings
 from ..data import LAYOUTS, find_folder
 from ..evaluation import check_test_set
 from ..model import ReIDNet
-from ..support.files import ROOT, check_room
+from ..support.files import ROOT, check_room, read_toml
 from .records import read_record
 from .run import check_training_set, checkpoint_bytes, data_root, planned
 
-GRID = tomllib.loads((SETTINGS / "grid.toml").read_text())
+GRID = read_toml(SETTINGS / "grid.toml")
 TARGETS = tuple(GRID)
 # What a user sets beside the parameters of a run, with its default.
 BATCH_SETTINGS = {"seeds": 3, "forms": "softmax", "benchmarks": ",".join(LAYOUTS), "gpus": 0}

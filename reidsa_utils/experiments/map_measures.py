@@ -6,6 +6,7 @@ benchmark, whose masks say what a map covers and whose renderer can leave a part
 examine --maps` calls it.
 """
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from .. import InputError
 from ..attention import effective_cells
 from ..batches import to_input
 from ..cam import checked, class_activation_maps
-from ..data import SPLITS, load_images, resize
+from ..data import SPLITS, decode, load_images, resize
 from ..datasets.rendered import LABEL, PARTS, encode_image, plan, read_settings, render_shot
 from ..evaluation import extract
 from ..metrics import euclidean, evaluate_ranking
@@ -309,8 +310,10 @@ def read_masks(benchmark, split: str, paths) -> list[np.ndarray]:
     masks = []
     for path in paths:
         file = folder / f"{Path(path).stem}.png"
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) if file.exists() else None
+        image = decode(path, cv2.IMREAD_GRAYSCALE)
+        mask = None
+        with contextlib.suppress(InputError):
+            mask = decode(file, cv2.IMREAD_GRAYSCALE)
         if mask is None or mask.shape != image.shape or mask.max() >= len(PARTS):
             raise InputError(
                 f"{file} is missing or not the part mask of its image; delete {benchmark.folder} "

@@ -22,18 +22,18 @@ import difflib
 import functools
 import json
 import re
-import tomllib
 
 import numpy as np
 import pandas as pd
 
 from .. import SETTINGS, InputError, known
 from ..attention import FORMS
+from ..support.files import read_toml
 from .pairing import METRICS, between, effects, pick
 from .records import ROOT, read_records
 from .statistics import difference
 
-SELECTIONS = tomllib.loads((SETTINGS / "numbers.toml").read_text())
+SELECTIONS = read_toml(SETTINGS / "numbers.toml")
 KINDS = (
     "differences",
     "levels",
@@ -382,7 +382,7 @@ def _files(entry: dict, form: str) -> dict:
 def _examined(folder: str) -> list:
     """What stands in the files of `reidsa examine` in a folder of results/, read once."""
     paths = sorted((ROOT / "results" / folder).glob("*.json"))
-    return [json.loads(path.read_text()) for path in paths]
+    return [json.loads(path.read_bytes()) for path in paths]
 
 
 def _value(entry: dict, content: dict):
@@ -427,7 +427,7 @@ def _file(selection: str, words: list) -> tuple:
         keys = [group, key]
     elif words:
         raise InputError(f"{selection} is one number, with nothing behind its name")
-    value = _under(json.loads((ROOT / "results" / entry["file"]).read_text()), keys)
+    value = _under(json.loads((ROOT / "results" / entry["file"]).read_bytes()), keys)
     if not isinstance(value, int | float):
         raise InputError(f"{' of '.join(map(str, reversed(keys)))} is no number")
     pattern = f"{{value:{entry.get('format', '')}}}"

@@ -2,13 +2,12 @@
 
 import json
 import re
-import tomllib
 from functools import cache
 from pathlib import Path
 
 from .. import SETTINGS, InputError
 from ..config import defaults, unusual
-from ..support.files import ROOT, read_checkpoint, write_atomic
+from ..support.files import ROOT, read_checkpoint, read_text, read_toml, write_atomic
 
 # What a complete record holds, and what its configuration holds.
 NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions", "identity")
@@ -21,7 +20,7 @@ APART = ("weights", "occlusion", "view_overlap")
 def read_record(path) -> dict:
     """One run record. Raises InputError for a file that is none."""
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_bytes())
     except ValueError as error:
         raise InputError(
             f"{path} is not valid JSON ({error}); delete it and run that run again"
@@ -107,7 +106,7 @@ def numerics(record: dict) -> int:
 @cache
 def _older_numerics() -> dict:
     """{version: hashes of the sources that computed it}."""
-    return tomllib.loads((SETTINGS / "numerics.toml").read_text())["sources"]
+    return read_toml(SETTINGS / "numerics.toml")["sources"]
 
 
 def other_settings(config: dict) -> str:
@@ -195,7 +194,7 @@ def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
         record = read_record(path)
         name = published_name(record)
         target = Path(into) / f"{name}.json"
-        text = _lists_on_one_line(path.read_text())
+        text = _lists_on_one_line(read_text(path))
         if files.get(target, text) != text:
             raise InputError(
                 f"{path} and another record are both of the run {name}; publish one of them"

@@ -438,7 +438,8 @@ def _rendered(config: Config, progress: bool) -> Path:
     # The settings with their defaults, and the renderer's version: new ones make a new folder.
     digest = hashlib.sha256(f"{settings} {RENDERER}".encode()).hexdigest()[:6]
     root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{digest}"
-    with only_one(root.with_suffix(".lock")):
+    # Not with_suffix: the name has dots of its own.
+    with only_one(root.with_name(f"{root.name}.lock")):
         return render_benchmark(
             config.benchmark,
             root,
@@ -545,7 +546,9 @@ def _git(*words: str) -> str | None:
     if not IN_CLONE:
         return None
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, encoding="utf-8"
+        )
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

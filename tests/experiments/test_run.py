@@ -215,6 +215,17 @@ def test_knobs_of_the_renderer(tmp_path, monkeypatch):
             configure(bad)
 
 
+def test_each_rendering_has_a_lock_of_its_own(tmp_path, monkeypatch):
+    """Two that differ behind a dot of the name (scale0.001-seed0-..., scale0.001-seed1-...) do not wait for each other."""
+    monkeypatch.setattr("reidsa_utils.experiments.run.ROOT", tmp_path)
+    for seed in (0, 1):
+        settings = {"profile": "smoke", "scale": 0.001, "data_seed": seed}
+        open_benchmark(configure(settings), progress=False)
+    found = {path.name for path in (tmp_path / "runs" / "data").iterdir()}
+    folders = {name for name in found if not name.endswith(".lock")}
+    assert len(folders) == 2 and found == folders | {f"{name}.lock" for name in folders}
+
+
 def test_load_run_gives_the_trained_model(small_benchmark, tmp_path):
     config = configure(
         {
