@@ -176,7 +176,10 @@ def committed_effects(folder: str) -> pd.DataFrame:
 
 def _of_seeds(entry: dict) -> list:
     """The records that a selection may pick from."""
-    records = committed_records(entry.get("folder", ""))
+    folders = entry.get("folder", "")
+    if isinstance(folders, str):
+        folders = [folders]
+    records = [record for folder in folders for record in committed_records(folder)]
     if "seeds" in entry:
         records = [r for r in records if r["config"]["seed"] in entry["seeds"]]
     return records
