@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from . import InputError
-from .support.arrays import any_array, as_array, as_features
+from .support.arrays import any_array, as_array, as_features, check_whole
 
 # Features whose squared distance is a smaller share of their squared norms are subtracted from each
 # other, since |a|^2 - 2 ab + |b|^2 loses digits there. Trained networks' are hardly ever so close.
@@ -229,7 +229,7 @@ def single_shot_cmc(
         repeats=repeats,
         max_rank=max_rank,
     )
-    _check_whole("seed", seed, 0)
+    check_whole("seed", seed, 0)
     rng = np.random.default_rng(seed)
     hits = np.zeros(max_rank + 1)  # at each rank; the last is for all behind max_rank
     total = 0
@@ -421,7 +421,7 @@ def _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams, **coun
     )
     distances = as_array(distances)
     for name, n in counts.items():
-        _check_whole(name, n, 1)
+        check_whole(name, n)
     n_query = len(query_ids)
     n_gallery = len(gallery_ids)
     if (
@@ -446,12 +446,6 @@ def _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams, **coun
             f"{int(np.isnan(distances).sum())} of the distances are NaN; did the training diverge?"
         )
     return distances, query_ids, gallery_ids, query_cams, gallery_cams
-
-
-def _check_whole(name: str, value, least: int) -> None:
-    """Raises InputError for an argument that is no whole number from `least` on."""
-    if not isinstance(value, (int, np.integer)) or isinstance(value, bool) or value < least:
-        raise InputError(f"{name} is {value!r}; expected a whole number from {least} on")
 
 
 def _none_left(queries: int) -> InputError:

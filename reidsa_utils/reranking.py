@@ -77,6 +77,8 @@ def rerank(
 def _as_tensor(features) -> torch.Tensor:
     """Features as float32, or float64 where they have more digits; a tensor stays on its device."""
     features = as_tensor(features).detach()
+    if features.is_meta:
+        raise InputError("the features are on the device meta and have no numbers")
     return features if features.dtype == torch.float64 else features.float()
 
 

@@ -1,5 +1,6 @@
 """Shared by all tests: figures of notebooks go to a temporary folder, small rendered benchmarks are made once."""
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -7,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / "runs" / ".hypothesis"))
@@ -95,6 +97,23 @@ def assert_one_sentence(done, *parts):
     assert len(errors) == 1, done.stderr
     for part in parts:
         assert part in errors[0], errors[0]
+
+
+def enclosing_modes():
+    """{name: what a caller may have entered before calling us}."""
+
+    def all_at_once():
+        stack = contextlib.ExitStack()
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+        return stack
+
+    return {
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+        "inference_mode and autocast": all_at_once,
+    }
 
 
 def unkind_features():

@@ -80,8 +80,31 @@ def as_tensor(values):
         # torch takes arrays in the processor's byte order that can be written to.
         native = array.dtype.newbyteorder("=")
         return torch.from_numpy(np.require(array, native, requirements="CW"))
-    if values.is_complex() or values.layout != torch.strided:
-        raise _no_numbers(values, f"its type is {values.dtype}, its layout {values.layout}")
+    check_tensor(values)
     if values.is_floating_point() and values.element_size() > 1:
         return values
     return values.to(torch.float64 if values.element_size() > 2 else torch.float32)
+
+
+def type_name(values) -> str:
+    """The name of the type that an array or a tensor holds: "int64", in any byte order."""
+    return getattr(values.dtype, "name", str(values.dtype)).removeprefix("torch.")
+
+
+def check_tensor(values) -> None:
+    """Raises InputError for a tensor that is no dense one of real numbers."""
+    if values.is_complex() or values.is_quantized or str(values.layout) != "torch.strided":
+        raise _no_numbers(values, f"its type is {values.dtype}, its layout {values.layout}")
+
+
+def check_whole(name: str, value, least: int = 1) -> None:
+    """Raises InputError for an argument that is no whole number, from `least` to 2^31."""
+    is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+    if not is_whole or not least <= value <= 2**31:
+        raise InputError(f"{name} is {value!r}; expected a whole number from {least} on")
+
+
+def check_number(name: str, value, low: float, high: float) -> None:
+    """Raises InputError for an argument that is no number from low to high."""
+    if not isinstance(value, Real) or not low <= value <= high:
+        raise InputError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")
