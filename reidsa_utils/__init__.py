@@ -49,6 +49,6 @@ def unknown_message(kind: str, name: str, names) -> str:
 
 def known(kind: str, name: str, names) -> str:
     """`name`, if it is one of `names`. Raises InputError that lists them otherwise."""
-    if name not in list(names):
+    if not isinstance(name, str) or name not in list(names):
         raise InputError(unknown_message(kind, name, names))
     return name

@@ -4,21 +4,25 @@ import numpy as np
 import torch
 
 from . import InputError, reranking
-from .batches import to_input
+from .batches import as_images, to_input
 from .data import Benchmark
 from .metrics import euclidean, evaluate_ranking
 from .model import ReIDNet
+from .support.arrays import check_whole
 
 
-def extract(model: ReIDNet, images: np.ndarray, batch: int = 64, device="cpu", tick=None) -> dict:
+def extract(model: ReIDNet, images, batch: int = 64, device="cpu", tick=None) -> dict:
     """Retrieval vectors of all images: {kind: (N, D) float32}, kinds "global" and "parts".
 
-    images: (N, H, W, 3) uint8. tick: called with the number of images of each batch, when done.
-    Puts the model into eval mode.
+    images: (N, H, W, 3) RGB, as batches.as_images takes them. tick: called with the number of
+    images of each batch, when done. Puts the model into eval mode. An enclosing autocast changes
+    nothing.
     """
+    check_whole("batch", batch)
+    images = as_images(images)
     model.eval()
     batches = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
         for start in range(0, len(images), batch):
             x = to_input(images[start : start + batch], device)  # (B, 3, H, W)
             for kind, vectors in model.embed_all(x).items():

@@ -185,8 +185,8 @@ FAULTS = {
     ),
     "a temperature that multiplies": (
         "attention",
-        "return A / temperature",
-        "return A * temperature",
+        "return A / float(temperature)",
+        "return A * float(temperature)",
         [
             (
                 "test_model",

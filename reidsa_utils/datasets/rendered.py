@@ -9,14 +9,14 @@ Which files there are is in shots.py; what is drawn is in pedestrians.py and sce
     reidsa render market1501 data --scale 0.1 --seed 0
 """
 
+import contextlib
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
@@ -27,6 +27,7 @@ from tqdm import tqdm
 from .. import InputError, known
 from ..data import LAYOUTS, SPLITS, Benchmark, Split, count
 from ..support.opencv import cv2
+from ..support.workers import in_processes
 from .pedestrians import ITEMS, LABEL, PARTS, make_person
 from .scenes import draw_crop, make_camera
 from .shots import BOUNDS, Settings, Shot, plan, random_stream
@@ -123,7 +124,8 @@ def render_benchmark(
     """Render a benchmark into `root` in the layout of the real one, with part masks and a manifest.
 
     scale: share of the published sizes (1: 32,668 boxes and more for market1501). workers:
-    processes that render. progress: show a bar. knobs: other fields of Settings.
+    processes that render; they need no guard in the script that calls. progress: show a bar. knobs:
+    other fields of Settings.
     Beside the manifest lie the checksums of the images, in SHA256SUMS.
     Returns the benchmark's folder. What is there already with the same settings is kept. Nothing
     half-written is left under the final name: the folder appears when it is complete.
@@ -131,6 +133,8 @@ def render_benchmark(
     and a disk that cannot be written to.
     """
     settings = _checked_settings(name, scale, seed, knobs)
+    if not isinstance(workers, (int, np.integer)):
+        raise InputError(f"workers is {workers!r}; expected a whole number")
     folder = Path(root) / LAYOUTS[name].folder
     if folder.exists():
         if read_settings(folder) == settings:
@@ -219,8 +223,11 @@ def _write_files(settings: Settings, folder: Path, workers: int, progress: bool)
         jobs.append((settings, shots[start : start + FILES_A_JOB], folder))
     title = f"rendering {settings.name}"
     checksums = []
-    with tqdm(total=len(shots), desc=title, unit=" images", disable=not progress) as bar:
-        for lines in _run_jobs(jobs, workers):
+    with (
+        tqdm(total=len(shots), desc=title, unit=" images", disable=not progress) as bar,
+        contextlib.closing(_run_jobs(jobs, workers)) as done,  # no process outlives an error
+    ):
+        for lines in done:
             checksums += lines
             bar.update(len(lines))
     (folder / CHECKSUMS).write_text("".join(checksums), encoding="utf-8")
@@ -230,13 +237,11 @@ def _write_files(settings: Settings, folder: Path, workers: int, progress: bool)
 
 def _run_jobs(jobs: list[tuple], workers: int) -> Iterator[list[str]]:
     """Do the jobs, here or in processes of their own; give what _write_shots returns of each."""
-    if workers <= 1:
+    workers = min(workers, len(jobs))
+    if workers <= 1 or not sys.executable:  # Python may be part of another program
         yield from map(_write_shots, jobs)
     else:
-        # The processes are spawned: a fork of a process with torch's threads can hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context) as pool:
-            yield from pool.map(_write_shots, jobs)
+        yield from in_processes(_write_shots, jobs, workers)
 
 
 def _write_shots(job: tuple) -> list[str]:

@@ -44,7 +44,7 @@ from ..support.files import (
 )
 from ..support.memory import keep_freed_memory
 from ..support.opencv import cv2
-from ..training import NUMERICS, Trainer, train_epoch
+from ..training import NUMERICS, Trainer, check_mode, train_epoch
 from .records import read_record
 
 STOPPED = 75  # exit code of a run that is out of time: "try again later"
@@ -62,9 +62,10 @@ def train(config: Config, progress: bool = True, deadline: float = math.inf) -> 
     deadline: of time.time(), by which to stop. After the last epoch that fits, this returns
     {"epoch": how many are done}, and the next call goes on. A first epoch is begun in any case,
     since nobody knows yet how long it takes.
-    Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss
-    that is no longer finite.
+    Raises InputError for bad input, a checkpoint of another configuration, a full disk, a loss that
+    is no longer finite, or where check_mode does.
     """
+    check_mode()
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
 
