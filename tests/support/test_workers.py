@@ -98,7 +98,7 @@ def test_what_is_printed_is_no_result(tmp_path, monkeypatch):
 
 def alive(pid):
     try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
     except OSError:
         return False
     return state != "Z"  # ended, and nobody has asked for its exit code
