@@ -46,8 +46,7 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
 
 def metrics_of(distances: np.ndarray, benchmark: Benchmark) -> dict:
     """What a record says of one matrix of distances, (queries, gallery): numbers and lists."""
-    query, gallery = benchmark.query, benchmark.gallery
-    ranking = evaluate_ranking(distances, query.ids, gallery.ids, query.cameras, gallery.cameras)
+    ranking = evaluate_ranking(distances, *benchmark.truth)
     # A query without a match has no average precision: null in the record.
     average_precision = [
         None if np.isnan(ap) else round(float(ap), 5) for ap in ranking.average_precision

@@ -15,21 +15,46 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import SETTINGS, InputError, cores
-from ..data import LAYOUTS, SPLITS, Benchmark, decode, load_benchmark, read_split
+from ..data import (
+    LAYOUTS,
+    SPLITS,
+    Benchmark,
+    benchmark_name,
+    decode,
+    load_benchmark,
+    read_split,
+    without_camera_rule,
+)
+from .own import OwnBenchmark, load_own
 
 SHOWN = 50  # problems that are printed; of the others only their number
 
 
-def check(name: str, root, progress: bool = True) -> int:
+def check(
+    name: str,
+    root,
+    progress: bool = True,
+    camera_pattern: str = "",
+    split_seed: int = 0,
+    camera_rule: bool = True,
+) -> int:
     """Print found against expected counts and whatever is damaged.
 
-    name: of the benchmark. root: its folder or the parent. Every image is decoded. File names are
-    compared with those of the archive (Market-1501), of the index files (CUHK03-NP) or of the
-    manifest (rendered benchmarks). No identity of the training set may be tested, and every query
-    needs a match in another camera.
+    name: of the benchmark, or of data of one's own. root: its folder or the parent, or a CSV of own
+    data. Every image is decoded. File names are compared with those of the archive (Market-1501),
+    of the index files (CUHK03-NP) or of the manifest (rendered benchmarks). No identity of the
+    training set may be tested, and every query needs a match in another camera.
+    camera_pattern, split_seed, camera_rule: as in config.Config.
     Returns the exit code: 0 if all is as expected, else 1.
-    Raises InputError for an unknown name or a folder that is no benchmark.
+    Raises InputError for an unknown name, or data that cannot be read.
     """
+    if benchmark_name(name, own=True) not in LAYOUTS:
+        return _check_own(load_own(name, root, camera_pattern, split_seed), camera_rule, progress)
+    if camera_pattern or split_seed or not camera_rule:
+        raise InputError(
+            f"{name} is checked as it was published; camera_pattern, split_seed and "
+            "no-camera-rule are for data of your own"
+        )
     found = load_benchmark(name, root, warn=False, strict=False)
     n_differing = _print_counts(found)
     files, problems = _compare_names(found)
@@ -45,6 +70,37 @@ def check(name: str, root, progress: bool = True) -> int:
         )
         return 1
     print(f"all counts as expected; all {len(files):,} images decode")
+    return 0
+
+
+def _check_own(found: OwnBenchmark, camera_rule: bool, progress: bool) -> int:
+    """`check` for data of one's own: there are no published counts and names."""
+    print(f"{found.title} at {found.folder} (own data: {found.reading['layout']})")
+    for what in ("split", "split_seed", "cameras"):
+        if what in found.reading:
+            print(f"{what.replace('_', ' ')}: {found.reading[what]}")
+    if any(found.reading["camera_names"]):
+        print(f"camera names: {', '.join(found.reading['camera_names'])}")
+    print(f"{'':22}{'images':>10}{'people':>10}{'cameras':>10}")
+    for split, counts in found.counts.items():
+        print(f"{split:22}{counts['images']:10,}{counts['ids']:10,}{counts['cameras']:10,}")
+    if not camera_rule:
+        found = without_camera_rule(found)
+        print("without the camera rule: matches of the query's own camera count")
+    files = [path for split in (found.train, found.query, found.gallery) for path in split.paths]
+    problems = _undecodable(files, progress)
+    try:
+        found.check_matches()
+    except InputError as error:  # one sentence, not one a query
+        problems.append(str(error))
+    else:
+        problems += _protocol_problems(found)
+    _print_problems(problems)
+    if problems:
+        print(f"problems: {len(problems):,}")
+        return 1
+    _print_fingerprint(found)
+    print(f"nothing wrong; all {len(files):,} images decode")
     return 0
 
 
@@ -130,19 +186,12 @@ def _protocol_problems(found: Benchmark) -> list[str]:
     for identity in sorted(set(found.train.ids) & set(tested)):
         problems.append(f"identity {identity} is in the training set and in the test set")
 
-    cameras_of = {}  # {identity: cameras that have a gallery image of it}
-    for identity, camera in zip(
-        found.gallery.ids.tolist(), found.gallery.cameras.tolist(), strict=True
-    ):
-        cameras_of.setdefault(identity, set()).add(camera)
-    query = found.query
-    for path, identity, camera in zip(
-        query.paths, query.ids.tolist(), query.cameras.tolist(), strict=True
-    ):
-        if not cameras_of.get(identity, set()) - {camera}:
-            problems.append(
-                f"{Path(path).name}: no other camera has a gallery image of this query's identity"
-            )
+    missing = "no other camera has a gallery image of this query's identity"
+    if not found.camera_rule:
+        missing = "the gallery has no image of this query's identity"
+    for path, has_match in zip(found.query.paths, found.has_match().tolist(), strict=True):
+        if not has_match:
+            problems.append(f"{Path(path).name}: {missing}")
     return problems
 
 
@@ -156,7 +205,7 @@ def _print_problems(problems: list[str]) -> None:
 def _print_fingerprint(found: Benchmark) -> None:
     """Print a sound copy's fingerprint, and that of the real copy that this was tried on."""
     line = f"fingerprint {found.fingerprint()}"
-    tried = getattr(LAYOUTS[found.name], "fingerprint", None)
+    tried = getattr(LAYOUTS.get(found.name), "fingerprint", None)
     if found.source == "real" and tried:
         line += f" (of the copy that this was tried on: {tried})"
     print(line)

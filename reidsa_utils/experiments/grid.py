@@ -8,6 +8,7 @@ import re
 import shlex
 import tomllib
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -17,7 +18,7 @@ from filelock import FileLock, Timeout
 from .. import SETTINGS, InputError, cores, known
 from ..attention import FORMS
 from ..config import Config, configure, run_folder, run_settings
-from ..data import LAYOUTS, find_folder
+from ..data import LAYOUTS, Benchmark, find_folder
 from ..support.files import ROOT
 from .records import read_record
 from .run import data_root, open_benchmark
@@ -39,6 +40,16 @@ class Asked:
 
     batch: dict  # seeds, forms, benchmarks, gpus: those that were given
     parameters: dict  # of every run: those that were given
+
+    @property
+    def own(self) -> list:
+        """The benchmarks asked for that are data of one's own."""
+        return [name for name in self.batch.get("benchmarks", []) if name not in LAYOUTS]
+
+    @property
+    def example(self) -> dict:
+        """The parameters of every run, with a benchmark that they fit."""
+        return ({"benchmark": self.own[0]} if self.own else {}) | self.parameters
 
     @property
     def gpus(self) -> int:
@@ -70,9 +81,13 @@ def read_settings(settings: dict) -> Asked:
     if "forms" in batch:
         batch["forms"] = _names(batch["forms"], "form of SA", [f for f in FORMS if f != "none"])
     if "benchmarks" in batch:
-        batch["benchmarks"] = _names(batch["benchmarks"], "benchmark", LAYOUTS)
+        names = batch["benchmarks"].split(",")
+        batch["benchmarks"] = list(dict.fromkeys(name.strip() for name in names))
     parameters = {name: texts[name] for name in texts if name not in BATCH_SETTINGS}
-    config = configure(parameters)
+    asked = Asked(batch, parameters)
+    for name in batch.get("benchmarks", []):
+        configure(parameters | {"benchmark": name})
+    config = configure(asked.example)
     if not config.epochs:
         raise InputError("epochs is 0, and a batch trains; for weights as they are: reidsa train")
     # Files and folders by their whole names, since a notebook's kernel runs in notebooks/.
@@ -86,7 +101,7 @@ def read_settings(settings: dict) -> Asked:
                 "state_dict"
             )
         parameters["weights"] = str(path.resolve())
-    return Asked(batch, parameters)
+    return asked
 
 
 def _whole_number(name: str, text: str, low: int, high: int) -> int:
@@ -112,14 +127,15 @@ def runs_of(target: str, asked: Asked) -> dict:
     _check_fixed(target, asked)
     runs = {}
     for part in GRID[target].get("all_of", [target]):
-        for parameters in _parameters_of(GRID[part], asked):
+        for parameters in _parameters_of(_entry(part, asked), asked):
             runs[run_folder(configure(parameters)).name] = parameters
     return runs
 
 
 def _check_fixed(target: str, asked: Asked) -> None:
     """What the user gives must be left open by the target."""
-    parts = [GRID[part] for part in GRID[known("target", target, TARGETS)].get("all_of", [target])]
+    names = GRID[known("target", target, TARGETS)].get("all_of", [target])
+    parts = [_entry(part, asked) for part in names]
     fixed, open_ = set(), set()
     for entry in parts:
         for settings in [entry["settings"], *entry["cases"], *entry.get("knobs", [])]:
@@ -131,9 +147,18 @@ def _check_fixed(target: str, asked: Asked) -> None:
     for name in asked.batch:
         if name != "gpus" and name.upper() not in open_:
             raise InputError(f"{name} is fixed in {target}; leave it out")
-    data = configure(_common(parts[0], asked)).data
+    data = _common(parts[0], asked)["data"]
     if data != "embedded" and any("knobs" in entry for entry in parts):
         raise InputError(f"{target} turns knobs of the renderer; data is {data}, expected embedded")
+
+
+def _entry(part: str, asked: Asked) -> dict:
+    """A part of the grid; Table 2 is of own data, not of Market-1501, where only such are asked."""
+    entry = GRID[part]
+    is_table = entry.get("report") == ["06_tables"]
+    if is_table and asked.own and len(asked.own) == len(asked.batch["benchmarks"]):
+        return entry | {"settings": entry["settings"] | {"benchmark": "BENCHMARKS"}}
+    return entry
 
 
 def _common(entry: dict, asked: Asked) -> dict:
@@ -141,7 +166,7 @@ def _common(entry: dict, asked: Asked) -> dict:
     usual = {"profile": entry.get("usual", {}).get("profile", "laptop"), "threads": 1}
     fixed = {name: value for name, value in entry["settings"].items() if name == "profile"}
     common = usual | asked.parameters | fixed
-    return common | {"data": configure(common).data}
+    return common | {"data": configure(asked.example | common).data}
 
 
 def _parameters_of(entry: dict, asked: Asked) -> list[dict]:
@@ -205,14 +230,14 @@ def networks_of(target: str, asked: Asked) -> dict:
 def title(target: str, asked: Asked) -> str:
     """DATA-PROFILE: the name of the folder that a target's tables go to."""
     entry = GRID[GRID[target].get("all_of", [target])[0]]
-    config = configure(_common(entry, asked))
-    data = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.data).name) or "data"
-    return f"{data}-{config.profile}"
+    common = _common(entry, asked)
+    data = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(common["data"]).name) or "data"
+    return f"{data}-{common['profile']}"
 
 
 def threads(asked: Asked) -> int:
     """Threads of one run."""
-    return configure({"threads": 1} | asked.parameters).threads or cores()
+    return configure({"threads": 1} | asked.example).threads or cores()
 
 
 def check(runs: dict, folder: Path) -> None:
@@ -223,7 +248,10 @@ def check(runs: dict, folder: Path) -> None:
     """
     data = next(iter(runs.values()))["data"]
     if data != "embedded":
-        find_data(data, {p["benchmark"] for p in runs.values()})
+        find_data(data, {p["benchmark"] for p in runs.values() if p["benchmark"] in LAYOUTS})
+    for parameters in runs.values():
+        if parameters["benchmark"] not in LAYOUTS:
+            _own_data(configure(parameters)).check_matches()
     fingerprints = {}
     for name, parameters in runs.items():
         config = configure(parameters)
@@ -292,8 +320,16 @@ def only_one_batch(folder: Path) -> FileLock:
     return lock
 
 
+@cache
+def _own_data(config: Config) -> Benchmark:
+    """The file lists of data of one's own. Raises InputError where they cannot be read."""
+    return open_benchmark(config)
+
+
 def training_images(config: Config) -> int:
     """How many images a run trains on in an epoch."""
+    if config.benchmark not in LAYOUTS:
+        return len(_own_data(config).train)
     images = LAYOUTS[config.benchmark].counts["train"]["images"]
     return round(images * config.scale) if config.data == "embedded" else images
 

@@ -27,7 +27,15 @@ from tqdm import tqdm
 
 from .. import SETTINGS, InputError, __version__, cores
 from ..config import Config, configure, knobs, run_folder, run_settings
-from ..data import Benchmark, hold_out, load_benchmark, load_images
+from ..data import (
+    LAYOUTS,
+    Benchmark,
+    hold_out,
+    load_benchmark,
+    load_images,
+    without_camera_rule,
+)
+from ..datasets.own import load_own
 from ..datasets.rendered import RENDERER, Settings, render_benchmark
 from ..evaluation import evaluate, extract
 from ..model import ReIDNet
@@ -92,6 +100,7 @@ class Run:
 
     def train_and_evaluate(self) -> dict:
         """The run's record, or {"epoch": how many are done} where the deadline came first."""
+        self.benchmark.check_matches()
         self.check_batch()
         record = processes.from_first(self.finished_record)
         if record:
@@ -257,6 +266,7 @@ class Run:
             "identity": self.identity,
             "source": self.benchmark.source,
             "title": self.benchmark.title,
+            **({"reading": self.benchmark.reading} if self.benchmark.reading else {}),
             "counts": self.benchmark.counts,
             "classes": len(self.classes),
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -337,15 +347,22 @@ def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
     """The benchmark of a run. The embedded one is rendered into runs/data on first use.
 
     With held_out, its training identities only: some to train on, the others to judge by.
+    Raises InputError for data that cannot be read.
     """
-    embedded = config.data == "embedded"
-    folder = _rendered(config, progress) if embedded else data_root(config.data)
-    benchmark = load_benchmark(config.benchmark, folder)
-    return hold_out(benchmark, config.held_out) if config.held_out else benchmark
+    c = config
+    if c.benchmark not in LAYOUTS:
+        benchmark = load_own(c.benchmark, data_root(c.data), c.camera_pattern, c.split_seed)
+    else:
+        embedded = c.data == "embedded"
+        folder = _rendered(c, progress) if embedded else data_root(c.data)
+        benchmark = load_benchmark(c.benchmark, folder)
+    if c.held_out:
+        benchmark = hold_out(benchmark, c.held_out)
+    return benchmark if c.camera_rule else without_camera_rule(benchmark)
 
 
 def data_root(data: str) -> Path:
-    """The folder of benchmarks that are not embedded. data: "real" (REIDSA_DATA) or a folder.
+    """Where data lie that are not embedded: "real" (REIDSA_DATA), a folder, or a CSV.
 
     Raises InputError where REIDSA_DATA is wanted and not set.
     """
@@ -355,9 +372,10 @@ def data_root(data: str) -> Path:
             "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds "
             "the benchmark, or use data=embedded"
         )
-    if not Path(folder).is_dir():
-        return ROOT / folder  # a notebook's kernel runs in notebooks/
-    return Path(folder)
+    path = Path(folder).expanduser()
+    if not path.exists():
+        return ROOT / path  # a notebook's kernel runs in notebooks/
+    return path
 
 
 def _rendered(config: Config, progress: bool) -> Path:
@@ -487,4 +505,6 @@ def train_command(
     for name, m in record["metrics"].items():
         numbers = f"rank-1 {m['rank1']:.3f}  mAP {m['mean_ap']:.3f}"
         print(f"{name:16} {numbers}  trapezoid {m['mean_ap_trapezoid']:.3f}  {record['source']}")
+    if not config.camera_rule:
+        print("without the camera rule: matches of the query's own camera count")
     return 0
