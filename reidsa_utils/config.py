@@ -5,6 +5,7 @@ Notebook 05, the command line and Snakemake all hand their parameters to `config
 
 import hashlib
 import json
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -125,6 +126,9 @@ class Config(BaseModel):
     @classmethod
     def _fill_from_profile(cls, given: dict) -> dict:
         values = {name: value for name, value in given.items() if not _left_open(name, value)}
+        for name, value in values.items():
+            if isinstance(value, os.PathLike):  # data, weights and run_dir, in Python
+                values[name] = os.fspath(value)
         profile = known("profile", values.get("profile", cls.default("profile")), PROFILES)
         benchmark = values.get("benchmark", cls.default("benchmark"))
         data = values.get("data", PROFILES[profile].get("data", "embedded"))

@@ -172,6 +172,23 @@ def benchmark_name(name: str, own: bool) -> str:
     return name
 
 
+def benchmark_in(folder: Path) -> str | None:
+    """The name of the benchmark whose folder this is: as distributed, or rendered, by its manifest.
+
+    None for any other folder.
+    """
+    for name, layout in LAYOUTS.items():
+        depth = len(Path(layout.folder).parts)
+        tail = "/".join(folder.resolve().parts[-depth:])
+        if _letters(tail) == _letters(layout.folder):
+            return name
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return known("benchmark", manifest["settings"]["name"], LAYOUTS)
+    except (OSError, ValueError, KeyError, TypeError):  # an InputError is a ValueError
+        return None
+
+
 def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> Benchmark:
     """Read the file lists of a benchmark.
 

@@ -13,8 +13,9 @@ The camera is the column's, or what camera_pattern finds in an image's path belo
 folder (below the CSV's): cam(\d+) finds the 3 of cam3/0001.jpg. Else all images are of one camera,
 and nothing can be evaluated under the camera rule.
 
-People and cameras become numbers: their names sorted, digits by their value, from 1 on. A record
-holds these numbers and no names of people.
+SPLIT_RULE goes by the seed, the names of people, and paths below the data's folder. People and
+cameras become numbers: their names sorted, digits by their value, from 1 on. A record holds these
+numbers, names of cameras and no names of people.
 
 An image's EXIF orientation is applied, which code that reads images by PIL does only if told to:
 the picture of a phone stands upright here and may lie on its side there.
@@ -31,8 +32,8 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import InputError
-from ..data import LAYOUTS, Benchmark, Split, benchmark_name, count, is_image
+from .. import InputError, unknown_message
+from ..data import LAYOUTS, Benchmark, Split, benchmark_in, benchmark_name, count, is_image
 from .table import letters, read_table
 
 SPLIT_RULE = (
@@ -105,6 +106,12 @@ def load_own(name: str, data, camera_pattern: str = "", split_seed: int = 0) -> 
         layout, images, has_cameras = _read_csv(name, place)
     else:
         place = _without_wrapping(place)
+        other = benchmark_in(place)
+        if other:
+            raise InputError(
+                f"{unknown_message('benchmark', name, LAYOUTS)}; {place} is the folder of {other}: "
+                "name that, or another folder"
+            )
         layout, images, has_cameras = _read_folders(name, place, camera_pattern)
     how = _find_cameras(name, images, camera_pattern, has_cameras)
 
@@ -316,6 +323,7 @@ def _read_names(name: str, paths: list, split: str, root: Path, camera_pattern: 
 
 def _read_csv(name: str, path: Path) -> tuple:
     """The images that a CSV names: (the layout in words, images, whether it says the cameras)."""
+    folder = path.parent.resolve()
     lines = read_table(path, COLUMNS, needed=("path", "identity"))
     has_splits = "split" in lines[0][1]
     words = {}
@@ -334,8 +342,8 @@ def _read_csv(name: str, path: Path) -> tuple:
         split = meanings[words[number]]
         if split == LEFT_OUT:
             continue
-        file = _file_of(path.parent, cells["path"])
-        if not file.is_file():
+        file = _file_of(folder, cells["path"])
+        if not os.path.isfile(file):
             missing.append((number, cells["path"]))
             continue
         _check_kind(file)
@@ -344,16 +352,18 @@ def _read_csv(name: str, path: Path) -> tuple:
                 f"{name}: lines {line_of[file]} and {number} of {path} name the same image, "
                 f"{cells['path']}; keep one"
             )
+        # The split by rule goes by this name: it must not say how the CSV's own folder is written.
         place = file.name
-        if file.is_relative_to(path.parent.absolute()):
-            place = file.relative_to(path.parent.absolute()).as_posix()
+        for around in (folder, path.parent.absolute()):
+            if file.is_relative_to(around):
+                place = file.relative_to(around).as_posix()
         images.append(Image(file, cells["identity"], split, place, place, cells.get("camera", "")))
     if missing:
         number, first = missing[0]
         raise InputError(
             f"{name}: {len(missing)} of {len(lines)} images named in {path} are not there, first "
-            f"{first!r} in line {number}; expected paths relative to {path.parent}, or absolute "
-            "ones"
+            f"{first[:100]!r} in line {number}; expected paths relative to {path.parent} or "
+            "absolute ones"
         )
     used = sorted({word for word in words.values() if meanings[word] not in ("", LEFT_OUT)})
     return f"CSV {', '.join(used)}".strip(), images, "camera" in lines[0][1]
@@ -363,8 +373,8 @@ def _file_of(folder: Path, text: str) -> Path:
     """The file that a CSV in `folder` means, if it is there. Windows writes \\ for /."""
     for spelling in (text, text.replace("\\", "/")):
         # Without "..", so that two spellings of one file are one.
-        file = Path(os.path.normpath(folder.absolute() / Path(spelling).expanduser()))
-        if file.is_file():
+        file = Path(os.path.normpath(folder / Path(spelling).expanduser()))
+        if os.path.isfile(file):
             break
     return file
 

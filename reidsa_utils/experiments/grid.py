@@ -320,10 +320,15 @@ def only_one_batch(folder: Path) -> FileLock:
     return lock
 
 
-@cache
 def _own_data(config: Config) -> Benchmark:
     """The file lists of data of one's own. Raises InputError where they cannot be read."""
-    return open_benchmark(config)
+    names = ("benchmark", "data", "camera_pattern", "split_seed", "camera_rule", "held_out")
+    return _read_once(**{name: getattr(config, name) for name in names})
+
+
+@cache
+def _read_once(**settings) -> Benchmark:
+    return open_benchmark(configure(settings))
 
 
 def training_images(config: Config) -> int:

@@ -258,7 +258,7 @@ def test_one_camera_one_query_a_person(tmp_path):
     with pytest.raises(InputError, match="no.* match in another camera: all images are of one cam"):
         found.check_matches()
     free = without_camera_rule(found)
-    assert free.has_match().all() and free.truth[2:] == (None, None)
+    assert free.has_match().all() and all(cameras is None for cameras in free.truth[2:])
     free.check_matches()
 
 
@@ -534,6 +534,21 @@ def test_a_file_that_is_no_csv(tmp_path, content, words):
     (tmp_path / "x.csv").write_bytes(content)
     with pytest.raises(InputError, match=words):
         load_own("mydata", tmp_path / "x.csv")
+
+
+def test_the_folder_of_a_benchmark_is_no_own_data(small_benchmark, split_data, tmp_path):
+    renamed = Path(shutil.copytree(small_benchmark, tmp_path / "copy"))
+    for folder in (small_benchmark, small_benchmark.parent, renamed):
+        with pytest.raises(
+            InputError, match="unknown benchmark 'mars'; .* the folder of market1501"
+        ):
+            load_own("mars", folder)
+    for name in ("DukeMTMC-reID", "cuhk03-np/labeled", "Market-1501-v15.09.15"):
+        shutil.copytree(split_data, tmp_path / name)
+        with pytest.raises(InputError, match="unknown benchmark 'mars'; .* is the folder of "):
+            load_own("mars", tmp_path / name)
+    shutil.copytree(split_data, tmp_path / "market")  # a shop's
+    load_own("mars", tmp_path / "market")
 
 
 def test_more_that_is_refused(split_data, rows, tmp_path):
