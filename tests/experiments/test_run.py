@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_one_sentence, options
+from conftest import ROOT, assert_one_sentence, options, own_data
 from sklearn.metrics import average_precision_score
 
 from reidsa_utils import InputError
@@ -492,20 +492,6 @@ def test_truncated_image_in_the_training_set(small_benchmark, tmp_path, run_main
     victim.write_bytes(victim.read_bytes()[:700])
     done = run_main(small(copy, tmp_path / "run"))
     assert_one_sentence(done, victim.name, "truncated")
-
-
-def own_data(folder, n=12, cameras=(1, 2)):
-    """A folder for each of n people, of a colour of their own: three images of each camera."""
-    rng = np.random.default_rng(3)
-    for person in range(n):
-        colour = rng.integers(0, 256, 3)
-        for c in cameras:
-            for k in range(3):
-                path = folder / f"person {person}" / f"cam{c}_{k}.png"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                pixels = np.clip(colour + rng.normal(0, 60, (48, 16, 3)), 0, 255)
-                cv2.imwrite(str(path), pixels.astype(np.uint8))
-    return folder
 
 
 OWN = {"benchmark": "mydata", "profile": "smoke", "threads": 1, "epochs": 1, "batch": 8}
