@@ -6,7 +6,6 @@ Notebook 05, the command line and Snakemake all hand their parameters to `config
 import hashlib
 import json
 import os
-import re
 import tomllib
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from . import SETTINGS, InputError, known, unknown_message
 from .attention import FORMS
-from .data import LAYOUTS, benchmark_name
+from .data import LAYOUTS, benchmark_name, camera_regex
 from .model import BACKBONES, RECIPES, VARIANTS
 from .support.files import ROOT
 from .weights import named
@@ -180,18 +179,7 @@ def _check_own(config: Config) -> None:
                     f"{name} is for data of your own, under a name of its own; benchmark is "
                     f"{config.benchmark}, whose files say it"
                 )
-    try:
-        groups = re.compile(config.camera_pattern).groups
-    except re.error as error:
-        raise InputError(
-            f"camera_pattern {config.camera_pattern!r} is no regular expression ({error}); "
-            r"expected one such as cam(\d+)"
-        ) from None
-    if groups > 1:
-        raise InputError(
-            f"camera_pattern {config.camera_pattern!r} has {groups} groups; expected one, which "
-            "finds the camera: write (?:...) for the others"
-        )
+    camera_regex(config.camera_pattern)
 
 
 def configure(parameters: dict) -> Config:

@@ -6,6 +6,7 @@ What is in a folder is compared with what was published.
 import difflib
 import hashlib
 import json
+import os
 import re
 import tomllib
 import warnings
@@ -172,6 +173,26 @@ def benchmark_name(name: str, own: bool) -> str:
     return name
 
 
+def camera_regex(camera_pattern: str) -> re.Pattern:
+    """The regular expression that finds the camera of own data in a path.
+
+    Raises InputError for one that is none, or has several groups.
+    """
+    try:
+        pattern = re.compile(camera_pattern)
+    except re.error as error:
+        raise InputError(
+            f"camera_pattern {camera_pattern!r} is no regular expression ({error}); expected one "
+            r"such as cam(\d+)"
+        ) from None
+    if pattern.groups > 1:
+        raise InputError(
+            f"camera_pattern {camera_pattern!r} has {pattern.groups} groups; expected one, which "
+            "finds the camera: write (?:...) for the others"
+        )
+    return pattern
+
+
 def benchmark_in(folder: Path) -> str | None:
     """The name of the benchmark whose folder this is: as distributed, or rendered, by its manifest.
 
@@ -243,7 +264,7 @@ def find_folder(name: str, root) -> Path:
     Raises InputError for an unknown name, a root that is no folder, another benchmark, or none.
     """
     layout = LAYOUTS[known("benchmark", name, LAYOUTS)]
-    root = Path(root).expanduser()
+    root = Path(os.path.expanduser(root))
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise InputError(

@@ -33,7 +33,16 @@ from pathlib import Path
 import numpy as np
 
 from .. import InputError, unknown_message
-from ..data import LAYOUTS, Benchmark, Split, benchmark_in, benchmark_name, count, is_image
+from ..data import (
+    LAYOUTS,
+    Benchmark,
+    Split,
+    benchmark_in,
+    benchmark_name,
+    camera_regex,
+    count,
+    is_image,
+)
 from .table import letters, read_table
 
 SPLIT_RULE = (
@@ -101,7 +110,7 @@ def load_own(name: str, data, camera_pattern: str = "", split_seed: int = 0) -> 
     name = benchmark_name(name, own=True)
     if name in LAYOUTS:
         raise InputError(f"{name} is a benchmark; expected another name for data of your own")
-    place = _find(name, Path(data).expanduser())
+    place = _find(name, Path(os.path.expanduser(data)))
     if place.is_file():
         layout, images, has_cameras = _read_csv(name, place)
     else:
@@ -373,7 +382,7 @@ def _file_of(folder: Path, text: str) -> Path:
     """The file that a CSV in `folder` means, if it is there. Windows writes \\ for /."""
     for spelling in (text, text.replace("\\", "/")):
         # Without "..", so that two spellings of one file are one.
-        file = Path(os.path.normpath(folder / Path(spelling).expanduser()))
+        file = Path(os.path.normpath(folder / os.path.expanduser(spelling)))
         if os.path.isfile(file):
             break
     return file
@@ -388,7 +397,7 @@ def _find_cameras(name: str, images: list, camera_pattern: str, has_cameras: boo
             f"{name}: the CSV has a column of cameras, and camera_pattern is {camera_pattern!r}; "
             "leave one out"
         )
-    pattern = re.compile(camera_pattern)
+    pattern = camera_regex(camera_pattern)
     unlike = []
     for image in images:
         match = pattern.search(image.below)

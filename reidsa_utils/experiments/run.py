@@ -372,7 +372,7 @@ def data_root(data: str) -> Path:
             "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds "
             "the benchmark, or use data=embedded"
         )
-    path = Path(folder).expanduser()
+    path = Path(os.path.expanduser(folder))
     if not path.exists():
         return ROOT / path  # a notebook's kernel runs in notebooks/
     return path

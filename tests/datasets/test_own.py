@@ -349,6 +349,18 @@ def test_a_csv_without_splits_and_cameras(split_data, rows):
     assert load_own("mydata", path, PATTERN).counts["gallery"]["junk"] == 1
 
 
+def test_the_split_of_a_csv_does_not_depend_on_how_its_place_is_written(split_data, rows, tmp_path):
+    """Nor on whether its paths are relative or absolute: the rule goes by paths below its folder."""
+    lines = [row[:3] for row in rows]
+    expected = load_own("mydata", write_csv(split_data / "x.csv", lines)).fingerprint()
+    (tmp_path / "link").symlink_to(split_data)
+    for place in (split_data / ".." / "data", tmp_path / "link"):
+        assert load_own("mydata", place / "x.csv").fingerprint() == expected
+        absolute = [lines[0], *((f"{place}/{path}", *rest) for path, *rest in lines[1:])]
+        write_csv(split_data / "y.csv", absolute)
+        assert load_own("mydata", place / "y.csv").fingerprint() == expected
+
+
 def test_names_become_numbers_by_their_order(tmp_path):
     """Digits by their value, so that cameras 1 to 10 keep their numbers."""
     people(tmp_path, ["b", "a10", "a9", "Z"], range(1, 11), 1)
@@ -495,6 +507,7 @@ CSV_FAULTS = {
         lambda rows: changed(changed(rows, 5, 0, "no.jpg"), 7, 0, "nor.jpg"),
         "2 of 16 images named in .* are not there, first 'no.jpg' in line 5; expected paths rel",
     ),
+    "a name that is no home": (lambda rows: changed(rows, 2, 0, "~$x.jpg"), r"first '~\$x.jpg' in"),
     "a folder": (lambda rows: changed(rows, 2, 0, "train"), "1 of 16 images .* first 'train' in l"),
     "the same line twice": (
         lambda rows: [*rows, rows[4]],
@@ -648,6 +661,11 @@ def test_check_of_own_data(split_data, command, capsys):
 def test_check_refuses_in_one_sentence(split_data, command):
     for name, words in (("markt1501", "did you mean market1501?"), ("my/data", "expected a name")):
         assert_one_sentence(command("-m", "reidsa_utils", "check", name, split_data), words)
+    for pattern, words in (("c(", "is no regular expression"), ("(c)(1)", "has 2 groups")):
+        done = command(
+            "-m", "reidsa_utils", "check", "mydata", split_data, "--camera-pattern", pattern
+        )
+        assert_one_sentence(done, f"camera_pattern '{pattern}' {words}")
     with pytest.raises(InputError, match="market1501 is checked as it was published"):
         check("market1501", split_data, camera_pattern=PATTERN)
 
