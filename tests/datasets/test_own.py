@@ -8,11 +8,12 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import PIL.Image
 import pytest
 from conftest import assert_one_sentence
 
 from reidsa_utils import InputError
-from reidsa_utils.data import hold_out, without_camera_rule
+from reidsa_utils.data import decode, hold_out, without_camera_rule
 from reidsa_utils.datasets.check import check
 from reidsa_utils.datasets.own import SPLIT_RULE, load_own
 
@@ -674,3 +675,13 @@ def test_upper_case_endings_and_names_with_spaces(tmp_path):
     people(tmp_path, ["Anna Maria", "李 雷", "o'neil", "d.e.f"], pattern="cam{c} ({k}).JPG")
     found = load_own("mydata", tmp_path, PATTERN)
     assert found.has_match().all() and found.counts["train"]["images"] == 8
+
+
+def test_the_picture_of_a_phone_stands_upright(tmp_path):
+    """As the README says it: an EXIF orientation is applied, which PIL does only if told to."""
+    exif = PIL.Image.Exif()
+    exif[0x112] = 6  # turned by a quarter
+    lying = PIL.Image.fromarray(np.zeros((40, 20, 3), np.uint8))
+    lying.save(tmp_path / "phone.jpg", exif=exif)
+    assert np.array(PIL.Image.open(tmp_path / "phone.jpg")).shape == (40, 20, 3)
+    assert decode(tmp_path / "phone.jpg").shape == (20, 40, 3)
