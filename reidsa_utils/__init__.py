@@ -11,9 +11,10 @@ The paper's parts, in the order in which they import each other (downwards only)
     weights                 what a backbone begins with
     attention               the layer: eq. 1, 6, 12
 
-Around them: datasets (rendered benchmarks, CUHK03-NP, check), experiments (runs, records,
-statistics, tables, figures, claims, README), support (files, what is in them, processes, memory,
-printing), settings (profiles, recipes, benchmarks, grid, claims: TOML), cli (the command `reidsa`).
+Around them: datasets (rendered benchmarks, data of one's own, CUHK03-NP, check), experiments
+(runs, records, statistics, tables, figures, claims, README), support (files, what is in them,
+arrays, processes, workers, memory, printing), settings (profiles, recipes, benchmarks, grid,
+claims: TOML), cli (the command `reidsa`).
 """
 
 import difflib

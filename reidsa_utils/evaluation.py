@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from . import InputError, reranking
+from . import reranking
 from .batches import as_images, to_input
 from .data import Benchmark
 from .metrics import euclidean, evaluate_ranking
@@ -55,40 +55,9 @@ def evaluate_reranked(query: dict, gallery: dict, benchmark: Benchmark) -> dict:
     return results
 
 
-def check_test_set(benchmark: Benchmark) -> None:
-    """Raises InputError for a test set on which no query has a match in another camera.
-
-    The file names tell it, so a run asks before it trains.
-    """
-    query, gallery = benchmark.query, benchmark.gallery
-    seen_by = {}  # identity -> the cameras of its gallery images
-    for identity, camera in zip(gallery.ids.tolist(), gallery.cameras.tolist(), strict=True):
-        seen_by.setdefault(identity, set()).add(camera)
-    for identity, camera in zip(query.ids.tolist(), query.cameras.tolist(), strict=True):
-        if seen_by.get(identity, set()) - {camera}:
-            return
-    raise InputError(
-        f"{benchmark.title} at {benchmark.folder}: none of the {len(query)} queries has a match in "
-        f"another camera (the queries are of {_listed('camera', query.cameras)}, the "
-        f"{len(gallery)} gallery images of {_listed('camera', gallery.cameras)}), so rank-1 and "
-        "mAP cannot be told; add gallery images of the same identities from another camera"
-    )
-
-
-def _listed(what: str, numbers: np.ndarray) -> str:
-    """ "camera 1", "cameras 1, 2" or "cameras 1, 2, ... 6"."""
-    names = [str(n) for n in np.unique(numbers)]
-    if len(names) > 8:
-        names = [*names[:7], "...", names[-1]]
-    if not names:
-        return f"no {what}"
-    return f"{what if len(names) == 1 else what + 's'} {', '.join(names)}"
-
-
 def metrics_of(distances: np.ndarray, benchmark: Benchmark) -> dict:
     """What a record says of one matrix of distances, (queries, gallery): numbers and lists."""
-    query, gallery = benchmark.query, benchmark.gallery
-    ranking = evaluate_ranking(distances, query.ids, gallery.ids, query.cameras, gallery.cameras)
+    ranking = evaluate_ranking(distances, *benchmark.truth)
     # A query without a match has no average precision: null in the record.
     average_precision = [
         None if np.isnan(ap) else round(float(ap), 5) for ap in ranking.average_precision

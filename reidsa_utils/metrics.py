@@ -43,19 +43,25 @@ def evaluate_ranking(
     are skipped and counted.
 
     distances: (Q, G), smaller is nearer.
-    query_ids, query_cams: whole numbers, (Q,); gallery_ids, gallery_cams: (G,).
+    query_ids, query_cams: whole numbers, (Q,); gallery_ids, gallery_cams: (G,). None for both
+        cameras: without the camera rule; all images of a query's identity are matches, so the
+        gallery must not hold the query itself.
     max_rank: length of the CMC curve.
     Returns a Ranking.
     Raises InputError for shapes that do not fit, ids that are no whole numbers, no query, distances
     that are NaN, or if no query has a match.
     """
+    camera_rule = query_cams is not None or gallery_cams is not None
+    if not camera_rule:  # as if all queries were of one camera, and the gallery of another
+        query_cams = np.zeros(as_array(query_ids).shape, int)
+        gallery_cams = np.ones(as_array(gallery_ids).shape, int)
     distances, query_ids, gallery_ids, query_cams, gallery_cams = _checked(
         distances, query_ids, gallery_ids, query_cams, gallery_cams, max_rank=max_rank
     )
     matches, left_out = _images_of_the_identity(query_ids, gallery_ids, query_cams, gallery_cams)
     found = matches.counts > 0  # (Q,)
     if not found.any():
-        raise _none_left(len(query_ids))
+        raise _none_left(len(query_ids), camera_rule)
 
     ranks = _ranks_of_matches(distances, matches, left_out, counted=gallery_ids != -1)
     first_match = np.zeros(len(query_ids), int)
@@ -448,8 +454,9 @@ def _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams, **coun
     return distances, query_ids, gallery_ids, query_cams, gallery_cams
 
 
-def _none_left(queries: int) -> InputError:
+def _none_left(queries: int, camera_rule: bool = True) -> InputError:
+    where = "another camera" if camera_rule else "the gallery"
     return InputError(
-        f"none of the {queries} queries has a match in another camera; "
+        f"none of the {queries} queries has a match in {where}; "
         "are query and gallery of one benchmark?"
     )

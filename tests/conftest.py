@@ -76,6 +76,23 @@ def options(settings):
     return words
 
 
+def own_data(folder, n=12, cameras=(1, 2)):
+    """A folder for each of n people, of a colour of their own: three images of each camera."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(3)
+    for person in range(n):
+        colour = rng.integers(0, 256, 3)
+        for c in cameras:
+            for k in range(3):
+                path = folder / f"person {person}" / f"cam{c}_{k}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.clip(colour + rng.normal(0, 60, (48, 16, 3)), 0, 255)
+                cv2.imwrite(str(path), pixels.astype(np.uint8))
+    return folder
+
+
 def tracked():
     """What running a notebook could change: {path: bytes}."""
     folders = [ROOT / name for name in ("figures", "results", "notebooks")]

@@ -75,6 +75,42 @@ def test_equals_brute_force_with_ties_junk_and_unmatched_queries(case):
     assert result.skipped == skipped and (result.first_match == np.array(first) + 1).all()
 
 
+@settings(max_examples=200, deadline=None)
+@given(cases)
+def test_without_the_camera_rule_all_images_of_a_person_are_matches(case):
+    """No cameras: the same as brute force with cameras that are all different."""
+    n_query, n_gallery, seed, levels = case
+    rng = np.random.default_rng(seed)
+    distances = rng.integers(0, levels, (n_query, n_gallery)).astype(np.float32)
+    query_ids, gallery_ids = rng.integers(1, 4, n_query), rng.integers(-1, 4, n_gallery)
+    cameras = np.arange(n_query), n_query + np.arange(n_gallery)
+    cmc, step, trapezoid, steps, first, skipped = brute_force(
+        distances, query_ids, gallery_ids, *cameras
+    )
+    if skipped == n_query:
+        with pytest.raises(InputError, match=f"none of the {n_query} queries has a match in the g"):
+            evaluate_ranking(distances, query_ids, gallery_ids, None, None)
+        return
+    result = evaluate_ranking(distances, query_ids, gallery_ids, None, None)
+    np.testing.assert_allclose(result.cmc, cmc, rtol=1e-12)
+    assert result.mean_ap == pytest.approx(step, rel=1e-12)
+    assert result.mean_ap_trapezoid == pytest.approx(trapezoid, rel=1e-12)
+    np.testing.assert_allclose(result.average_precision, steps, rtol=1e-12)
+    assert result.skipped == skipped and (result.first_match == np.array(first) + 1).all()
+
+
+def test_without_the_camera_rule_by_hand():
+    """One query of camera 1; the nearest image is of its person and camera, and counts."""
+    arguments = np.array([[0.1, 0.2, 0.3]]), [7], [7, 3, 7]
+    with_rule = evaluate_ranking(*arguments, [1], [1, 2, 2])
+    without = evaluate_ranking(*arguments, None, None)
+    assert (with_rule.mean_ap, without.mean_ap) == (1 / 2, (1 + 2 / 3) / 2)
+    assert (with_rule.cmc[0], without.cmc[0]) == (0, 1)
+    for cameras in (([1], None), (None, [1, 2, 2])):  # one of the two is forgotten
+        with pytest.raises(InputError, match="cameras are object of shape"):
+            evaluate_ranking(*arguments, *cameras)
+
+
 def test_by_hand():
     # ranking of the one query: wrong, right, junk (own camera), distractor, right -> hits at ranks 2 and 4
     distances = np.array([[0.1, 0.2, 0.3, 0.4, 0.5]])

@@ -23,6 +23,7 @@ MODULES = (
     "weights",
     "model",
     "data",
+    "datasets.own",
     "batches",
     "config",
     "experiments.statistics",
@@ -312,6 +313,37 @@ FAULTS = {
         [("test_data", "test_held_out_people_are_not_trained_on", {"n": 5})],
         {},
     ),
+    "the query's own camera left out without the camera rule": (
+        "data",
+        "return query.ids, gallery.ids, None, None",
+        "return query.ids, gallery.ids, query.cameras, gallery.cameras",
+        [("datasets/test_own", "test_one_camera_one_query_a_person", {})],
+        {},
+    ),
+    "a match of the query's own camera taken for one": (
+        "data",
+        "left_out = {camera} if self.camera_rule else set()",
+        "left_out = set()",
+        [("datasets/test_own", "test_one_camera_one_query_a_person", {})],
+        {},
+    ),
+    "own data split whatever the seed": (
+        "datasets.own",
+        'f"{seed}/{text}"',
+        'f"{text}"',
+        [
+            ("datasets/test_own", "test_the_split_is_that_of_its_rule", {"n": 4}),
+            ("datasets/test_own", "test_the_split_depends_on_the_seed_alone", {}),
+        ],
+        {},
+    ),
+    "half of the people, rounded down": (
+        "datasets.own",
+        "(len(people) + 1) // 2",
+        "len(people) // 2",
+        [("datasets/test_own", "test_the_split_is_that_of_its_rule", {"n": 4})],
+        {},
+    ),
     "p dropped from the CAM of eq. 7": (
         "cam",
         "maps = (weights[:, :, None, None] * f * p).sum(dim=1)",
@@ -429,6 +461,8 @@ def run_test(request, file, function, arguments):
         for name in inspect.signature(namespace[function]).parameters
         if name not in arguments
     }
+    if "tmp_path" in fixtures:  # a folder for each test, not one for each fault
+        fixtures["tmp_path"] = request.getfixturevalue("tmp_path_factory").mktemp(function)
     namespace[function](**fixtures, **arguments)
 
 

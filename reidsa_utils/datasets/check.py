@@ -17,10 +17,20 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import SETTINGS, InputError, cores
-from ..data import LAYOUTS, SPLITS, Benchmark, decode, load_benchmark, read_split
+from ..data import (
+    LAYOUTS,
+    SPLITS,
+    Benchmark,
+    benchmark_name,
+    decode,
+    load_benchmark,
+    read_split,
+    without_camera_rule,
+)
 from ..support.files import read_text
 from ..support.image_files import listening, who_complains
 from ..support.kinds import what_is
+from .own import OwnBenchmark, load_own
 from .rendered import CHECKSUMS
 
 SHOWN = 50  # problems that are printed; of the others only their number
@@ -28,12 +38,21 @@ AT_A_TIME = 64  # images that are decoded between two looks at what decoders com
 DIGITS = 12  # of a sha256 in published_checksums.json.gz
 
 
-def check(name: str, root, progress: bool = True) -> int:
+def check(
+    name: str,
+    root,
+    progress: bool = True,
+    camera_pattern: str = "",
+    split_seed: int = 0,
+    camera_rule: bool = True,
+) -> int:
     """Print found against expected counts and whatever is damaged.
 
-    name: of the benchmark. root: its folder or the parent. Every image is decoded. File names are
-    compared with those of the archive (Market-1501), of the index files (CUHK03-NP) or of the
-    manifest (rendered benchmarks).
+    name: of the benchmark, or of data of one's own. root: its folder or the parent, or a CSV of own
+        data.
+    camera_pattern, split_seed, camera_rule: as in config.Config.
+    Every image is decoded. File names are compared with those of the archive (Market-1501), of the
+    index files (CUHK03-NP) or of the manifest (rendered benchmarks).
     Where the checksum of a file is known (of Market-1501's archive; of what is listed in a
     SHA256SUMS beside the images, as rendered benchmarks have it), no byte of it may differ. Other
     files are judged by their structure and by what their decoder complains of: bytes that the
@@ -41,8 +60,15 @@ def check(name: str, root, progress: bool = True) -> int:
     image is not seen. A problem says which it was.
     No identity of the training set may be tested, and every query needs a match in another camera.
     Returns the exit code: 0 if all is as expected, else 1.
-    Raises InputError for an unknown name or a folder that is no benchmark.
+    Raises InputError for an unknown name, or data that cannot be read.
     """
+    if benchmark_name(name, own=True) not in LAYOUTS:
+        return _check_own(load_own(name, root, camera_pattern, split_seed), camera_rule, progress)
+    if camera_pattern or split_seed or not camera_rule:
+        raise InputError(
+            f"{name} is checked as it was published; camera_pattern, split_seed and "
+            "no-camera-rule are for data of your own"
+        )
     found = load_benchmark(name, root, warn=False, strict=False)
     n_differing = _print_counts(found)
     files, problems = _compare_names(found)
@@ -60,6 +86,38 @@ def check(name: str, root, progress: bool = True) -> int:
         )
         return 1
     print(f"all counts as expected; all {len(files):,} images decode; {_basis(files, checksums)}")
+    return 0
+
+
+def _check_own(found: OwnBenchmark, camera_rule: bool, progress: bool) -> int:
+    """`check` for data of one's own: there are no published counts and names."""
+    print(f"{found.title} at {found.folder} (own data: {found.reading['layout']})")
+    for what in ("split", "split_seed", "cameras"):
+        if what in found.reading:
+            print(f"{what.replace('_', ' ')}: {found.reading[what]}")
+    if any(found.reading["camera_names"]):
+        print(f"camera names: {', '.join(found.reading['camera_names'])}")
+    print(f"{'':22}{'images':>10}{'people':>10}{'cameras':>10}")
+    for split, counts in found.counts.items():
+        print(f"{split:22}{counts['images']:10,}{counts['ids']:10,}{counts['cameras']:10,}")
+    if not camera_rule:
+        found = without_camera_rule(found)
+        print("without the camera rule: matches of the query's own camera count")
+    files = [path for split in (found.train, found.query, found.gallery) for path in split.paths]
+    checksums, problems = _known_checksums(found, files)
+    problems += _damages(files, checksums, progress)
+    try:
+        found.check_matches()
+    except InputError as error:  # one sentence, not one a query
+        problems.append(str(error))
+    else:
+        problems += _protocol_problems(found)
+    _print_problems(problems)
+    if problems:
+        print(f"problems: {len(problems):,}")
+        return 1
+    print(f"fingerprint {found.fingerprint()}")
+    print(f"nothing wrong; all {len(files):,} images decode; {_basis(files, checksums)}")
     return 0
 
 
@@ -231,19 +289,12 @@ def _protocol_problems(found: Benchmark) -> list[str]:
     for identity in sorted(set(found.train.ids) & set(tested)):
         problems.append(f"identity {identity} is in the training set and in the test set")
 
-    cameras_of = {}  # {identity: cameras that have a gallery image of it}
-    for identity, camera in zip(
-        found.gallery.ids.tolist(), found.gallery.cameras.tolist(), strict=True
-    ):
-        cameras_of.setdefault(identity, set()).add(camera)
-    query = found.query
-    for path, identity, camera in zip(
-        query.paths, query.ids.tolist(), query.cameras.tolist(), strict=True
-    ):
-        if not cameras_of.get(identity, set()) - {camera}:
-            problems.append(
-                f"{Path(path).name}: no other camera has a gallery image of this query's identity"
-            )
+    missing = "no other camera has a gallery image of this query's identity"
+    if not found.camera_rule:
+        missing = "the gallery has no image of this query's identity"
+    for path, has_match in zip(found.query.paths, found.has_match().tolist(), strict=True):
+        if not has_match:
+            problems.append(f"{Path(path).name}: {missing}")
     return problems
 
 
@@ -257,7 +308,7 @@ def _print_problems(problems: list[str]) -> None:
 def _compare_fingerprint(found: Benchmark) -> list[str]:
     """Print a sound copy's fingerprint. Returns a problem if another one is known."""
     fingerprint = found.fingerprint()
-    tried = getattr(LAYOUTS[found.name], "fingerprint", None)
+    tried = getattr(LAYOUTS.get(found.name), "fingerprint", None)
     if found.source != "real" or not tried:
         print(f"fingerprint {fingerprint}")
         return []

@@ -143,9 +143,12 @@ def _forms_of(rows: pd.DataFrame) -> list:
 
 def _label(row, what: str) -> str:
     """The label of a line of dots()."""
-    subject = title(row.benchmark) if what == "benchmark" else row.variant
+    subject = title(row.benchmark)
+    if what == "variant":  # Table 2 is of Market-1501
+        subject = row.variant if row.benchmark == "market1501" else f"{subject}, {row.variant}"
     recipe = "" if row.recipe == "paper" else f", {row.recipe}"
-    return f"{row.source}, {row.profile}{recipe}: {subject} (n = {row.seeds})"
+    other = f", {row.other}" if row.other else ""
+    return f"{row.source}, {row.profile}{recipe}{other}: {subject} (n = {row.seeds})"
 
 
 def _dot(ax, row, y: int, color) -> None:

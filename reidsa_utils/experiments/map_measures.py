@@ -7,6 +7,7 @@ examine --maps` calls it.
 """
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -461,14 +462,13 @@ def missing_parts(model, config, benchmark, settings, gallery: dict) -> dict:
 
 
 def _precision(query_features, gallery_features, benchmark, index: np.ndarray) -> list:
-    """Average precision of some queries, by number; None for a query without a match."""
-    result = evaluate_ranking(
-        euclidean(query_features, gallery_features),
-        benchmark.query.ids[index],
-        benchmark.gallery.ids,
-        benchmark.query.cameras[index],
-        benchmark.gallery.cameras,
-    )
+    """Average precision of some queries; None for a query without a match.
+
+    index: their numbers, in rising order.
+    """
+    chosen = np.isin(np.arange(len(benchmark.query)), index)
+    some = replace(benchmark, query=benchmark.query.subset(chosen))
+    result = evaluate_ranking(euclidean(query_features, gallery_features), *some.truth)
     rounded = []
     for value in result.average_precision:
         rounded.append(None if np.isnan(value) else round(float(value), 4))

@@ -1,5 +1,6 @@
 """Run records: read and check them, say in words what they are, publish them into results/."""
 
+import hashlib
 import json
 import re
 from functools import cache
@@ -168,6 +169,8 @@ def _in_name(setting: str, value) -> str:
         if value.startswith("state_dict "):
             return f"weights_{value.split()[1][:8]}"
         return "loaded" if value != "none" else "from_scratch"
+    if setting == "camera_pattern":  # its signs cannot stand in the name of a file
+        return f"camera_pattern_{hashlib.sha256(value.encode()).hexdigest()[:8]}"
     if isinstance(value, bool):
         return setting if value else f"no_{setting}"
     if isinstance(value, str):
