@@ -96,27 +96,33 @@ class Benchmark:
         if self.has_match().any():
             return
         beginning = f"{self.title} at {self.folder}: none of the {len(self.query)} queries has a "
-        of_the_same = self.gallery.subset(np.isin(self.gallery.ids, self.query.ids))
-        if not self.camera_rule or not len(of_the_same):
+        if not self.camera_rule:
             raise InputError(
-                f"{beginning}match: the gallery holds no image of their identities; are query and "
+                f"{beginning}match: the gallery has no image of their identities; are query and "
                 "gallery of one data set?"
             )
-        names = self.reading.get("camera_names")
-        found = []
-        for split in (self.query, of_the_same):
-            cameras = np.unique(split.cameras).tolist()
-            found.append(", ".join(names[c - 1] if names else str(c) for c in cameras))
-        seen = f"the queries are of camera {found[0]}, the gallery's images of them of {found[1]}"
-        if names and len(names) == 1:
-            seen = (
-                "all images are of one camera (camera_pattern, or the column camera of a CSV, "
-                "tells cameras apart)"
-            )
-        raise InputError(
-            f"{beginning}match in another camera: {seen}; camera_rule=false (--no-camera-rule) "
-            "evaluates without the camera rule, so that matches of the query's own camera count"
+        seen = (
+            f"the queries are of {self._cameras_of(self.query)}, the {len(self.gallery)} gallery "
+            f"images of {self._cameras_of(self.gallery)}"
         )
+        advice = "add gallery images of the same identities from another camera"
+        if len(self.reading.get("camera_names", ())) == 1:
+            seen = "all images are of one camera"
+            advice = "tell cameras apart by camera_pattern, or by the column camera of a CSV"
+        raise InputError(
+            f"{beginning}match in another camera ({seen}), so rank-1 and mAP cannot be told; "
+            f"{advice}, or let matches of the query's own camera count: camera_rule=false "
+            "(--no-camera-rule)"
+        )
+
+    def _cameras_of(self, split: Split) -> str:
+        """ "camera 1" or "cameras 1, 2"; of own data by their names."""
+        names = [str(number) for number in np.unique(split.cameras)]
+        if "camera_names" in self.reading:
+            names = [self.reading["camera_names"][int(number) - 1] for number in names]
+        if len(names) > 8:
+            names = [*names[:7], "...", names[-1]]
+        return f"{'camera' if len(names) == 1 else 'cameras'} {', '.join(names)}"
 
     def differences(self) -> list:
         """One phrase for every count that is not as expected."""

@@ -695,7 +695,7 @@ def test_own_data_of_one_camera(tmp_path, run_main, capfd):
     assert_one_sentence(
         done,
         "mydata at ",
-        "none of the 6 queries has a match in another camera: all images are of one camera",
+        "none of the 6 queries has a match in another camera (all images are of one camera)",
         "camera_rule=false (--no-camera-rule)",
     )
     assert "training" not in done.stderr and not (tmp_path / "run" / "checkpoint.pt").exists()
@@ -724,8 +724,8 @@ def test_no_match_in_another_camera_is_told_before_training(tmp_path, run_main):
     settings |= {"threads": 1, "run_dir": tmp_path / "run"}
     with pytest.warns(UserWarning, match="is the download complete"):
         done = run_main(settings)
-    words = "none of the 10 queries has a match in another camera: the queries are of camera 1, "
-    assert_one_sentence(done, words + "the gallery's images of them of 1; camera_rule=false")
+    words = "none of the 10 queries has a match in another camera (the queries are of camera 1, "
+    assert_one_sentence(done, words + "the 30 gallery images of camera 1)", "camera_rule=false")
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
     with pytest.warns(UserWarning, match="is the download complete"):
         record = train(configure(settings | {"camera_rule": False}), progress=False)
