@@ -33,12 +33,6 @@ def test_another_code_page(tmp_path, env):
     assert done.returncode == 0 and b"all have their checksums" in done.stdout, done.stderr
 
 
-def test_settings_and_texts_are_utf8_whatever_the_machine_says():
-    done = reidsa("readme", "--check", env=OLD, capture_output=True)
-    assert b"Traceback" not in done.stderr and b"codec" not in done.stderr
-    assert done.returncode == 0, done.stderr + done.stdout
-
-
 def test_nobody_reads(tmp_path):
     """Standard output and error are closed pipes: the rendering is complete, the exit code as ever."""
     reading, writing = os.pipe()
