@@ -70,6 +70,11 @@ FOUND = {
     "count_with": "{count_with}",
     "count_without": "{count_without}",
 }
+# Of runs that have no partner.
+NO_DIFFERENCE = {
+    **dict.fromkeys(("Δ", "low", "high", "sd", "without", "with", "seeds"), np.nan),
+    "deltas": [np.nan],
+}
 # Of the runs of one setting; "both" are rank-1 and mAP.
 LEVEL = {"mean": "{mean:.1f}", "sd": "{sd:.1f}", "seeds": "{seeds}"}
 BOTH = {"mean": "{rank1:.1f} / {mean_ap:.1f}"}
@@ -284,11 +289,12 @@ def _measure(selection: str, words: list) -> tuple:
     scale = 0.01 / entry.get("unit", 0.01)
     rows = []
     for key in _places(place, next(iter(runs.values()))):
-        # Without a pair of runs their difference is NaN.
-        without = [scale * base[seed][key] for seed in both] or [np.nan]
-        with_ = [scale * runs[seed][key] for seed in both] or [np.nan]
+        found = NO_DIFFERENCE
+        if both:
+            without = [scale * base[seed][key] for seed in both]
+            found = difference(without, [scale * runs[seed][key] for seed in both])
         mean = 100 * scale * np.mean([values[key] for values in runs.values()])
-        rows.append({**_values(difference(without, with_)), "mean": mean})
+        rows.append({**_values(found), "mean": mean})
     if len(rows) == 1:
         return MEASURE, rows[0], what
     means = [row["mean"] for row in rows]
