@@ -11,6 +11,7 @@ The layer gives every position (i, j) of a feature map f one weight p and rescal
 dF/df (eq. 12).
 """
 
+import contextlib
 from numbers import Real
 
 import torch
@@ -200,6 +201,13 @@ def effective_cells(maps: Tensor) -> Tensor:
     return torch.exp(torch.special.entr(p).sum(dim=1))
 
 
+def _without_autocast(f: Tensor):
+    """A context that leaves products in the type of f. The device "meta" knows no autocast."""
+    if torch.amp.is_autocast_available(f.device.type):
+        return torch.autocast(f.device.type, enabled=False)
+    return contextlib.nullcontext()
+
+
 class _AttendedPool(torch.autograd.Function):
     """G = sum_ij p f without making F = p f. Backward writes df once, as a sum of two terms.
 
@@ -219,7 +227,7 @@ class _AttendedPool(torch.autograd.Function):
         ctx.p = p
         ctx.form = form
         p_map = _on_map(p.detach().to(f.dtype), f)  # (B, H, W)
-        with torch.autocast(f.device.type, enabled=False):  # in the type of f
+        with _without_autocast(f):  # in the type of f
             return torch.einsum("bchw,bhw->bc", f, p_map)
 
     @staticmethod
@@ -234,7 +242,7 @@ class _AttendedPool(torch.autograd.Function):
         torch.mul(g[:, :, None, None], p_map, out=df)
 
         # Second term: dA(i, j), from dG/dp = sum_k g_k f_k.
-        with torch.autocast(f.device.type, enabled=False):
+        with _without_autocast(f):
             dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)
         (dA,) = torch.autograd.grad(p, ctx.A, dp, retain_graph=True)  # (B, HW)
         if ctx.form == "softmax_mean":

@@ -191,3 +191,12 @@ def test_a_map_without_a_position_is_refused():
                 attention_weights(torch.ones(shape), form)
     with pytest.raises(InputError, match="temperature is x; expected a positive number"):
         attention_weights(torch.ones(1, 1, 2, 2), temperature="x")
+
+
+def test_shapes_without_numbers():
+    """Costs are counted on the device "meta", which has no autocast."""
+    f = torch.empty(2, 8, 6, 2, device="meta", requires_grad=True)
+    pooled = attended_pool(f, "softmax")
+    assert pooled.shape == (2, 8) and pooled.device.type == "meta"
+    pooled.sum().backward()
+    assert f.grad.shape == f.shape
