@@ -88,7 +88,8 @@ def _weights(A: Tensor, form: str, temperature: float = 1.0, standardise: bool =
     uniform = 1 / A.shape[1]
     if form == "l1":
         total = A.sum(dim=1, keepdim=True)  # (B, 1)
-        # On an all-zero map the released code divides 0 by 0.
+        # On an all-zero map the released code divides 0 by 0. Sums of HW numbers too small for a
+        # full mantissa count as zero, too.
         is_zero = total <= torch.finfo(A.dtype).tiny * A.shape[1]
         safe_total = torch.where(is_zero, torch.ones_like(total), total)
         return torch.where(is_zero, uniform, A / safe_total)
@@ -151,10 +152,10 @@ class SpatialAttention(nn.Module):
 
     def forward(self, f: Tensor) -> Tensor:
         f = _checked(f, self.form)
+        # Not attention_weights, which rounds p to the type of f: in half precision the gradient of
+        # p would overflow, so the product is formed in the wider type.
         p = _weights(_scores(f, self.form), self.form)  # (B, HW)
         p = _on_map(p, f)[:, None]  # (B, 1, H, W)
-        # The product is formed in the wider type: in half precision the gradient of p would
-        # overflow.
         return (f.to(p.dtype) * p).to(f.dtype)
 
 
@@ -212,7 +213,8 @@ class _AttendedPool(torch.autograd.Function):
     """G = sum_ij p f without making F = p f. Backward writes df once, as a sum of two terms.
 
     With s the scores that p is made from (A, or A / C) and g the gradient that arrives at G:
-        df_k(i, j) = g_k p(i, j) + dA(i, j),    dA = (dp/dA)^T [ sum_k g_k f_k ]
+        df_k(i, j) = g_k p(i, j) + dA(i, j),    ds = (dp/ds)^T [ sum_k g_k f_k ]
+    and dA is ds, or ds / C.
     The second term is the same for every channel: eq. 12, multiplied by g and summed over k, i, j.
     """
 
@@ -220,10 +222,10 @@ class _AttendedPool(torch.autograd.Function):
     def forward(ctx, f: Tensor, form: str, temperature: float, standardise: bool) -> Tensor:
         # Keep the small graph from the scores to the weights: backward differentiates through it.
         with torch.enable_grad():
-            A = _scores(f.detach(), form).requires_grad_()  # (B, HW)
-            p = _weights(A, form, temperature, standardise)  # (B, HW)
+            s = _scores(f.detach(), form).requires_grad_()  # (B, HW)
+            p = _weights(s, form, temperature, standardise)  # (B, HW)
         ctx.save_for_backward(f)
-        ctx.A = A
+        ctx.s = s
         ctx.p = p
         ctx.form = form
         p_map = _on_map(p.detach().to(f.dtype), f)  # (B, H, W)
@@ -244,8 +246,9 @@ class _AttendedPool(torch.autograd.Function):
         # Second term: dA(i, j), from dG/dp = sum_k g_k f_k.
         with _without_autocast(f):
             dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)
-        (dA,) = torch.autograd.grad(p, ctx.A, dp, retain_graph=True)  # (B, HW)
+        (ds,) = torch.autograd.grad(p, ctx.s, dp, retain_graph=True)  # (B, HW)
+        dA = ds
         if ctx.form == "softmax_mean":
-            dA = dA / f.shape[1]  # the scores are a mean over C
+            dA = ds / f.shape[1]  # the scores are a mean over C
         df += _on_map(dA.to(f.dtype), f)[:, None]
         return df, None, None, None
