@@ -1,6 +1,7 @@
 """Shared by all tests: figures of notebooks go to a temporary folder, small rendered benchmarks are made once."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,27 @@ def command():
         )
 
     return run
+
+
+def need(found, sentence):
+    """Fail where CI=true, skip elsewhere, with one sentence about what a browser test lacks."""
+    if not found:
+        if os.environ.get("CI") == "true":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window, as Playwright's Browser."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    need(path, "no Chromium found: install it (Debian: apt-get install chromium)")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
 
 
 def options(settings):
