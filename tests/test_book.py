@@ -12,6 +12,7 @@ import sys
 import threading
 import tomllib
 from html.parser import HTMLParser
+from importlib.util import find_spec
 from urllib.parse import unquote, urlsplit
 
 import nbformat
@@ -31,8 +32,7 @@ PICTURE = base64.b64encode((ROOT / "figures" / "fig4_layer.png").read_bytes()).d
 MADE = r"""
 # 1 · Made
 
-**You will learn** a thing.
-
+**You will learn** a thing, behind [words](../docs/words.md).
 **Takes** no time.
 ---
 Pulled by <!--=some.mAP-->+1.5<!--/--> points. Half of it: $\frac{1}{2}$. In a paragraph:
@@ -58,11 +58,14 @@ def made_notebook():
     cells += [
         code("by_tag = 1", tags=["hide-input"]),
         code("by_jupyter = 2", jupyter={"source_hidden": True}),
-        code("shown = 3" + " # to column 88".rjust(79, "#")),
+        code("shown = 3  ".ljust(88, "#")),
         code("figure", {"image/png": PICTURE}),
         new.new_markdown_cell("*What to look for: $\\lambda_k$ in a corner.*"),
         new.new_markdown_cell("## A section"),
         code("figure", {"image/png": PICTURE}),
+        new.new_markdown_cell("*Not* a caption."),
+        code("figure", {"image/png": PICTURE}),
+        new.new_markdown_cell("What to look for: nothing."),
         code("figure", {"image/png": PICTURE}, mystnb={"image": {"alt": "By hand"}}),
         code("printed", {"text/plain": "word " * 200}),
         code("table", {"text/html": f"<table><tr>{row}</tr></table>"}),
@@ -76,6 +79,7 @@ def made_notebook():
     ]
     metadata = {"kernelspec": {"name": "python3", "display_name": "Python 3"}}
     metadata["language_info"] = {"name": "python", "pygments_lexer": "ipython3"}
+    metadata["widgets"] = {"application/vnd.jupyter.widget-state+json": {"state": {"1": {}}}}
     return new.new_notebook(cells=cells, metadata=metadata)
 
 
@@ -89,6 +93,7 @@ def make(*words, **kwargs):
 def book(tmp_path_factory):
     """The folder of the pages that `make book` builds; it stops at a warning."""
     need(shutil.which("npm"), "no npm found: install Node.js (Debian: apt-get install npm)")
+    need(find_spec("myst_nb"), "no myst-nb found: install requirements.txt")
     folder = tmp_path_factory.mktemp("book")
     done = make("book", f"BOOK={folder}", "REPOSITORY=")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -138,7 +143,7 @@ def visit(browser):
         servers.append(server)
         threading.Thread(target=server.serve_forever, daemon=True).start()
         site = f"http://127.0.0.1:{server.server_port}/"
-        context = browser.new_context(**{"viewport": {"width": 1400, "height": 900}} | options)
+        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
         contexts.append(context)
         page = context.new_page()
         page.on("request", lambda r: r.url.startswith((site, "data:")) or wrong.append(r.url))
@@ -185,10 +190,12 @@ class Page(HTMLParser):
 
 def serious(page, **options):
     """What axe finds that is serious or worse, a line each."""
-    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    need(find_spec("axe_playwright_python"), "no axe found: install requirements.txt")
+    from axe_playwright_python.sync_playwright import Axe
+
     # With preload, axe would itself ask for style sheets at addresses that do not exist.
     options = {"resultTypes": ["violations"], "preload": False} | options
-    found = axe.run(page, options=options).response["violations"]
+    found = Axe().run(page, options=options).response["violations"]
     return [
         f"{violation['id']}: {node['html'][:200]}"
         for violation in found
@@ -205,6 +212,13 @@ def words_of(page):
           copy.querySelectorAll("pre, code, script, style, mjx-container").forEach(e => e.remove());
           return copy.textContent;
         }"""
+    )
+
+
+def cut_off(page):
+    """Code and outputs of which a laptop shows only a part: lines of 88 columns fit."""
+    return page.locator(".cell_input pre, .cell_output pre").evaluate_all(
+        "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
     )
 
 
@@ -296,9 +310,7 @@ def test_a_page_in_the_browser(visit, book, name):
     for image in page.locator(".bd-content img").all():
         alternative = image.get_attribute("alt")
         assert alternative and not re.search(r"\.(png|jpe?g)$", alternative)
-    # 88 columns of code are whole on a laptop; a telephone scrolls code, not the page.
-    cut = "all => all.filter(e => e.scrollWidth > e.clientWidth + 1).map(e => e.textContent)"
-    assert not page.locator(".cell_input pre, .cell_output pre").evaluate_all(cut)
+    assert not cut_off(page)
     # Colours come from one style sheet and take axe long: one page stands for them, below.
     page.locator("pre").evaluate_all("all => all.forEach(e => e.textContent = e.textContent)")
     assert not serious(page, rules={"color-contrast": {"enabled": False}})
@@ -314,7 +326,7 @@ def test_everybody_can_read_it(visit, small_book, scheme):
     assert page.locator("html").get_attribute("data-theme") == scheme
     for summary in page.locator("details summary").all():
         summary.click()
-    page.wait_for_function("document.querySelectorAll('div.math[tabindex]').length > 0")
+    page.evaluate("Promise.all(document.getAnimations().map(animation => animation.finished))")
     assert not serious(page)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
@@ -356,12 +368,14 @@ def test_a_notebook_as_in_jupyter(visit, small_book):
     assert "Pulled by +1.5 points" in words and "some.mAP" not in words
     assert not LATEX.findall(words)
     assert page.locator("mjx-merror").count() == 0 and page.locator("mjx-mtable").count() >= 2
+    assert not cut_off(page)
     assert page.locator("td mjx-container").count() == 1
     images = Page(small_book / "notebooks" / "01_made.html").images
     described = [image["alt"] for image in images if "_images" in image["src"]]
     assert described == [
         "What to look for: lambda _k in a corner.",
-        "Picture in the section 'A section'",
+        "Picture in the section A section",
+        "What to look for: nothing.",
         "By hand",
     ]
     assert "FloatSlider" not in page.content()
@@ -384,8 +398,12 @@ def test_links_follow_from_the_address(small_book, book):
         assert "colab.research" not in text and "mybinder" not in text, page
 
 
-def test_a_new_page_is_in_the_book_by_itself(small_book):
+def test_a_new_page_and_a_new_notebook_are_in_the_book_by_themselves(small_book):
     assert "words.html" in Page(small_book / "docs" / "index.html").targets
+    order = (small_book / "docs" / "reading_order.html").read_text()
+    for words in ('href="../notebooks/01_made.html"', "<strong>Takes</strong> no time"):
+        assert words in order
+    assert re.search(r'behind <a [^>]*href="words.html"', order)
 
 
 def test_without_node_one_sentence(tmp_path):

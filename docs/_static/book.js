@@ -5,5 +5,5 @@ function reachWideFormulas() {
     else box.removeAttribute("tabindex");
   }
 }
-window.addEventListener("load", () => window.MathJax?.startup.promise.then(reachWideFormulas));
+window.addEventListener("load", () => window.MathJax?.startup?.promise.then(reachWideFormulas));
 window.addEventListener("resize", reachWideFormulas);
