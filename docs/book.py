@@ -202,6 +202,7 @@ def describe(cell) -> str:
     else:
         title = cell.parent.next_node(nodes.title)
         words = f"Picture in the section {title.astext()}" if title else "Picture"
+    words = re.sub(r"<!--.*?-->", "", words)  # marks of numbers
     words = re.sub(r"\\([a-zA-Z]+)", r"\1 ", words)  # \lambda: lambda
     return textwrap.shorten(re.sub(r"[\\{}]", "", words), 300, placeholder=" …")
 

@@ -30,7 +30,7 @@ exclude_patterns += [path.name for path in ROOT.iterdir() if path.name not in ("
 
 nb_execution_mode = "off"
 nb_ipywidgets_js = {}  # myst-nb would load them from another host; a slider needs a kernel
-myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_enable_extensions = ["dollarmath", "amsmath", "html_image"]
 myst_dmath_double_inline = True  # a formula of its own line inside a paragraph
 myst_heading_anchors = 4
 

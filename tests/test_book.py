@@ -37,7 +37,7 @@ MADE = r"""
 ---
 Pulled by <!--=some.mAP-->+1.5<!--/--> points. Half of it: $\frac{1}{2}$. In a paragraph:
 $$\sum_k f_k \tag{1}$$
-for each $k$.
+for each $k$. <img src="../docs/_static/favicon.svg" alt="an icon" width="20">
 
 $$p = \begin{cases} a & \text{if } k \neq t \\ b & \text{otherwise} \end{cases} \tag{12}$$
 
@@ -60,7 +60,7 @@ def made_notebook():
         code("by_jupyter = 2", jupyter={"source_hidden": True}),
         code("shown = 3  ".ljust(88, "#")),
         code("figure", {"image/png": PICTURE}),
-        new.new_markdown_cell("*What to look for: $\\lambda_k$ in a corner.*"),
+        new.new_markdown_cell("*What to look for: $\\lambda_k$, <!--=a.b-->1<!--/--> cell.*"),
         new.new_markdown_cell("## A section"),
         code("figure", {"image/png": PICTURE}),
         new.new_markdown_cell("*Not* a caption."),
@@ -131,29 +131,29 @@ def small_book(book, tmp_path_factory):
 
 @pytest.fixture
 def visit(browser):
-    """visit(folder, page, **context): the page of a book, its formulas drawn.
+    """visit(folder, page, from_disk=False, **context): the page of a book, its formulas drawn.
 
     At the end, no request may have left the site, and nothing may stand in the console.
     """
     servers, contexts, wrong = [], [], []
 
-    def go(folder, name, **options):
+    def serve(folder):
         handler = functools.partial(QuietHandler, directory=folder)
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        servers.append(server)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        site = f"http://127.0.0.1:{server.server_port}/"
+        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
+        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
+        return f"http://127.0.0.1:{servers[-1].server_port}"
+
+    def go(folder, name, from_disk=False, **options):
+        site = folder.as_uri() if from_disk else serve(folder)
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
         contexts.append(context)
         page = context.new_page()
-        page.on("request", lambda r: r.url.startswith((site, "data:")) or wrong.append(r.url))
+        page.on("request", lambda r: r.url.startswith((f"{site}/", "data:")) or wrong.append(r.url))
+        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
         page.on("response", lambda r: r.status < 400 or wrong.append(f"{r.status} {r.url}"))
         page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on(
-            "console",
-            lambda said: said.type in ("error", "warning") and wrong.append(said.text),
-        )
-        page.goto(site + name)
+        page.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
+        page.goto(f"{site}/{name}")
         page.evaluate("window.MathJax && MathJax.startup.promise.then(() => true)")
         return page
 
@@ -341,13 +341,28 @@ def test_dark_mode_is_a_button(visit, small_book):
     assert page.locator("html").get_attribute("data-mode") == "light"
 
 
-def test_search_finds_a_page(visit, book):
-    page = visit(book, "docs/index.html")
+@pytest.mark.parametrize("from_disk", [False, True])
+def test_search_finds_a_page(visit, book, from_disk):
+    page = visit(book, "docs/index.html", from_disk)
     page.keyboard.press("Control+k")
     page.keyboard.type("jacobian")
     page.keyboard.press("Enter")
-    page.locator("#search-results li a").first.click()
-    page.wait_for_url("**/02_gradient_check.html*")
+    page.get_by_text("Search finished").wait_for()
+    found = page.locator("#search-results li")
+    assert found.count() >= 3
+    excerpt = found.locator("p.context", has_text="Jacobian").first
+    if from_disk:
+        assert excerpt.count() == 0  # a page opened from disk may not read others
+    else:
+        excerpt.wait_for()
+    page.get_by_role("link", name="2 · Does the gradient of section 3.4 hold?").last.click()
+    assert page.locator("h1:visible").inner_text().startswith("2 · Does the gradient")
+
+
+def test_it_can_be_read_from_disk(visit, small_book):
+    page = visit(small_book, "notebooks/01_made.html", from_disk=True)
+    assert page.locator("mjx-container").count() >= 6
+    assert page.evaluate("document.fonts.ready.then(f => [...f].some(x => x.status == 'loaded'))")
 
 
 def test_cells_fold(visit, small_book):
@@ -373,7 +388,8 @@ def test_a_notebook_as_in_jupyter(visit, small_book):
     images = Page(small_book / "notebooks" / "01_made.html").images
     described = [image["alt"] for image in images if "_images" in image["src"]]
     assert described == [
-        "What to look for: lambda _k in a corner.",
+        "an icon",
+        "What to look for: lambda _k, 1 cell.",
         "Picture in the section A section",
         "What to look for: nothing.",
         "By hand",

@@ -7,3 +7,6 @@ function reachWideFormulas() {
 }
 window.addEventListener("load", () => window.MathJax?.startup?.promise.then(reachWideFormulas));
 window.addEventListener("resize", reachWideFormulas);
+
+// A page that was opened from disk may not read others: its search shows titles, no excerpts.
+if (location.protocol === "file:") DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
