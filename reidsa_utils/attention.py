@@ -11,6 +11,7 @@ The layer gives every position (i, j) of a feature map f one weight p and rescal
 dF/df (eq. 12).
 """
 
+import contextlib
 from numbers import Real
 
 import torch
@@ -200,6 +201,14 @@ def effective_cells(maps: Tensor) -> Tensor:
     return torch.exp(torch.special.entr(p).sum(dim=1))
 
 
+def without_autocast(device: torch.device | str):
+    """A block in which an autocast that the caller has entered shortens nothing."""
+    kind = torch.device(device).type
+    if not torch.amp.is_autocast_available(kind):  # on the device "meta" there are shapes only
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
+
+
 class _AttendedPool(torch.autograd.Function):
     """G = sum_ij p f without making F = p f. Backward writes df once, as a sum of two terms.
 
@@ -219,7 +228,7 @@ class _AttendedPool(torch.autograd.Function):
         ctx.p = p
         ctx.form = form
         p_map = _on_map(p.detach().to(f.dtype), f)  # (B, H, W)
-        with torch.autocast(f.device.type, enabled=False):  # in the type of f
+        with without_autocast(f.device):  # in the type of f
             return torch.einsum("bchw,bhw->bc", f, p_map)
 
     @staticmethod
@@ -234,7 +243,7 @@ class _AttendedPool(torch.autograd.Function):
         torch.mul(g[:, :, None, None], p_map, out=df)
 
         # Second term: dA(i, j), from dG/dp = sum_k g_k f_k.
-        with torch.autocast(f.device.type, enabled=False):
+        with without_autocast(f.device):
             dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)
         (dA,) = torch.autograd.grad(p, ctx.A, dp, retain_graph=True)  # (B, HW)
         if ctx.form == "softmax_mean":

@@ -191,3 +191,10 @@ def test_a_map_without_a_position_is_refused():
                 attention_weights(torch.ones(shape), form)
     with pytest.raises(InputError, match="temperature is x; expected a positive number"):
         attention_weights(torch.ones(1, 1, 2, 2), temperature="x")
+
+
+def test_shapes_on_the_device_without_numbers():
+    f = torch.ones(2, 5, 4, 3, device="meta")
+    for form in FORMS:
+        assert attended_pool(f, form).shape == (2, 5)
+        assert attention_weights(f, form).shape == (2, 4, 3)

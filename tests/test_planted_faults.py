@@ -334,8 +334,8 @@ FAULTS = {
     ),
     "what speaks against the class counted as energy": (
         "experiments.map_measures",
-        "p = maps.double().clamp(min=0)",
-        "p = maps.double().abs()",
+        "p = _as_maps(maps).double().clamp(min=0)",
+        "p = _as_maps(maps).double().abs()",
         [("test_cam", "test_measures_by_hand", {}), ("test_cam", "test_overlap", {})],
         {},
     ),
