@@ -12,8 +12,8 @@ The paper's parts, in the order in which they import each other (downwards only)
     attention               the layer: eq. 1, 6, 12
 
 Around them: datasets (rendered benchmarks, CUHK03-NP, check), experiments (runs, records,
-statistics, tables, figures, claims, README), support (files, processes, memory), settings
-(profiles, recipes, benchmarks, grid, claims: TOML), cli (the command `reidsa`).
+statistics, tables, figures, claims, README), support (arrays, files, memory, processes, workers),
+settings (profiles, recipes, benchmarks, grid, claims: TOML), cli (the command `reidsa`).
 """
 
 import difflib
