@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import InputError, known
+from .attention import without_autocast
 from .model import ReIDNet, class_numbers
 from .support.arrays import any_array, as_tensor
 
@@ -58,7 +59,7 @@ def class_activation_maps(
         maps = _checked_maps(model, maps)
         n_images = len(maps[0])
     rows, classes = checked(model, stage, head, classes, n_images)
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight.device):
         if maps is None:
             with torch.no_grad():
                 maps = model.feature_maps(images)

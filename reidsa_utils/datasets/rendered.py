@@ -135,6 +135,8 @@ def render_benchmark(
     settings = _checked_settings(name, scale, seed, knobs)
     if not isinstance(workers, (int, np.integer)):
         raise InputError(f"workers is {workers!r}; expected a whole number")
+    if not isinstance(root, (str, os.PathLike)):
+        raise InputError(f"root is {root!r}; expected a folder")
     folder = Path(root) / LAYOUTS[name].folder
     if folder.exists():
         if read_settings(folder) == settings:
