@@ -6,6 +6,9 @@ REIDSA := $(PY) -m reidsa_utils
 # Runs at a time, and settings of a batch: make tables PROFILE=smoke SEEDS=1 FORMS=softmax,l1
 JOBS ?= 2
 SETTINGS = $(if $(PROFILE),profile=$(PROFILE)) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(FORMS),forms=$(FORMS)) $(CONFIG)
+# Where the book is built. Its links into the repository and to Binder and Colab need an address:
+# make book REPOSITORY=https://github.com/OWNER/NAME
+BOOK ?= docs/_build
 BATCH = $(VENV)/bin/snakemake --cores $(JOBS) $(if $(strip $(SETTINGS)),--config $(SETTINGS))
 TARGETS = reproduce tables table1 table2 table3 curves controls
 
@@ -30,6 +33,11 @@ speed: $(VENV)/installed
 lab: $(VENV)/installed
 	$(PY) -m jupyterlab notebooks
 
+book: $(VENV)/installed docs/node_modules/installed  # the notebooks and docs/ as a site
+	rm -rf $(BOOK)/html $(BOOK)/doctrees
+	$(PY) -m sphinx -nW --keep-going -q -c docs -d $(BOOK)/doctrees . $(BOOK)/html
+	@echo "Open $(BOOK)/html/index.html"
+
 # The stored networks; without npm the page is made without its network.
 EXPLORER ?= build/explorer
 explorer: $(VENV)/installed  # a page that shows ranked lists and maps, read from disk
@@ -47,4 +55,4 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@touch $@
 
-.PHONY: $(TARGETS) plan weights test speed lab explorer
+.PHONY: $(TARGETS) plan weights test speed lab book explorer

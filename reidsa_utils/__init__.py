@@ -11,9 +11,10 @@ The paper's parts, in the order in which they import each other (downwards only)
     weights                 what a backbone begins with
     attention               the layer: eq. 1, 6, 12
 
-Around them: datasets (rendered benchmarks, CUHK03-NP, check), experiments (runs, records,
-statistics, tables, figures, claims, README, explorer), support (files, processes, memory),
-settings (profiles, recipes, benchmarks, grid, claims: TOML), cli (the command `reidsa`).
+Around them: datasets (rendered benchmarks, data of one's own, CUHK03-NP, check), experiments
+(runs, records, statistics, tables, figures, claims, README, explorer), support (files, what is in
+them, arrays, processes, workers, memory, printing), settings (profiles, recipes, benchmarks,
+grid, claims: TOML), cli (the command `reidsa`).
 """
 
 import difflib
@@ -49,6 +50,6 @@ def unknown_message(kind: str, name: str, names) -> str:
 
 def known(kind: str, name: str, names) -> str:
     """`name`, if it is one of `names`. Raises InputError that lists them otherwise."""
-    if name not in list(names):
+    if not isinstance(name, str) or name not in list(names):
         raise InputError(unknown_message(kind, name, names))
     return name

@@ -11,10 +11,14 @@ The layer gives every position (i, j) of a feature map f one weight p and rescal
 dF/df (eq. 12).
 """
 
+import contextlib
+from numbers import Real
+
 import torch
 from torch import Tensor, nn
 
 from . import InputError, known
+from .support.arrays import as_tensor
 
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid", "none")
 
@@ -24,7 +28,8 @@ def attention_weights(
 ) -> Tensor:
     """The weight p(i, j) of every position of a feature map (eq. 1 and its alternatives).
 
-    f: (B, C, H, W), any float type; non-negative for form="l1" (the layer sits behind a ReLU).
+    f: (B, C, H, W), a tensor of any float type, or what becomes one (whole numbers, an array, a
+        list); non-negative for form="l1" (the layer sits behind a ReLU).
     form: with A(i, j) = sum_k f_k(i, j),
         "softmax"       exp(A) / sum exp(A)              eq. 1
         "l1"            A / sum A                        the released code
@@ -36,22 +41,24 @@ def attention_weights(
         deviation 1 over its positions. The scores are then divided by `temperature`.
     Returns p: (B, H, W), in the type of f; sums to 1 for every form. A map without contrast gives
     1 / HW.
-    Raises InputError for an unknown form, a map that is not 4-D, a temperature that is not
-    positive, and temperature or standardise with another form than the softmaxes.
+    Raises InputError for an unknown form, a map that is not 4-D or has no position, a temperature
+    that is not positive, and temperature or standardise with another form than the softmaxes.
     """
-    _check(f, form)
+    f = _checked(f, form)
     A = _scores(f, form)  # (B, HW)  eq. 1, the sum over channels
     p = _weights(A, form, temperature, standardise)  # (B, HW)  eq. 1, the softmax over positions
     return _on_map(p, f).to(f.dtype)
 
 
-def _check(f: Tensor, form: str) -> None:
-    """Raises InputError for an unknown form or a map that is not 4-D."""
+def _checked(f, form: str) -> Tensor:
+    """The map as a tensor of floats. Raises InputError for an unknown form or another shape."""
     known("attention form", form, FORMS)
-    if f.dim() != 4:
+    f = as_tensor(f)
+    if f.dim() != 4 or f.shape[2] * f.shape[3] == 0:
         raise InputError(
             f"a feature map of shape {tuple(f.shape)}; expected (batch, channels, height, width)"
         )
+    return f
 
 
 def _scores(f: Tensor, form: str) -> Tensor:
@@ -70,7 +77,8 @@ def _scores(f: Tensor, form: str) -> Tensor:
 
 def _weights(A: Tensor, form: str, temperature: float = 1.0, standardise: bool = False) -> Tensor:
     """The weights p of the scores A: (B, HW) -> (B, HW)."""
-    if temperature != 1 or standardise:
+    is_plain = isinstance(temperature, Real) and temperature == 1 and not standardise
+    if not is_plain:
         A = _rescaled_scores(A, form, temperature, standardise)
     if form in ("softmax", "softmax_mean"):
         return A.softmax(dim=1)  # eq. 1: exp(A) / sum exp(A)
@@ -80,7 +88,8 @@ def _weights(A: Tensor, form: str, temperature: float = 1.0, standardise: bool =
     uniform = 1 / A.shape[1]
     if form == "l1":
         total = A.sum(dim=1, keepdim=True)  # (B, 1)
-        # On an all-zero map the released code divides 0 by 0.
+        # On an all-zero map the released code divides 0 by 0. Sums of HW numbers too small for a
+        # full mantissa count as zero, too.
         is_zero = total <= torch.finfo(A.dtype).tiny * A.shape[1]
         safe_total = torch.where(is_zero, torch.ones_like(total), total)
         return torch.where(is_zero, uniform, A / safe_total)
@@ -91,17 +100,17 @@ def _rescaled_scores(A: Tensor, form: str, temperature: float, standardise: bool
     """Scores standardised and divided by the temperature: (B, HW) -> (B, HW)."""
     if form not in ("softmax", "softmax_mean"):
         raise InputError(
-            f"temperature is {temperature:g} and standardise is {standardise} for the form {form}; "
+            f"temperature is {temperature} and standardise is {standardise} for the form {form}; "
             "only softmax and softmax_mean have them"
         )
-    if not temperature > 0:
+    if not isinstance(temperature, Real) or not temperature > 0:
         raise InputError(f"temperature is {temperature}; expected a positive number")
     if standardise:
         centred = A - A.mean(dim=1, keepdim=True)
         variance = centred.square().mean(dim=1, keepdim=True)
         # The added eps keeps a flat map flat.
         A = centred * torch.rsqrt(variance + torch.finfo(A.dtype).eps)
-    return A / temperature
+    return A / float(temperature)
 
 
 def _on_map(p: Tensor, f: Tensor) -> Tensor:
@@ -114,13 +123,13 @@ def attended_pool(
 ) -> Tensor:
     """Pool a feature map with its own spatial attention (eq. 6), without making F.
 
-    f: (B, C, H, W), any float type; non-negative for form="l1".
+    f: (B, C, H, W), as attention_weights takes it.
     form, temperature, standardise: see attention_weights. "none" is average pooling, so every
         form is a weighted mean whose weights sum to 1.
     Returns G: (B, C), G_k = sum_ij p(i, j) f_k(i, j).
     Raises InputError as attention_weights does; "none" has no scores, so it takes any temperature.
     """
-    _check(f, form)
+    f = _checked(f, form)
     if form == "none":
         return f.mean(dim=(2, 3))
     if torch.compiler.is_compiling():
@@ -142,11 +151,11 @@ class SpatialAttention(nn.Module):
         self.form = known("attention form", form, FORMS)
 
     def forward(self, f: Tensor) -> Tensor:
-        _check(f, self.form)
+        f = _checked(f, self.form)
+        # Not attention_weights, which rounds p to the type of f: in half precision the gradient of
+        # p would overflow, so the product is formed in the wider type.
         p = _weights(_scores(f, self.form), self.form)  # (B, HW)
         p = _on_map(p, f)[:, None]  # (B, 1, H, W)
-        # The product is formed in the wider type: in half precision the gradient of p would
-        # overflow.
         return (f.to(p.dtype) * p).to(f.dtype)
 
 
@@ -157,6 +166,7 @@ def attention_jacobian(f: Tensor) -> Tensor:
     Returns (C, H, W, C, H, W), which holds (CHW)^2 numbers, so keep f small.
     Raises InputError for a map that is not 3-D.
     """
+    f = as_tensor(f)
     if f.dim() != 3:
         raise InputError(
             f"a feature map of shape {tuple(f.shape)}; expected (channels, height, width)"
@@ -182,17 +192,30 @@ def effective_cells(maps: Tensor) -> Tensor:
 
     maps: (B, H, W).
     Returns (B,), from 1 (one position) to HW (uniform); NaN for a map without a positive value.
+    Raises InputError for maps that are not 3-D.
     """
+    maps = as_tensor(maps)
+    if maps.dim() != 3:
+        raise InputError(f"maps of shape {tuple(maps.shape)}; expected (batch, height, width)")
     p = maps.clamp(min=0).flatten(1).double()
     p = p / p.sum(dim=1, keepdim=True)
     return torch.exp(torch.special.entr(p).sum(dim=1))
+
+
+def without_autocast(device: torch.device | str):
+    """A block in which an autocast that the caller has entered shortens nothing."""
+    kind = torch.device(device).type
+    if not torch.amp.is_autocast_available(kind):  # on the device "meta" there are shapes only
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 class _AttendedPool(torch.autograd.Function):
     """G = sum_ij p f without making F = p f. Backward writes df once, as a sum of two terms.
 
     With s the scores that p is made from (A, or A / C) and g the gradient that arrives at G:
-        df_k(i, j) = g_k p(i, j) + dA(i, j),    dA = (dp/dA)^T [ sum_k g_k f_k ]
+        df_k(i, j) = g_k p(i, j) + dA(i, j),    ds = (dp/ds)^T [ sum_k g_k f_k ]
+    and dA is ds, or ds / C.
     The second term is the same for every channel: eq. 12, multiplied by g and summed over k, i, j.
     """
 
@@ -200,14 +223,15 @@ class _AttendedPool(torch.autograd.Function):
     def forward(ctx, f: Tensor, form: str, temperature: float, standardise: bool) -> Tensor:
         # Keep the small graph from the scores to the weights: backward differentiates through it.
         with torch.enable_grad():
-            A = _scores(f.detach(), form).requires_grad_()  # (B, HW)
-            p = _weights(A, form, temperature, standardise)  # (B, HW)
+            s = _scores(f.detach(), form).requires_grad_()  # (B, HW)
+            p = _weights(s, form, temperature, standardise)  # (B, HW)
         ctx.save_for_backward(f)
-        ctx.A = A
+        ctx.s = s
         ctx.p = p
         ctx.form = form
         p_map = _on_map(p.detach().to(f.dtype), f)  # (B, H, W)
-        return torch.einsum("bchw,bhw->bc", f, p_map)
+        with without_autocast(f.device):  # in the type of f
+            return torch.einsum("bchw,bhw->bc", f, p_map)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -221,9 +245,11 @@ class _AttendedPool(torch.autograd.Function):
         torch.mul(g[:, :, None, None], p_map, out=df)
 
         # Second term: dA(i, j), from dG/dp = sum_k g_k f_k.
-        dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)
-        (dA,) = torch.autograd.grad(p, ctx.A, dp, retain_graph=True)  # (B, HW)
+        with without_autocast(f.device):
+            dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)
+        (ds,) = torch.autograd.grad(p, ctx.s, dp, retain_graph=True)  # (B, HW)
+        dA = ds
         if ctx.form == "softmax_mean":
-            dA = dA / f.shape[1]  # the scores are a mean over C
+            dA = ds / f.shape[1]  # the scores are a mean over C
         df += _on_map(dA.to(f.dtype), f)[:, None]
         return df, None, None, None

@@ -8,6 +8,8 @@ import math
 import numpy as np
 import torch
 
+from . import InputError
+from .support.arrays import as_array, check_tensor, type_name
 from .support.opencv import cv2
 
 # ImageNet's, RGB
@@ -19,6 +21,34 @@ _VALUES = torch.arange(256).float()[:, None] / 255
 TABLE = (_VALUES - torch.tensor(MEAN).float()) / torch.tensor(STD).float()
 
 
+def as_images(images):
+    """Images as (B, H, W, 3) uint8: an array, or a tensor on its device.
+
+    images: an array, a tensor, a list; of any whole type.
+    Raises InputError for other shapes and types, and numbers that are not from 0 to 255.
+    """
+    if torch.is_tensor(images):
+        check_tensor(images)
+    else:
+        images = as_array(images)
+    kind = type_name(images)
+    if images.ndim == 4 and images.shape[3] == 3 and "int" in kind:
+        if kind == "uint8":
+            return images
+        if torch.is_tensor(images):
+            wide = images.long()
+            narrow = wide.to(torch.uint8)
+        else:
+            wide = images.astype(np.int64)
+            narrow = images.astype(np.uint8)
+        if (narrow == wide).all():
+            return narrow
+    raise InputError(
+        f"images are {kind} of shape {tuple(images.shape)}; expected (B, H, W, 3) RGB, whole "
+        "numbers from 0 to 255, as load_images reads them"
+    )
+
+
 def augment(
     images,
     rng: np.random.Generator,
@@ -28,15 +58,27 @@ def augment(
 ):
     """Random flip and random erasing (p = 0.5 each), drawn anew for every image of a batch.
 
-    images: (B, H, W, 3) uint8, an array or a tensor. An array is changed in place. A tensor, on a
-        GPU, is not: all its images are changed at once, and the noise is drawn there.
+    images: (B, H, W, 3), as as_images takes them. An array of uint8 that can be written to is
+        changed in place. A tensor, on a GPU, is not: all its images are changed at once, and the
+        noise is drawn there.
     rng: where flips and rectangles are drawn, and the noise of an array.
     erase_area: smallest and largest share of the image that a rectangle covers.
     Returns the batch.
+    Raises InputError as as_images does, or where rng is no generator.
     """
+    if not isinstance(rng, np.random.Generator):
+        raise InputError(f"rng is {rng!r}; expected a generator, np.random.default_rng(seed)")
+    area = as_array(erase_area, float)
+    if area.shape != (2,) or not 0 < area[0] <= area[1] <= 1:
+        raise InputError(
+            f"erase_area is {erase_area!r}; expected the smallest and the largest share of an image"
+        )
+    images = as_images(images)
     B = len(images)
     flipped = rng.random(B) < 0.5 if flip else np.zeros(B, bool)
     if isinstance(images, np.ndarray):
+        if not images.flags.writeable:
+            images = images.copy()
         return _augment_array(images, rng, flipped, erasing, erase_area)
     return _augment_tensor(images, rng, flipped, erasing, erase_area)
 
@@ -98,9 +140,11 @@ def erasing_boxes(rng: np.random.Generator, B: int, H: int, W: int, area: tuple 
 def to_input(images, device="cpu") -> torch.Tensor:
     """Images as the network takes them, normalised with ImageNet's mean and standard deviation.
 
-    images: (B, H, W, 3) uint8 RGB, an array or a tensor.
+    images: (B, H, W, 3) RGB, as as_images takes them.
     Returns (B, 3, H, W) float32 on the device, channels last in memory.
+    Raises InputError as as_images does.
     """
+    images = as_images(images)
     if isinstance(images, np.ndarray):
         x = np.empty(images.shape, np.float32)
         table = TABLE.numpy()[None]

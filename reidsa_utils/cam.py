@@ -1,17 +1,22 @@
 """Class activation maps (eq. 3, 5, 7) of every stage that has a classifier."""
 
+from numbers import Integral
+
 import torch
 from torch import Tensor
 
 from . import InputError, known
-from .model import ReIDNet
+from .attention import without_autocast
+from .model import ReIDNet, class_numbers
+from .support.arrays import any_array, as_tensor
 
 
+@torch.inference_mode(False)
 @torch.enable_grad()
 def class_activation_maps(
     model: ReIDNet,
     images: Tensor | None,
-    classes: Tensor,
+    classes,
     stage: int,
     head: str = "final",
     maps: list | None = None,
@@ -23,29 +28,59 @@ def class_activation_maps(
     of the map is the logit S_c less what does not depend on the map: the classifier's bias and, at
     stage 4, the batch norm's offsets of active units.
 
+    It is computed in the type of the model's weights, whatever the caller has set: no_grad,
+    inference_mode, autocast.
+
     model: in eval mode.
     images: (B, 3, H, W) as given to the model.
-    classes: (B,) class numbers.
+    classes: (B,) class numbers, as a list, an array or a tensor of any whole type.
     stage: 1 to 3 (deep supervision) or 4.
     head: of stage 4, "final" or "part1" to "part6", whose map is zero outside its stripe.
     maps: what model.feature_maps(images) gave, so that several stages and classes share one forward
         pass; images may then be None.
     Returns (B, h, w).
-    Raises InputError for a stage or head that is not there, or a model in training mode.
+    Raises InputError for a stage or head that is not there, classes that are not one class number
+    an image, or a model in training mode or made in inference mode.
     """
     if model.training:
         raise InputError(
             "class activation maps need the model in eval mode: call model.eval() first"
         )
-    n_images = len(images) if maps is None else len(maps[0])
-    rows = checked(model, stage, head, classes, n_images)
+    weight = model.final.weight
+    if weight.is_inference():
+        raise InputError(
+            "class activation maps need gradients, and a model made inside torch.inference_mode() "
+            "has none: make or load it outside"
+        )
     if maps is None:
-        with torch.no_grad():
-            maps = model.feature_maps(images)
-    f = maps[stage - 1]  # (B, C, h, w)
-    if stage < 4:
-        return _branch_map(model, f, stage, rows, classes)
-    return _stage4_map(model, f, head, rows, classes)
+        images = model.checked_images(images)
+        n_images = len(images)
+    else:
+        maps = _checked_maps(model, maps)
+        n_images = len(maps[0])
+    rows, classes = checked(model, stage, head, classes, n_images)
+    with without_autocast(weight.device):
+        if maps is None:
+            with torch.no_grad():
+                maps = model.feature_maps(images)
+        f = maps[stage - 1].to(weight.dtype)  # (B, C, h, w)
+        if f.is_inference():
+            f = f.clone()  # a copy can take part in a gradient
+        if stage < 4:
+            return _branch_map(model, f, stage, rows, classes)
+        return _stage4_map(model, f, head, rows, classes)
+
+
+def _checked_maps(model: ReIDNet, maps) -> list[Tensor]:
+    """The four maps as tensors. Raises InputError for what model.feature_maps does not give."""
+    if isinstance(maps, (list, tuple)) and len(maps) == 4:
+        maps = [as_tensor(f) for f in maps]
+        if all(f.dim() == 4 and f.shape[1] == c for f, c in zip(maps, model.channels, strict=True)):
+            return maps
+    raise InputError(
+        f"maps are a {type(maps).__name__} that the network has not made; expected what "
+        "model.feature_maps(images) gives"
+    )
 
 
 def _branch_map(model: ReIDNet, f: Tensor, stage: int, rows: Tensor, classes: Tensor) -> Tensor:
@@ -72,15 +107,15 @@ def _stage4_map(model: ReIDNet, f: Tensor, head: str, rows: Tensor, classes: Ten
     return (weights * attended).sum(dim=1) / (h * w / model.parts)
 
 
-def checked(model: ReIDNet, stage: int, head: str, classes: Tensor, images: int) -> Tensor:
-    """The numbers 0 to B - 1 of the images, after a check of what a map is asked for.
+def checked(model: ReIDNet, stage: int, head: str, classes, images: int) -> tuple[Tensor, Tensor]:
+    """The numbers 0 to B - 1 of the images and their classes, (B,) each, on the model's device.
 
     images: B, how many images there are. The other arguments: see class_activation_maps.
     Raises InputError for a stage or head that is not there, or classes that are not one class
     number an image.
     """
     has_branches = len(model.stages) > 0
-    if stage not in (1, 2, 3, 4) or (stage < 4 and not has_branches):
+    if not _is_stage(stage) or (stage < 4 and not has_branches):
         if has_branches:
             stages = "1, 2, 3 and 4"
         else:
@@ -92,15 +127,10 @@ def checked(model: ReIDNet, stage: int, head: str, classes: Tensor, images: int)
         heads += [f"part{k + 1}" for k in range(len(model.part))]
     known(f"head of stage {stage}", head, heads)
 
-    n = model.final.out_features
-    if (
-        classes.shape != (images,)
-        or classes.dtype not in (torch.int64, torch.int32)
-        or bool(((classes < 0) | (classes >= n)).any())
-    ):
-        raise InputError(
-            f"classes are {classes.tolist()[:6]}; expected {images} whole numbers from 0 to "
-            f"{n - 1}, one an image: class numbers, as np.unique(ids, return_inverse=True)[1] "
-            "makes of identities"
-        )
-    return torch.arange(images, device=classes.device)
+    device = model.final.weight.device
+    numbers = class_numbers(any_array(classes), images, model.final.out_features)
+    return torch.arange(images, device=device), numbers.to(device)
+
+
+def _is_stage(stage) -> bool:
+    return isinstance(stage, Integral) and not isinstance(stage, bool) and 1 <= stage <= 4

@@ -11,6 +11,7 @@ from typing import Annotated
 from cyclopts import App, CycloptsError, Parameter
 
 from . import InputError, __version__, cores
+from .support.printing import printing_ends_nothing
 
 app = App(name="reidsa", version=__version__, help="One command for all that no notebook does.")
 # Its options are the fields of config.Config.
@@ -58,21 +59,40 @@ def readme(*, check: Flag = False) -> int:
 
 
 @app.command
-def check(name: str, root: Path) -> int:
-    """Look at a copy of a benchmark: counts, names, images, protocol.
+def check(
+    name: str,
+    root: Path,
+    *,
+    camera_pattern: str = "",
+    split_seed: int = 0,
+    camera_rule: bool = True,
+) -> int:
+    """Look at a copy of a benchmark, or at data of your own: counts, names, images, protocol.
 
     The exit code is 1 if something is wrong.
 
     Parameters
     ----------
     name
-        market1501, dukemtmc_reid, cuhk03_np_labeled or cuhk03_np_detected
+        market1501, dukemtmc_reid, cuhk03_np_labeled or cuhk03_np_detected, or a name of your own
     root
-        the benchmark's folder, or its parent
+        the benchmark's folder, or its parent; own data: a folder or a CSV
+    camera_pattern
+        own data: finds the camera in a path, as cam(\\d+)
+    split_seed
+        own data without splits: who trains, who is tested
+    camera_rule
+        without it, matches of the query's own camera count, too
     """
-    from .datasets.check import check as check_benchmark
+    from .datasets.check import check as check_data
 
-    return check_benchmark(name, root)
+    return check_data(
+        name,
+        root,
+        camera_pattern=camera_pattern,
+        split_seed=split_seed,
+        camera_rule=camera_rule,
+    )
 
 
 @app.command(name="prepare-cuhk03")
@@ -292,6 +312,11 @@ def speed(*groups: str, here: Flag = False) -> int:
 def main(argv=None) -> int:
     """The exit code of a command line: 0, 1 after a sentence about bad input, 2 for bad usage."""
     words = sys.argv[1:] if argv is None else list(argv)
+    with printing_ends_nothing():
+        return _run(words)
+
+
+def _run(words: list[str]) -> int:
     try:
         return app(words, exit_on_error=False, print_error=False, result_action="return_value") or 0
     except CycloptsError as error:

@@ -5,7 +5,7 @@ Notebook 05, the command line and Snakemake all hand their parameters to `config
 
 import hashlib
 import json
-import tomllib
+import os
 from pathlib import Path
 
 import torch
@@ -13,12 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from . import SETTINGS, InputError, known, unknown_message
 from .attention import FORMS
-from .data import LAYOUTS
+from .data import LAYOUTS, benchmark_name, camera_regex
 from .model import BACKBONES, RECIPES, VARIANTS
-from .support.files import ROOT
+from .support.files import ROOT, read_toml
 from .weights import named
 
-PROFILES = tomllib.loads((SETTINGS / "profiles.toml").read_text())
+PROFILES = read_toml(SETTINGS / "profiles.toml")
 
 # These stand in the identity of every run. A setting that came later stands there only where it
 # differs from its default, so that the identities of older records stay as they are.
@@ -33,6 +33,7 @@ NOT_NUMBERS = ("run_dir", "data", "device", "rerank")
 # What the name of a record always says, so that only other settings are added to it.
 IN_EVERY_NAME = ("benchmark", "variant", "form", "recipe", "profile", "erasing", "epochs", "seed")
 KNOBS = ("occlusion", "view_overlap")  # of the renderer
+OWN_DROPOUT = 0.5  # section 4 has it for all but Market-1501
 
 
 class Config(BaseModel):
@@ -48,7 +49,7 @@ class Config(BaseModel):
         "market1501", description="or dukemtmc_reid, cuhk03_np_labeled, cuhk03_np_detected"
     )
     data: str | None = Field(
-        None, description="embedded (rendered), real (in REIDSA_DATA) or a folder"
+        None, description="embedded (rendered), real (in REIDSA_DATA), folder or CSV"
     )
     variant: str = Field("b_p_ds_sa2", description="row of Table 2, built up in notebook 04")
     form: str = Field(
@@ -76,6 +77,15 @@ class Config(BaseModel):
     )
     view_overlap: float | None = Field(
         None, ge=0, le=1, description="rendered; 0: a camera sees one side, 1: all"
+    )
+    camera_pattern: str = Field(
+        "", description=r"own data: finds the camera in a path, as cam(\d+)"
+    )
+    split_seed: int = Field(
+        0, ge=0, le=2**31, description="own data without splits: who trains, who is tested"
+    )
+    camera_rule: bool = Field(
+        True, description="False: matches of the query's own camera count, too"
     )
     epochs: int | None = Field(
         None, ge=0, le=10**5, description="0: evaluate the weights as they are"
@@ -114,8 +124,13 @@ class Config(BaseModel):
     @classmethod
     def _fill_from_profile(cls, given: dict) -> dict:
         values = {name: value for name, value in given.items() if not _left_open(name, value)}
+        for name, value in values.items():
+            if isinstance(value, os.PathLike):  # data, weights and run_dir, in Python
+                values[name] = os.fspath(value)
         profile = known("profile", values.get("profile", cls.default("profile")), PROFILES)
-        benchmark = known("benchmark", values.get("benchmark", cls.default("benchmark")), LAYOUTS)
+        benchmark = values.get("benchmark", cls.default("benchmark"))
+        data = values.get("data", PROFILES[profile].get("data", "embedded"))
+        benchmark = benchmark_name(benchmark, own=data != "embedded")
         values = defaults(profile, benchmark) | values
         known("variant", values["variant"], VARIANTS)
         known("attention form", values["form"], FORMS)
@@ -150,7 +165,20 @@ class Config(BaseModel):
                 f"{' and '.join(knobs(self))} can be turned where the benchmark is rendered; "
                 f"data is {self.data}"
             )
+        _check_own(self)
         return self
+
+
+def _check_own(config: Config) -> None:
+    """Raises InputError for settings of data of one's own that do not fit."""
+    if config.benchmark in LAYOUTS:
+        for name in ("camera_pattern", "split_seed"):
+            if getattr(config, name) != Config.default(name):
+                raise InputError(
+                    f"{name} is for data of your own, under a name of its own; benchmark is "
+                    f"{config.benchmark}, whose files say it"
+                )
+    camera_regex(config.camera_pattern)
 
 
 def configure(parameters: dict) -> Config:
@@ -202,7 +230,7 @@ def _left_open(name: str, value) -> bool:
 def defaults(profile: str, benchmark: str) -> dict:
     """What the settings of a run are where nothing is said: {name: value}."""
     own = {name: Config.default(name) for name in Config.model_fields}
-    of_benchmark = {"dropout": LAYOUTS[benchmark].dropout}
+    of_benchmark = {"dropout": LAYOUTS[benchmark].dropout if benchmark in LAYOUTS else OWN_DROPOUT}
     return own | {"data": "embedded", "weights": "none"} | of_benchmark | PROFILES[profile]
 
 

@@ -3,25 +3,32 @@
 What is in a folder is compared with what was published.
 """
 
+import contextlib
+import difflib
 import hashlib
 import json
+import os
 import re
-import tomllib
 import warnings
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
-from . import SETTINGS, InputError, known
+from . import SETTINGS, InputError, known, unknown_message
+from .support.files import read_toml
+from .support.image_files import flaw_of, listening, who_complains
 from .support.opencv import cv2
 
 SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-PUBLISHED = tomllib.loads((SETTINGS / "published.toml").read_text())
+PUBLISHED = read_toml(SETTINGS / "published.toml")
 # The benchmarks by name; the file explains the fields.
 LAYOUTS = {name: SimpleNamespace(**entry) for name, entry in PUBLISHED["benchmarks"].items()}
+# Folders around a benchmark's own that say nothing of it. "archive" is Kaggle's.
+AROUND = ("archive", "data", "dataset", "datasets", "reid")
 
 
 @dataclass(frozen=True)
@@ -57,6 +64,65 @@ class Benchmark:
     gallery: Split
     counts: dict  # what is there, junk included
     expected: dict  # the published counts, or those of the manifest of a rendered benchmark
+    # Data of one's own: how people, cameras and splits were found; stands in the record.
+    reading: dict = field(default_factory=dict)
+    camera_rule: bool = True  # False: images of the query's own camera are matches, too
+
+    @property
+    def truth(self) -> tuple:
+        """Identities and cameras of query and gallery, as metrics.evaluate_ranking takes them."""
+        query, gallery = self.query, self.gallery
+        if not self.camera_rule:
+            return query.ids, gallery.ids, None, None
+        return query.ids, gallery.ids, query.cameras, gallery.cameras
+
+    def has_match(self) -> np.ndarray:
+        """Whether the gallery holds a match of each query: (Q,) bool."""
+        cameras_of = {}  # {identity: cameras that have a gallery image of it}
+        for identity, camera in zip(
+            self.gallery.ids.tolist(), self.gallery.cameras.tolist(), strict=True
+        ):
+            cameras_of.setdefault(identity, set()).add(camera)
+        found = []
+        for identity, camera in zip(
+            self.query.ids.tolist(), self.query.cameras.tolist(), strict=True
+        ):
+            left_out = {camera} if self.camera_rule else set()
+            found.append(bool(cameras_of.get(identity, set()) - left_out))
+        return np.array(found, bool)
+
+    def check_matches(self) -> None:
+        """Raises InputError where no query has a match, so that nothing could be evaluated."""
+        if self.has_match().any():
+            return
+        beginning = f"{self.title} at {self.folder}: none of the {len(self.query)} queries has a "
+        if not self.camera_rule:
+            raise InputError(
+                f"{beginning}match: the gallery has no image of their identities; are query and "
+                "gallery of one data set?"
+            )
+        seen = (
+            f"the queries are of {self._cameras_of(self.query)}, the {len(self.gallery)} gallery "
+            f"images of {self._cameras_of(self.gallery)}"
+        )
+        advice = "add gallery images of the same identities from another camera"
+        if len(self.reading.get("camera_names", ())) == 1:
+            seen = "all images are of one camera"
+            advice = "tell cameras apart by camera_pattern, or by the column camera of a CSV"
+        raise InputError(
+            f"{beginning}match in another camera ({seen}), so rank-1 and mAP cannot be told; "
+            f"{advice}, or let matches of the query's own camera count: camera_rule=false "
+            "(--no-camera-rule)"
+        )
+
+    def _cameras_of(self, split: Split) -> str:
+        """ "camera 1" or "cameras 1, 2"; of own data by their names."""
+        names = [str(number) for number in np.unique(split.cameras)]
+        if "camera_names" in self.reading:
+            names = [self.reading["camera_names"][int(number) - 1] for number in names]
+        if len(names) > 8:
+            names = [*names[:7], "...", names[-1]]
+        return f"{'camera' if len(names) == 1 else 'cameras'} {', '.join(names)}"
 
     def differences(self) -> list:
         """One phrase for every count that is not as expected."""
@@ -76,9 +142,80 @@ class Benchmark:
         digest = hashlib.sha256()
         for split in (self.train, self.query, self.gallery):
             for path in split.paths:
-                digest.update(Path(path).name.encode())
+                digest.update(os.fsencode(Path(path).name))
                 digest.update(Path(path).read_bytes())
         return digest.hexdigest()[:16]
+
+
+def benchmark_name(name: str, own: bool) -> str:
+    """`name`, if it is a benchmark's or can be that of data of one's own.
+
+    own: whether a folder or a file of such data is named beside it. Then a name is refused only
+    where it looks like a misspelt benchmark: read as own data, that would pass unseen.
+    Raises InputError that names the benchmarks.
+    """
+    if isinstance(name, str) and name in LAYOUTS:
+        return name
+    if not isinstance(name, str) or not own:
+        raise InputError(
+            f"{unknown_message('benchmark', name, LAYOUTS)} (data of your own need their folder or "
+            "CSV beside the name: data=FOLDER)"
+        )
+    letters = _letters(name)
+    for other, layout in LAYOUTS.items():
+        whole = _letters(other)
+        is_alias = letters in {_letters(alias) for alias in (layout.folder, *layout.also)}
+        is_begun = len(letters) > 2 and whole.startswith(letters)  # market, cuhk03
+        is_longer = whole in letters and len(letters) > len(whole) + 1  # market1501_night
+        likeness = difflib.SequenceMatcher(None, letters, whole).ratio()
+        if is_alias or is_begun or (likeness > 0.84 and not is_longer):
+            raise InputError(
+                f"unknown benchmark {name!r}; known: {', '.join(LAYOUTS)}; did you mean {other}? "
+                "Data of your own need a name that is less like it"
+            )
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise InputError(
+            f"benchmark is {name!r}; expected a name of letters, digits, _ and - for data of your "
+            "own, since files are named after it"
+        )
+    return name
+
+
+def camera_regex(camera_pattern: str) -> re.Pattern:
+    """The regular expression that finds the camera of own data in a path.
+
+    Raises InputError for one that is none, or has several groups.
+    """
+    try:
+        pattern = re.compile(camera_pattern)
+    except re.error as error:
+        raise InputError(
+            f"camera_pattern {camera_pattern!r} is no regular expression ({error}); expected one "
+            r"such as cam(\d+)"
+        ) from None
+    if pattern.groups > 1:
+        raise InputError(
+            f"camera_pattern {camera_pattern!r} has {pattern.groups} groups; expected one, which "
+            "finds the camera: write (?:...) for the others"
+        )
+    return pattern
+
+
+def benchmark_in(folder: Path) -> str | None:
+    """The name of the benchmark whose folder this is: as distributed, or rendered, by its manifest.
+
+    None for any other folder.
+    """
+    for name, layout in LAYOUTS.items():
+        depth = len(Path(layout.folder).parts)
+        tail = "/".join(folder.resolve().parts[-depth:])
+        if _letters(tail) == _letters(layout.folder):
+            return name
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        return known("benchmark", manifest["settings"]["name"], LAYOUTS)
+    except (OSError, ValueError, KeyError, TypeError):  # an InputError is a ValueError
+        return None
 
 
 def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> Benchmark:
@@ -135,14 +272,14 @@ def find_folder(name: str, root) -> Path:
     Raises InputError for an unknown name, a root that is no folder, another benchmark, or none.
     """
     layout = LAYOUTS[known("benchmark", name, LAYOUTS)]
-    root = Path(root)
+    root = Path(os.path.expanduser(root))
     if not root.is_dir():
         what = "is a file" if root.exists() else "does not exist"
         raise InputError(
             f"{layout.title}: the data root {root} {what}; expected the folder {layout.folder}, "
             f"unpacked, or its parent ({layout.note})"
         )
-    for folder in _possible_folders(root, layout.folder):
+    for folder in _possible_folders(root, layout):
         if any((folder / split).is_dir() for split in SPLITS.values()):
             _check_not_another(layout, folder)
             return folder
@@ -153,22 +290,41 @@ def find_folder(name: str, root) -> Path:
     )
 
 
-def _possible_folders(root: Path, distributed: str) -> list:
+def _possible_folders(root: Path, layout) -> Iterator[Path]:
     """Where a benchmark may lie: below root under its distributed name, or part of it, or none.
 
-    Last comes the name twice, as some programs unpack an archive.
+    Then the name twice, as some programs unpack an archive. Last, in any letter case, below names
+    that others give it: market1501/Market-1501-v15.09.15 (torchreid), archive/Market1501 (Kaggle).
     """
-    names = Path(distributed).parts
-    folders = [root.joinpath(*names[i:]) for i in range(len(names) + 1)]
-    return [*folders, root / distributed / distributed]
+    names = Path(layout.folder).parts
+    for i in range(len(names) + 1):
+        yield root.joinpath(*names[i:])
+    yield root.joinpath(*names, *names)
+    yield from _below(root, {_letters(name) for name in (*AROUND, *names, *layout.also)})
+
+
+def _below(folder: Path, names: set, depth: int = 4) -> list:
+    """All folders below `folder` that are reached by some names, as `_letters` gives them."""
+    if depth == 0:
+        return []
+    inside = [path for path in sorted(folder.iterdir()) if _letters(path.name) in names]
+    folders = [path for path in inside if path.is_dir()]
+    for path in list(folders):
+        folders += _below(path, names, depth - 1)
+    return folders
+
+
+def _letters(name: str) -> str:
+    """A name without what its spellings differ in: "Market-1501" is "market1501"."""
+    return re.sub(r"[^a-z0-9]", "", str(name).lower())
 
 
 def _check_not_another(layout, folder: Path) -> None:
     """Raises InputError for the folder of another benchmark whose file names look the same."""
-    name = folder.resolve().name
+    name = _letters(folder.resolve().name)
     for other in LAYOUTS.values():
         is_other = other.folder != layout.folder and other.pattern == layout.pattern
-        if is_other and Path(other.folder).name == name:
+        if is_other and name == _letters(Path(other.folder).name):
             raise InputError(
                 f"{layout.title}: {folder} is the folder of {other.title}; name that, or its parent"
             )
@@ -182,7 +338,7 @@ def _expected_by_manifest(name: str, folder: Path) -> dict:
     title = LAYOUTS[name].title
     path = folder / "manifest.json"
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_bytes())
         rendered = manifest["settings"]["name"]
         expected = {split: dict(manifest["counts"][split]) for split in SPLITS}
         is_whole = "junk" in expected["gallery"]
@@ -216,7 +372,7 @@ def read_split(name: str, folder) -> tuple:
             f"{layout.title}: the folder {folder.name} is missing in {folder.parent}; "
             "is the archive unpacked completely?"
         )
-    files = sorted(path for path in folder.iterdir() if _is_image(path))
+    files = sorted(path for path in folder.iterdir() if is_image(path))
     if not files:
         raise InputError(
             f"{layout.title}: no images in {folder}; is the archive unpacked completely?"
@@ -235,7 +391,8 @@ def read_split(name: str, folder) -> tuple:
     return Split(paths, ids, cameras), unparsed
 
 
-def _is_image(path: Path) -> bool:
+def is_image(path: Path) -> bool:
+    """Whether a file is an image, by its name: what a file manager leaves beside them is none."""
     has_suffix = path.suffix.lower() in (".jpg", ".jpeg", ".png")
     return has_suffix and not path.name.startswith(".") and not path.is_dir()
 
@@ -288,10 +445,32 @@ def hold_out(benchmark: Benchmark, n: int) -> Benchmark:
     return replace(benchmark, **splits, counts=counts, expected=counts)
 
 
+def without_camera_rule(benchmark: Benchmark) -> Benchmark:
+    """A benchmark in whose evaluation images of the query's own camera are matches, too.
+
+    Raises InputError where the gallery holds the file of a query, which would be its own match.
+    """
+    sizes = {Path(path).stat().st_size for path in benchmark.query.paths}
+    in_gallery = {}  # {hash of the bytes: path}
+    for path in benchmark.gallery.paths:
+        if Path(path).stat().st_size in sizes:
+            in_gallery[hashlib.sha256(Path(path).read_bytes()).digest()] = path
+    for path in benchmark.query.paths:
+        copy = in_gallery.get(hashlib.sha256(Path(path).read_bytes()).digest())
+        if copy:
+            raise InputError(
+                f"{benchmark.title}: without the camera rule the gallery may not hold a query, "
+                f"which would find itself; {copy} has the bytes of the query {path}: remove it"
+            )
+    return replace(benchmark, camera_rule=False)
+
+
 def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
     """All images in memory; 477 MB for Market-1501's training set at 192x64.
 
+    An orientation in a file's EXIF is applied, unlike in code that opens files by PIL alone.
     Returns (N, height, width, 3) uint8 RGB.
+    Warns, with the file's name, where a decoder finds the data of a picture corrupt.
     Raises InputError for a broken file.
     """
     images = np.empty((len(paths), height, width, 3), np.uint8)
@@ -301,23 +480,35 @@ def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
 
     # OpenCV decodes without the interpreter lock. Walking through the results raises the first
     # error.
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(threads) as pool, listening() as heard:
         for _ in pool.map(read_into, images, paths):
             pass
+        said = who_complains(paths, decode, heard) if heard() else {}
+    if said:
+        path, words = next(iter(said.items()))
+        others = f", and {len(said) - 1:,} more files" if len(said) > 1 else ""
+        warnings.warn(
+            f'{path}{others}: the decoder says "{words}", so part of the picture may be lost; '
+            "restore the file from the archive, or leave it out",
+            stacklevel=2,
+        )
     return images
 
 
 def read_image(path, height: int, width: int) -> np.ndarray:
-    """One image, decoded and resized: (height, width, 3) uint8 RGB.
-
-    Raises InputError for a broken file.
-    """
+    """One image, decoded and resized: (height, width, 3) uint8 RGB. See decode."""
     image = resize(decode(path), height, width)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def decode(path) -> np.ndarray:
-    """One image, (H, W, 3) uint8 BGR. Raises InputError for a broken file."""
+def decode(path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
+    """One image, (H, W, 3) uint8 BGR.
+
+    An orientation in the file's EXIF is applied, unlike in code that opens files by PIL alone.
+    mode: OpenCV's; IMREAD_GRAYSCALE gives (H, W).
+    Raises InputError for a file that cannot be read, is no JPEG or PNG, is cut short, or has a hole
+    that its structure shows.
+    """
     try:
         data = Path(path).read_bytes()
     except OSError as error:
@@ -325,22 +516,15 @@ def decode(path) -> np.ndarray:
             f"{path} cannot be read ({error.strerror}); restore this file from the archive"
         ) from error
     # OpenCV fills the missing part of a truncated file with grey and says nothing.
+    flaw = flaw_of(data)
     image = None
-    if _has_end_marker(data):
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)
+    if not flaw:
+        with contextlib.suppress(cv2.error):  # a picture larger than OpenCV takes
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
+        flaw = f"is truncated or no image ({len(data):,} bytes): no decoder reads it"
     if image is None:
-        raise InputError(
-            f"{path} is truncated or no image ({len(data):,} bytes); "
-            "restore this file from the archive"
-        )
+        raise InputError(f"{path} {flaw}; restore this file from the archive")
     return image
-
-
-def _has_end_marker(data: bytes) -> bool:
-    """Whether the bytes of a JPEG or PNG file go on to its end."""
-    if data[:2] == b"\xff\xd8":  # JPEG
-        return b"\xff\xd9" in data[-64:]
-    return b"IEND" in data[-16:]
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:

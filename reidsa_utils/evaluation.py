@@ -3,22 +3,27 @@
 import numpy as np
 import torch
 
-from . import InputError, reranking
-from .batches import to_input
+from . import reranking
+from .attention import without_autocast
+from .batches import as_images, to_input
 from .data import Benchmark
 from .metrics import euclidean, evaluate_ranking
 from .model import ReIDNet
+from .support.arrays import check_whole
 
 
-def extract(model: ReIDNet, images: np.ndarray, batch: int = 64, device="cpu", tick=None) -> dict:
+def extract(model: ReIDNet, images, batch: int = 64, device="cpu", tick=None) -> dict:
     """Retrieval vectors of all images: {kind: (N, D) float32}, kinds "global" and "parts".
 
-    images: (N, H, W, 3) uint8. tick: called with the number of images of each batch, when done.
-    Puts the model into eval mode.
+    images: (N, H, W, 3) RGB, as batches.as_images takes them. tick: called with the number of
+    images of each batch, when done. Puts the model into eval mode. An enclosing autocast changes
+    nothing.
     """
+    check_whole("batch", batch)
+    images = as_images(images)
     model.eval()
     batches = {}
-    with torch.inference_mode():
+    with torch.inference_mode(), without_autocast(device):
         for start in range(0, len(images), batch):
             x = to_input(images[start : start + batch], device)  # (B, 3, H, W)
             for kind, vectors in model.embed_all(x).items():
@@ -51,40 +56,9 @@ def evaluate_reranked(query: dict, gallery: dict, benchmark: Benchmark) -> dict:
     return results
 
 
-def check_test_set(benchmark: Benchmark) -> None:
-    """Raises InputError for a test set on which no query has a match in another camera.
-
-    The file names tell it, so a run asks before it trains.
-    """
-    query, gallery = benchmark.query, benchmark.gallery
-    seen_by = {}  # identity -> the cameras of its gallery images
-    for identity, camera in zip(gallery.ids.tolist(), gallery.cameras.tolist(), strict=True):
-        seen_by.setdefault(identity, set()).add(camera)
-    for identity, camera in zip(query.ids.tolist(), query.cameras.tolist(), strict=True):
-        if seen_by.get(identity, set()) - {camera}:
-            return
-    raise InputError(
-        f"{benchmark.title} at {benchmark.folder}: none of the {len(query)} queries has a match in "
-        f"another camera (the queries are of {_listed('camera', query.cameras)}, the "
-        f"{len(gallery)} gallery images of {_listed('camera', gallery.cameras)}), so rank-1 and "
-        "mAP cannot be told; add gallery images of the same identities from another camera"
-    )
-
-
-def _listed(what: str, numbers: np.ndarray) -> str:
-    """ "camera 1", "cameras 1, 2" or "cameras 1, 2, ... 6"."""
-    names = [str(n) for n in np.unique(numbers)]
-    if len(names) > 8:
-        names = [*names[:7], "...", names[-1]]
-    if not names:
-        return f"no {what}"
-    return f"{what if len(names) == 1 else what + 's'} {', '.join(names)}"
-
-
 def metrics_of(distances: np.ndarray, benchmark: Benchmark) -> dict:
     """What a record says of one matrix of distances, (queries, gallery): numbers and lists."""
-    query, gallery = benchmark.query, benchmark.gallery
-    ranking = evaluate_ranking(distances, query.ids, gallery.ids, query.cameras, gallery.cameras)
+    ranking = evaluate_ranking(distances, *benchmark.truth)
     # A query without a match has no average precision: null in the record.
     average_precision = [
         None if np.isnan(ap) else round(float(ap), 5) for ap in ranking.average_precision

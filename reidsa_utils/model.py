@@ -11,8 +11,7 @@ behind stage 4, three deeply supervised branches (DS) behind stages 1 to 3. Spat
 has two places; it has no parameter. part1-6, final and stage1-3 are the names of the logits.
 """
 
-import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -21,6 +20,15 @@ from torch import Tensor, nn
 
 from . import SETTINGS, InputError, known
 from .attention import FORMS, SpatialAttention, attended_pool, attention_weights
+from .support.arrays import (
+    any_array,
+    as_array,
+    as_tensor,
+    check_number,
+    check_whole,
+    type_name,
+)
+from .support.files import read_toml
 from .weights import read_weights
 
 PARTS = 6  # m of section 3.1
@@ -82,10 +90,7 @@ class Recipe:
     erase_area: tuple = (0.02, 0.4)
 
 
-RECIPES = {
-    name: Recipe(**fields)
-    for name, fields in tomllib.loads((SETTINGS / "recipes.toml").read_text()).items()
-}
+RECIPES = {name: Recipe(**fields) for name, fields in read_toml(SETTINGS / "recipes.toml").items()}
 
 
 @dataclass(frozen=True)
@@ -178,7 +183,7 @@ class ReIDNet(nn.Module):
         backbone, or of a run's checkpoint.
     The attribute `loaded` says where loaded weights come from, as records hold it: a dict (see
     weights.read_weights), or False where nothing was loaded.
-    Raises InputError for an unknown name or weights that cannot be had.
+    Raises InputError for an unknown name, numbers out of range or weights that cannot be had.
     """
 
     def __init__(
@@ -194,6 +199,8 @@ class ReIDNet(nn.Module):
         super().__init__()
         blocks = VARIANTS[known("variant", variant, VARIANTS)]
         known("attention form", form, FORMS)
+        check_whole("num_classes", num_classes)
+        check_number("dropout", dropout, 0, 1)
         self.recipe = _as_recipe(recipe)
         self.architecture = BACKBONES[known("backbone", backbone, BACKBONES)]
         self.channels = self.architecture.channels
@@ -272,10 +279,11 @@ class ReIDNet(nn.Module):
         """images: (B, 3, H, W) -> the maps f of stages 1 to 4, each (B, C, h, w).
 
         Their heights are H/4, H/8, H/16 and H/16 again, since the last stride is 1.
-        Raises InputError for a height that six parts do not divide.
+        Raises InputError for images of another shape or of whole numbers, or a height that six
+        parts do not divide.
         """
         before_stage1, *stages = self.architecture.stages(self.backbone)
-        x = images
+        x = images = self.checked_images(images)
         for module in before_stage1:
             x = module(x)
         maps = []
@@ -285,6 +293,23 @@ class ReIDNet(nn.Module):
             maps.append(x)
         self._check_rows(x.shape[2], images.shape[2])
         return maps
+
+    def checked_images(self, images) -> Tensor:
+        """Images (B, 3, H, W) as a tensor of the weights' type.
+
+        Raises InputError for another shape, and for whole numbers: those are not normalised yet.
+        """
+        if not torch.is_tensor(images):
+            images = as_array(images)
+            images = as_tensor(images) if images.dtype.kind == "f" else images
+        is_float = torch.is_tensor(images) and images.is_floating_point()
+        if not is_float or images.ndim != 4 or images.shape[1] != 3:
+            raise InputError(
+                f"images are {type_name(images)} of shape "
+                f"{tuple(images.shape)}; expected normalised ones, (B, 3, H, W), as to_input makes "
+                "them of images (B, H, W, 3)"
+            )
+        return images.to(self.final.weight.dtype)
 
     def _check_rows(self, rows: int, height: int) -> None:
         """Raises InputError if the rows of the stage-4 map are not divisible into the parts."""
@@ -494,9 +519,12 @@ def loss_weights(names, recipe: str | Recipe = "paper", lam: float | None = None
     Returns {name: weight}. Raises InputError for an unknown recipe.
     """
     recipe = _as_recipe(recipe)
-    names = list(names)
+    names = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"names are {names!r:.50}; expected those of the logits: final, part1 ...")
     if lam is None:
         lam = recipe.lam
+    check_number("lam", lam, 0, 1)
     if names == ["final"]:
         return {"final": 1.0}
     has_parts = any(name.startswith("part") for name in names)
@@ -521,10 +549,41 @@ def reid_loss(
     """L_total of section 3.1: the weighted sum of one cross-entropy per classifier.
 
     logits: {name: (B, num_classes)}; target: (B,) class numbers; recipe, lam: as in loss_weights.
-    Returns a scalar. Raises InputError for an unknown recipe.
+    Returns a scalar.
+    Raises InputError for an unknown recipe, or a target that is not one class number an image.
     """
+    is_dict = isinstance(logits, dict) and len(logits) > 0
+    if not is_dict or not all(torch.is_tensor(v) and v.dim() == 2 for v in logits.values()):
+        raise InputError(
+            f"logits are a {type(logits).__name__}; expected {{name: (B, num_classes)}}, as the "
+            "network gives them"
+        )
+    images, classes = next(iter(logits.values())).shape
+    target = class_numbers(target, images, classes)
     weights = loss_weights(logits, recipe, lam)
     total = 0
     for name, value in logits.items():
-        total = total + weights[name] * nn.functional.cross_entropy(value, target)
+        total = total + weights[name] * nn.functional.cross_entropy(value, target.to(value.device))
     return total
+
+
+def class_numbers(values, images: int, classes: int) -> Tensor:
+    """Class numbers, one an image: (B,) int64, from a list, an array or a tensor of any whole type.
+
+    images: B. classes: how many classes there are.
+    Raises InputError for anything else. Only of a tensor on a GPU the numbers are not looked at,
+    since that would wait for the GPU.
+    """
+    on_gpu = torch.is_tensor(values) and values.is_cuda
+    numbers = values if on_gpu else any_array(values)
+    is_whole = "int" in type_name(numbers) or 0 in numbers.shape
+    if is_whole and tuple(numbers.shape) == (images,):
+        if on_gpu:
+            return numbers.to(torch.int64)
+        if not ((numbers < 0) | (numbers >= classes)).any():
+            return torch.from_numpy(numbers.astype("int64"))
+    raise InputError(
+        f"classes are {type_name(numbers)} of shape {tuple(numbers.shape)}, "
+        f"{numbers.tolist()!r:.50}; expected {images} whole numbers from 0 to {classes - 1}, one "
+        "an image: class numbers, as np.unique(ids, return_inverse=True)[1] makes of identities"
+    )

@@ -7,7 +7,8 @@ import torch
 from scipy import sparse
 
 from . import InputError, known
-from .metrics import as_array
+from .metrics import CLOSE
+from .support.arrays import as_tensor
 
 # The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch hand squared
 # distances to a function that squares them once more.
@@ -55,11 +56,15 @@ def rerank(
 
     # Query and gallery together are N = Q + G images.
     features = torch.cat([query, gallery])  # (N, D)
-    norms = _centre(features)  # (N,)
+    features, norms = _centre(features)  # (N, D), (N,)
     out = torch.empty(len(query), len(gallery), dtype=torch.float32, device=features.device)
     with _full_precision(features.device.type):
         n_nearest = min(3 * k1, len(features))
         near, distance, largest = _nearest(features, norms, n_nearest, power, out, block)
+        is_close = distance[:, 1] < CLOSE * norms.cpu().numpy()
+        if is_close.any():
+            features = torch.cat([query.double(), gallery.double()])
+            _mend_lists(near, distance, features, np.flatnonzero(is_close))
 
     share = 0 if integer_division else 2 / 3
     vectors = _encode(features, near, distance, largest, power, k1, share)  # (N, N), sparse
@@ -71,11 +76,11 @@ def rerank(
 
 
 def _as_tensor(features) -> torch.Tensor:
-    """Features as float32; a tensor stays on its device, and an array is not copied if it fits."""
-    if torch.is_tensor(features):
-        return features.detach().float()
-    array = np.require(as_array(features, np.float32), requirements="CW")
-    return torch.from_numpy(array)
+    """Features as float32, or float64 where they have more digits; a tensor stays on its device."""
+    features = as_tensor(features).detach()
+    if features.is_meta:
+        raise InputError("the features are on the device meta and have no numbers")
+    return features if features.dtype == torch.float64 else features.float()
 
 
 def _check_arguments(query, gallery, k1, k2, lambda_, block) -> None:
@@ -106,12 +111,13 @@ def _check_arguments(query, gallery, k1, k2, lambda_, block) -> None:
         )
 
 
-def _centre(features: torch.Tensor) -> torch.Tensor:
-    """Subtract a median from the features, in place, and return their squared norms, (N,).
+def _centre(features: torch.Tensor) -> tuple:
+    """Subtract a median from the features, in place; return them in float32 and their norms.
 
     Distances stay, and their rounding shrinks. One outlier cannot move the median, and integer
     features stay integers, so ties are preserved.
-    Raises InputError for features that are not finite or too large.
+    Returns (N, D) and the squared norms (N,).
+    Raises InputError for features that are not finite, too large or too small.
     """
     spread = features.amax(1) - features.amin(1)
     n_bad = int((~torch.isfinite(spread)).sum())
@@ -120,12 +126,20 @@ def _centre(features: torch.Tensor) -> torch.Tensor:
             f"{n_bad} of the features hold NaN, infinity or numbers too large to subtract; "
             "did the training diverge?"
         )
-    sample = features[:: max(1, len(features) // 1000)]
-    features -= sample.median(0).values
+    features -= _median(features)
+    features = features.float()
     norms = torch.cat([(rows * rows).sum(1) for rows in features.split(512)])
-    if not torch.isfinite(4 * norms.max()):
+    largest = norms.max()
+    if not torch.isfinite(4 * largest):
         raise InputError("the features are too large for float32 distances; normalise them")
-    return norms
+    if largest < 1e-30 and features.any():
+        raise InputError("the features are too small for float32 distances; normalise them")
+    return features, norms
+
+
+def _median(features: torch.Tensor) -> torch.Tensor:
+    """The median of some features (N, D), evenly spaced: (D,)."""
+    return features[:: max(1, len(features) // 1000)].median(0).values
 
 
 @contextlib.contextmanager
@@ -180,6 +194,33 @@ def _nearest(
                 power,
             )
     return near, distance, largest
+
+
+def _mend_lists(
+    near: np.ndarray,
+    distance: np.ndarray,
+    features: torch.Tensor,
+    images: np.ndarray,
+    block: int = 512,
+) -> None:
+    """Find the nearest of some images again, in float64, and put them into the lists of _nearest.
+
+    In float32 |x|^2 - 2 xy + |y|^2 loses the digits of distances that are short against the norms.
+
+    features: (N, D) float64. images: which lists to mend.
+    """
+    features -= _median(features)
+    norms = features.square().sum(1)  # (N,)
+    for some in np.array_split(images, len(images) // block + 1):
+        rows = torch.from_numpy(some).to(features.device)
+        sums = norms[rows, None] + norms  # (b, N)
+        d = sums - 2 * features[rows] @ features.T
+        d[d < 1e-13 * sums] = 0  # less than the rounding of the norms
+        here = torch.arange(len(d), device=d.device)
+        d[here, rows] = -torch.inf  # every image is first in its own list
+        value, index = _smallest(d.float(), near.shape[1])
+        near[some] = index.cpu().numpy()
+        distance[some] = value.clamp(min=0).cpu().numpy()
 
 
 def _write_distances(out, d, own_norms, row_largest, power: int) -> None:

@@ -40,6 +40,25 @@ class Trainer:
     precision: torch.dtype
 
 
+def check_mode() -> None:
+    """Raises InputError where the caller's settings of torch leave no training."""
+    if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
+        raise InputError(
+            "training needs gradients: call it outside of torch.no_grad() and "
+            "torch.inference_mode()"
+        )
+    if torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda"):
+        raise InputError(
+            "training sets its precision itself: call it outside of torch.autocast, and ask for "
+            "precision=bfloat16 if that is wanted"
+        )
+    if torch.get_default_dtype() != torch.float32:
+        raise InputError(
+            f"training needs torch's default type, and it is set to {torch.get_default_dtype()}: "
+            "call torch.set_default_dtype(torch.float32) first"
+        )
+
+
 def learning_rate(config: Config, epoch: int, step: int) -> float:
     """lr of the new layers: `step` counts from the start of the run, `epoch` from 0."""
     decayed = epoch >= round(config.decay_at * config.epochs)
@@ -59,8 +78,9 @@ def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -
     their order are those of one process, and the loss is the mean over the processes. Batch norm
     sees a process's own share (on GPUs: the whole batch). On GPUs each process draws its own noise
     inside erased rectangles.
-    Raises InputError for a loss that is not finite.
+    Raises InputError for a loss that is not finite, or where check_mode does.
     """
+    check_mode()
     config, model = trainer.config, trainer.model
     rank, world = processes.rank_and_world()
     rng = np.random.default_rng([config.seed, ORDER_STREAM, epoch])  # order, flips, erasing

@@ -4,25 +4,62 @@ Nothing, torchvision's ImageNet weights, a file of weights, or the checkpoint of
 makes a file of weights from one whose tensors have other names.
 """
 
+import argparse
+import collections
 import functools
 import hashlib
 import io
 import re
+import warnings
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlparse
 
+import numpy as np
 import torch
 import torchvision
-from torch import nn
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from . import InputError
-from .support.files import write_atomic
+from .support.files import check_zip, write_atomic
+from .support.kinds import what_is
 
 # How far the statistics of photographs may lie from those that a batch norm holds, in the median
 # over its channels: means in stored standard deviations, variances as the logarithm of their ratio.
 # Found in the worst layer: photographs of people 0.35 and 2.1, rendered people 0.43 and 2.1. Two
 # tensors of one shape exchanged, 80 times: 70 times more than one of these limits.
 AGREE = (0.5, 3.0)
+
+# What torch.load opens, by its first bytes; "" is what begins with nothing known.
+PICKLED = ("a ZIP archive", "an old file of torch.save", "a pickle", "")
+
+# Where programs keep a network's state_dict in a checkpoint, in the order of looking.
+KEYS = (
+    *("model", "state_dict", "model_state_dict", "model_state", "net", "network", "params"),
+    *("weights", "module", "backbone", "encoder"),
+)
+# What they write before the names of a backbone: by torch (several GPUs, compiling), by a module
+# that holds it. MoCo's encoder_k is not here: it is another network than encoder_q.
+PREFIXES = (
+    *("module", "_orig_mod", "_fsdp_wrapped_module", "_forward_module"),
+    *("backbone", "base", "model", "net", "network", "encoder", "encoder_q", "base_model"),
+    *("resnet", "resnet18", "resnet50", "mobilenet", "mobilenet_v2"),
+)
+_WRAPPING = re.compile(rf"^(({'|'.join(PREFIXES)})\.)+")
+
+# Values that stand beside the tensors in others' checkpoints (a rank-1, arguments, the state of a
+# random stream), and that run no code when they are made again. torch by itself allows fewer.
+_SCALAR = np.float64().__reduce__()[0]
+_ARRAY = np.empty(0).__reduce__()[0]
+_HARMLESS = [
+    *(argparse.Namespace, collections.defaultdict, dict, list, np.dtype, np.ndarray),
+    *{type(np.dtype(code)) for code in "?bhilqBHILQefdgFDGSU"},
+    # NumPy 1 and 2 write them under other names.
+    *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+]
 
 
 def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -> dict | bool:
@@ -31,7 +68,8 @@ def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -
     net: the network, whose tensors are replaced.
     backbone: its name. classifier: the name of its ImageNet classifier, which is left as it is.
     weights: "none", "imagenet" (torchvision's own download) or a file: a state_dict of the
-        backbone, or a run's checkpoint.
+        backbone in any usual wrapping (see tensors_of), as torch.save or safetensors write it, or a
+        run's checkpoint.
     Returns where the weights come from, as records hold it: for a run's checkpoint that run's
     settings, else {"source": in words, "sha256": of the tensors}; False where nothing was loaded.
     Raises InputError for weights that cannot be had, a broken file, or weights of another network.
@@ -40,8 +78,9 @@ def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -
         return False
     if weights == "imagenet":
         state, origin = _imagenet(backbone)
+        rivals = {}
     else:
-        state, origin = _from_file(weights, backbone)
+        state, rivals, origin = _from_file(weights, backbone)
 
     own = net.state_dict()
     needed = [
@@ -49,23 +88,28 @@ def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -
         for name in own
         if not name.startswith(f"{classifier}.") and not name.endswith("num_batches_tracked")
     ]
-    fit = {}
-    missing = []
     for name in needed:
-        if name in state and state[name].shape == own[name].shape:
-            fit[name] = state[name]
-        else:
-            missing.append(name)
-    if missing:
+        if name in rivals:
+            raise InputError(
+                f"the weights {weights} hold {len(rivals[name])} different tensors for {name} of "
+                f"{backbone} ({', '.join(rivals[name])}), so they are of more than one network; "
+                "save the one that is meant"
+            )
+    fit = {
+        name: state[name]
+        for name in needed
+        if name in state and state[name].shape == own[name].shape
+    }
+    if len(fit) < len(needed):
         raise InputError(
-            f"the weights {weights} do not fit {backbone}: {len(missing)} of {len(needed)} tensors "
-            f"are missing or of another shape, first {missing[0]}; name weights of {backbone}"
+            f"the weights {weights} do not fit {backbone}: "
+            f"{_what_is_missing({name: own[name] for name in needed}, state)}"
         )
-    # The counters of the batch norms are taken where they are there.
+    # The counters of the batch norms are taken where they are there, as single numbers.
     counters = {
-        name: value
-        for name, value in state.items()
-        if name in own and name.endswith("num_batches_tracked")
+        name: state[name]
+        for name in own
+        if name.endswith("num_batches_tracked") and name in state and not state[name].shape
     }
     net.load_state_dict(fit | counters, strict=False)
     if "source" in origin:
@@ -73,20 +117,55 @@ def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -
     return origin
 
 
-def _from_file(weights: str, backbone: str) -> tuple:
-    """The backbone's tensors in a file, and where they come from: as read_weights returns it."""
+def _what_is_missing(own: dict, state: dict) -> str:
+    """What of a network's own tensors a file lacks, what it has instead, and what to do."""
+    absent = [name for name in own if name not in state or state[name].shape != own[name].shape]
+    first = absent[0]
+    said = (
+        f"{len(absent)} of {len(own)} tensors are missing or of another shape, first {first} "
+        f"{tuple(own[first].shape)}; "
+    )
+    behind = [name.removesuffix(first) for name in state if name.endswith(f".{first}")]
+    for prefix in behind:
+        if all(f"{prefix}{name}" in state for name in own):
+            return (
+                f"{said}they are there behind {prefix!r}, which is no usual wrapping: if that is "
+                "the network that is meant, save its tensors without it"
+            )
+    if first in state:
+        said += f"found {tuple(state[first].shape)} there"
+    else:
+        names = ", ".join(list(state)[:3])
+        said += f"found {len(state)} tensors named {names}, ..."
+    return f"{said}; name weights of this backbone, under torchvision's names"
+
+
+def _from_file(weights: str, backbone: str) -> tuple[dict, dict, dict]:
+    """The backbone's tensors in a file, their rivals as _unwrap gives them, and their origin.
+
+    The origin is what read_weights returns.
+    """
     saved = read_file(weights)
-    tensors = tensors_of(saved)
-    run = saved.get("identity")  # the settings of a run, in its checkpoint
+    tensors, rivals = _unwrap(saved)
+    run = _settings_of_run(saved)
     if not run:
-        return tensors, {"source": saved.get("source", f"the file {Path(weights).name}")}
-    found = run.get("backbone")
+        source = saved.get("source")
+        if not isinstance(source, str):
+            source = f"the file {Path(weights).name}"
+        return tensors, rivals, {"source": source}
+    found = run["backbone"]
     if found != backbone:
         raise InputError(
             f"{weights} is the checkpoint of a run with backbone {found}; found where weights of "
             f"{backbone} were expected: set backbone={found}, or name other weights"
         )
-    return tensors, run
+    return tensors, rivals, run
+
+
+def _settings_of_run(saved: dict) -> dict | None:
+    """The settings of the run whose checkpoint this is, None if it is another file."""
+    run = saved.get("identity")
+    return run if isinstance(run, dict) and "backbone" in run else None
 
 
 def _imagenet(backbone: str) -> tuple:
@@ -107,8 +186,12 @@ def _imagenet(backbone: str) -> tuple:
         found = hashlib.sha256(cached.read_bytes()).hexdigest()
         expected = re.search(r"-([0-9a-f]{8,})\.", name)[1]
         if not found.startswith(expected):
+            kind = what_is(cached.read_bytes())
+            if kind in PICKLED:
+                kind = "cut short or damaged"
             raise InputError(
-                f"{cached} is not the file that torchvision published: its sha256 begins with "
+                f"{cached} is not the file that torchvision published (it is {kind}, "
+                f"{cached.stat().st_size:,} bytes): its sha256 begins with "
                 f"{found[: len(expected)]}, expected {expected}; delete it, and it is downloaded "
                 "again"
             )
@@ -125,40 +208,146 @@ def _imagenet(backbone: str) -> tuple:
 
 
 def read_file(path) -> dict:
-    """What a file of weights holds. Pickled code is not run.
+    """What a file of weights holds: that of torch.save, new or old, or of safetensors.
 
-    Raises InputError for a missing or broken file.
+    Its name says nothing. Pickled code is not run.
+    Raises InputError for a missing or broken file, one without a state_dict, or one that would run
+    code.
     """
-    if not Path(path).is_file():
+    path = Path(path)
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "is not there"
         raise InputError(
-            f"no weights at {path}; expected 'none', 'imagenet' or the path of a state_dict"
+            f"no weights at {path}, which {what}; expected 'none', 'imagenet' or the path of a "
+            "state_dict"
         )
     try:
-        saved = torch.load(path, map_location="cpu", weights_only=True)
-        tensors_of(saved)
-        return saved
-    except Exception as error:
+        with open(path, "rb") as file:
+            kind = what_is(file.read(512))
+    except OSError as error:
         raise InputError(
-            f"{path} is not a readable state_dict ({type(error).__name__}); "
-            "name a file that torch.save wrote of state_dict()"
+            f"{path} cannot be read ({error.strerror}); name a file that can"
         ) from error
+    try:
+        saved = _load(path, kind)
+        _unwrap(saved)
+    except Exception as error:  # torch has one for each kind of damage
+        raise InputError(
+            f"{path} is not a readable state_dict: {_why_unreadable(path, kind, error)}"
+        ) from error
+    return saved
 
 
-def tensors_of(saved: dict) -> dict:
-    """The backbone's tensors in what a file holds.
+def _load(path: Path, kind: str):
+    if kind == "a safetensors file":
+        from safetensors.torch import load_file
 
-    saved: a state_dict, a run's checkpoint ("model") or a named file of weights ("state_dict").
-    Raises ValueError if there is none.
+        return load_file(path)
+    if kind == "a ZIP archive":
+        check_zip(path)
+    with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of archives and pickles of another kind, which raise, too
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _why_unreadable(path: Path, kind: str, error: Exception) -> str:
+    """In words: what a file of weights is instead of one, and what to do."""
+    size = f"{path.stat().st_size:,} bytes"
+    code = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
+    if isinstance(error, _NoStateDict):
+        return f"{error}; save the network's state_dict() by torch.save"
+    if "TorchScript" in str(error):
+        return "it is a TorchScript archive; load it by torch.jit.load and save its state_dict()"
+    if kind in PICKLED and code:
+        return (
+            f"it holds {code[1]}, and opening it would run that as code, so it was not opened; if "
+            "you trust it, save the tensors alone: torch.save(model.state_dict(), FILE)"
+        )
+    is_broken = isinstance(error, zipfile.BadZipFile | SafetensorError)
+    if is_broken or kind == "an old file of torch.save":
+        return f"it is cut short or damaged ({size}); delete it and fetch it again"
+    if kind in ("a pickle", "a ZIP archive"):
+        return (
+            f"it is {kind} that is cut short or was not written by torch.save ({size}), and it was "
+            "not opened; fetch it again, or save the tensors by torch.save(state_dict, FILE)"
+        )
+    if kind.endswith("archive"):
+        return f"it is {kind} ({size}); unpack it, and name the file in it"
+    if kind:
+        return f"it is {kind} ({size}); delete it and fetch the weights themselves"
+    return f"it is cut short, damaged or no file of weights ({size}); delete it and fetch it again"
+
+
+class _NoStateDict(ValueError):
+    """What a file holds, in words, where no state_dict is in it, or more than one."""
+
+
+def tensors_of(saved: Mapping) -> dict[str, Tensor]:
+    """The tensors of the one network in what a file holds, without their wrapping.
+
+    saved: a state_dict; a checkpoint that has it under one of KEYS, or under any other key if it is
+    the only one. Any of PREFIXES, in any order, are taken off the names.
+    Raises ValueError if there is no state_dict, or several are under keys that are not known.
     """
-    inner = saved.get("model", saved.get("state_dict", saved))
-    tensors = {
-        name.removeprefix("backbone."): value
-        for name, value in inner.items()
-        if isinstance(value, torch.Tensor)
-    }
-    if not tensors:
-        raise ValueError("no tensors")
-    return tensors
+    return _unwrap(saved)[0]
+
+
+def _unwrap(saved: Mapping) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
+    """As tensors_of, and {name: names as in the file} where different tensors would share a name.
+
+    These keep their names as in the file.
+    """
+    state = _find_state_dict(saved)
+    if state is None:
+        what = "no tensors with names"
+        if not isinstance(saved, Mapping):
+            what = f"one {type(saved).__name__}"
+        raise _NoStateDict(f"it holds {what}")
+    same = {}  # {name without wrapping: {name as in the file: tensor}}
+    for name, value in state.items():
+        if isinstance(name, str) and _is_plain(value):
+            # Behind the wrapping, too: a part of a network can be compiled by itself.
+            bare = _WRAPPING.sub("", name).replace("_orig_mod.", "")
+            same.setdefault(bare, {})[name] = value
+    tensors = {}
+    rivals = {}
+    for bare, found in same.items():
+        first, *others = found.values()
+        if all(content({bare: other}) == content({bare: first}) for other in others):
+            tensors[bare] = first
+        else:
+            tensors |= found
+            rivals[bare] = list(found)
+    return tensors, rivals
+
+
+def _find_state_dict(saved, depth: int = 4) -> Mapping | None:
+    """The state_dict in what a file holds: a mapping of tensors whose names have dots."""
+    if not isinstance(saved, Mapping) or depth == 0:
+        return None
+    inside = {}  # {key: state_dict}
+    for key, value in saved.items():
+        state = _find_state_dict(value, depth - 1)
+        if state is not None:
+            inside[key] = state
+    for key in KEYS:
+        if key in inside:
+            return inside[key]
+    if any(_is_plain(value) and "." in str(name) for name, value in saved.items()):
+        return saved
+    if len(inside) > 1:
+        raise _NoStateDict(f"it holds several networks ({', '.join(map(str, inside))})")
+    return next(iter(inside.values()), None)
+
+
+def _is_plain(value) -> bool:
+    """Whether it is a tensor that holds numbers one after the other."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and value.device.type == "cpu"
+    )
 
 
 def content(tensors: dict) -> str:
@@ -170,7 +359,8 @@ def content(tensors: dict) -> str:
     for name in sorted(tensors):
         value = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
-        digest.update(value.numpy().tobytes())
+        # By bytes, since NumPy has no bfloat16.
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -190,7 +380,7 @@ def named(weights: str) -> str:
 def _named_by_content(path: str, modified: int, size: int) -> str:
     """See named. Time and size are here for the cache: another file at the path is read again."""
     saved = read_file(path)
-    if "identity" in saved:  # a run's checkpoint: the whole file
+    if _settings_of_run(saved):  # a run's checkpoint: the whole file
         return f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
     tensors = {
         name: value

@@ -1,5 +1,6 @@
 """Shared by all tests: figures of notebooks go to a temporary folder, small rendered benchmarks are made once."""
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -7,7 +8,9 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / "runs" / ".hypothesis"))
@@ -98,6 +101,23 @@ def options(settings):
     return words
 
 
+def own_data(folder, n=12, cameras=(1, 2)):
+    """A folder for each of n people, of a colour of their own: three images of each camera."""
+    import cv2
+    import numpy as np
+
+    rng = np.random.default_rng(3)
+    for person in range(n):
+        colour = rng.integers(0, 256, 3)
+        for c in cameras:
+            for k in range(3):
+                path = folder / f"person {person}" / f"cam{c}_{k}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                pixels = np.clip(colour + rng.normal(0, 60, (48, 16, 3)), 0, 255)
+                cv2.imwrite(str(path), pixels.astype(np.uint8))
+    return folder
+
+
 def tracked():
     """What running a notebook could change: {path: bytes}."""
     folders = [ROOT / name for name in ("figures", "results", "notebooks")]
@@ -119,3 +139,55 @@ def assert_one_sentence(done, *parts):
     assert len(errors) == 1, done.stderr
     for part in parts:
         assert part in errors[0], errors[0]
+
+
+def enclosing_modes():
+    """{name: what a caller may have entered before calling us}."""
+
+    def all_at_once():
+        stack = contextlib.ExitStack()
+        stack.enter_context(torch.inference_mode())
+        stack.enter_context(torch.autocast("cpu", torch.bfloat16))
+        return stack
+
+    return {
+        "no_grad": torch.no_grad,
+        "inference_mode": torch.inference_mode,
+        "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+        "inference_mode and autocast": all_at_once,
+    }
+
+
+def unkind_features():
+    """{what is unkind: (query, gallery)}: 36 people of 16 numbers each, as nobody would choose them."""
+    rng = np.random.default_rng(3)
+    people = rng.normal(size=(6, 16))
+    query = people[rng.integers(6, size=12)] + 0.4 * rng.normal(size=(12, 16))
+    gallery = people[rng.integers(6, size=60)] + 0.4 * rng.normal(size=(60, 16))
+    cameras = 500 * rng.integers(0, 3, (72, 1))
+    odd_one = gallery.copy()
+    odd_one[7] *= 1e4
+    constant = np.full((72, 1), 1e4)
+    kinds = {
+        "offset": (query + 1000, gallery + 1000),
+        "offset of the queries alone": (query + 30, gallery),
+        "offset of each camera": (query + cameras[:12], gallery + cameras[12:]),
+        "two far groups": [np.concatenate([x, x + 3000]) for x in (query, gallery)],
+        "a constant column": (np.c_[query, constant[:12]], np.c_[gallery, constant[12:]]),
+        "two values in a column": (
+            np.c_[query, cameras[:12] > 0],
+            np.c_[gallery, 1e4 * (cameras[12:] > 0)],
+        ),
+        "duplicates": (np.concatenate([query, gallery[:5]]), np.concatenate([gallery, gallery])),
+        "large norms": (query * 1e15, gallery * 1e15),
+        "small norms": (query * 1e-13, gallery * 1e-13),
+        "one far image": (query, odd_one),
+        "zeros": (np.concatenate([query, np.zeros((2, 16))]), np.concatenate([gallery, 0 * query])),
+    }
+    kinds = {name: [x.astype(np.float32) for x in both] for name, both in kinds.items()}
+    half = [(x + 40).astype(np.float16) for x in (query, gallery)]
+    return kinds | {
+        "float16 with an offset": half,
+        "float64 with an offset": (query + 1e8, gallery + 1e8),
+        "whole numbers with an offset": [(100 * x).astype(int) + 10**9 for x in (query, gallery)],
+    }

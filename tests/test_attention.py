@@ -5,6 +5,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from conftest import enclosing_modes
 
 from reidsa_utils import InputError
 from reidsa_utils.attention import (
@@ -155,3 +156,47 @@ def test_compiled_pooling_is_the_eager_one(form):
         results.append((out.detach(), *torch.autograd.grad(out, f, g)))
     for eager, compiled in zip(*results, strict=True):
         torch.testing.assert_close(compiled, eager, rtol=1e-5, atol=1e-6)
+
+
+MODES = enclosing_modes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("form", FORMS)
+def test_a_callers_mode_changes_nothing(form, mode):
+    f = maps(2, 5, 4, 3, dtype=torch.float32)
+    functions = (attention_weights, attended_pool, lambda f, form: SpatialAttention(form)(f))
+    for function in functions:
+        with MODES[mode]():
+            inside = function(f, form)
+            made_inside = f + 0
+        assert inside.dtype == f.dtype and torch.equal(inside, function(f, form))
+        assert torch.equal(function(made_inside, form), inside)  # and used outside
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_gradients_under_autocast_are_those_without(form):
+    f = maps(2, 5, 4, 3, dtype=torch.float32).requires_grad_()
+    expected = torch.autograd.grad(attended_pool(f, form).square().sum(), f)[0]
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(
+            torch.autograd.grad(attended_pool(f, form).square().sum(), f)[0], expected
+        )
+
+
+def test_a_map_without_a_position_is_refused():
+    for shape in ((2, 3, 0, 4), (2, 3, 4, 0)):
+        for form in FORMS:
+            with pytest.raises(InputError, match="expected \\(batch, channels, height, width"):
+                attention_weights(torch.ones(shape), form)
+    with pytest.raises(InputError, match="temperature is x; expected a positive number"):
+        attention_weights(torch.ones(1, 1, 2, 2), temperature="x")
+
+
+def test_shapes_without_numbers():
+    """Costs are counted on the device "meta", which has no autocast."""
+    f = torch.empty(2, 8, 6, 2, device="meta", requires_grad=True)
+    pooled = attended_pool(f, "softmax")
+    assert pooled.shape == (2, 8) and pooled.device.type == "meta"
+    pooled.sum().backward()
+    assert f.grad.shape == f.shape

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import enclosing_modes
 from pytorch_grad_cam import GradCAM
 from pytorch_grad_cam.metrics.cam_mult_image import DropInConfidence, IncreaseInConfidence
 from pytorch_grad_cam.utils.image import scale_cam_image
@@ -137,6 +138,78 @@ def test_refusals():
     torch.testing.assert_close(without, class_activation_maps(net, x, c, 4))
     with pytest.raises(InputError, match="eval mode"):
         class_activation_maps(net.train(), x, c, 4)
+
+
+MODES = enclosing_modes()
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "variant, form, recipe",
+    [
+        ("b_p_ds_sa12", "softmax", "paper"),
+        ("b_ds_sa2", "l1", "norm_as_gap"),
+        ("b", "none", "paper"),
+    ],
+)
+def test_a_callers_mode_changes_no_map(variant, form, recipe, mode):
+    net = trained_like(variant, form, recipe)
+    images, classes = torch.randn(3, 3, 96, 32), torch.tensor([2, 0, 8])
+    with torch.no_grad():
+        maps = net.feature_maps(images)
+    with torch.inference_mode():
+        made_inside = [f + 0 for f in maps], images + 0, classes + 0
+    for stage in (1, 2, 3, 4) if len(net.stages) else (4,):
+        expected = class_activation_maps(net, images, classes, stage)
+        confidence = map_measures.confidence(net, images, classes, stage)
+        assert not expected.requires_grad
+        with MODES[mode]():
+            assert torch.equal(class_activation_maps(net, images, classes, stage), expected)
+            assert torch.equal(
+                class_activation_maps(net, None, classes, stage, maps=maps), expected
+            )
+            again = map_measures.confidence(net, images, classes, stage)
+            assert torch.equal(again, confidence)
+        f, x, c = made_inside  # tensors of inference mode, used outside
+        assert torch.equal(class_activation_maps(net, x, c, stage), expected)
+        assert torch.equal(class_activation_maps(net, None, c, stage, maps=f), expected)
+        with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+            short = net.feature_maps(images)
+        near = class_activation_maps(net, None, classes, stage, maps=short)
+        assert near.dtype == torch.float32
+        assert (near - expected).abs().max() < 0.2 * expected.abs().max()
+
+
+def test_a_model_made_in_inference_mode_is_refused():
+    with torch.inference_mode():
+        net = ReIDNet(3, "b", "none", backbone="thin").eval()
+        with pytest.raises(InputError, match="made inside torch.inference_mode\\(\\) has none"):
+            class_activation_maps(net, torch.randn(1, 3, 96, 32), [0], 4)
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        (dict(images=torch.zeros(2, 96, 32, 3)), r"images are float32 of shape \(2, 96, 32, 3\)"),
+        (dict(images=torch.zeros(2, 3, 96, 32, dtype=torch.uint8)), "images are uint8 of shape"),
+        (dict(images=np.zeros((2, 3, 96, 32), int)), "images are int64 .*; expected normalised"),
+        (dict(images=None), "found a NoneType that is no array of numbers"),
+        (dict(maps=[]), "maps are a list that the network has not made"),
+        (dict(maps=torch.zeros(2, 3, 4)), "maps are a Tensor that the network has not made"),
+        (dict(maps=[torch.zeros(2, 3, 4, 2)] * 4), "expected what model.feature_maps"),
+        (dict(stage=2.0), "stage 2.0 has no classifier"),
+        (dict(stage=True), "stage True has no classifier"),
+        (dict(head=["final"]), r"unknown head of stage 2 \['final'\]"),
+        (dict(classes=[True, False]), r"classes are bool of shape \(2,\), \[True, False\]"),
+        (dict(classes=[0, 1.5]), r"classes are float64 of shape \(2,\), \[0.0, 1.5\]; expected 2"),
+        (dict(classes=["0", "1"]), "classes are <U1|classes are str"),
+    ],
+)
+def test_what_no_map_is_made_of(change, words):
+    net = trained_like("b_ds_sa2", "l1", "paper")
+    good = dict(model=net, images=torch.zeros(2, 3, 96, 32), classes=[0, 1], stage=2)
+    with pytest.raises(InputError, match=words):
+        class_activation_maps(**(good | change))
 
 
 def test_effective_cells_by_hand():

@@ -59,6 +59,7 @@ def name_of(**settings):
         ({"recipe": "detached"}, "detached"),
         ({"recipe": "temperature_100"}, "temperature_100"),
         ({"held_out": 7}, "held_out7"),
+        ({"camera_rule": False}, "no_camera_rule"),
         ({"flip": False}, "no_flip"),
         ({"compile": True}, "compile"),
         ({"precision": "bfloat16"}, "precision_bfloat16"),
@@ -100,17 +101,44 @@ def test_no_setting_is_forgotten():
         "flip": False,
         "erasing": False,
         "held_out": 3,
+        "camera_rule": False,
         "precision": "bfloat16",
         "compile": True,
     }
+    own = {"camera_pattern": r"cam(\d+)", "split_seed": 3}  # of data of one's own alone
     fields = set(Config.model_fields) - {"data", "device", "rerank", "run_dir", "threads"}
-    assert set(other) == fields, "a new setting: say here how it differs"
-    names = {name_of(), *(name_of(**{key: value}) for key, value in other.items())}
-    folders = {
-        run_folder(configure({"profile": "demo"} | settings)).name
-        for settings in ({}, *({k: v} for k, v in other.items()))
-    }
-    assert len(names) == len(folders) == 1 + len(other)
+    assert set(other) | set(own) == fields, "a new setting: say here how it differs"
+    mydata = {"benchmark": "mydata", "data": "somewhere"}
+    cases = [{}, *({key: value} for key, value in other.items()), mydata]
+    cases += [mydata | {key: value} for key, value in own.items()]
+    names = {name_of(**settings) for settings in cases}
+    folders = {run_folder(configure({"profile": "demo"} | settings)).name for settings in cases}
+    assert len(names) == len(folders) == len(cases)
+
+
+def test_settings_of_own_data_change_no_identity_of_others():
+    """They stand in an identity only where they are not as usual."""
+    plain, own = configure({"profile": "demo"}), configure(OWN | {"profile": "demo"})
+    assert set(run_settings(plain)) == set(run_settings(own)) == set(ALWAYS)
+    given = {"camera_pattern": r"cam(\d+)", "split_seed": 2, "camera_rule": False}
+    told = configure(OWN | {"profile": "demo"} | given)
+    assert run_settings(told) == run_settings(own) | given
+    assert own.dropout == 0.5  # section 4: of all but Market-1501
+
+
+NEAR = "market Market-1501 MARKET1501 markt1501 makret1501 dukemtmc duke_reid DukeMTMC-reID cuhk03"
+
+
+@pytest.mark.parametrize("name", [*NEAR.split(), "cuhk03_np", "cuhk03_np_labelled"])
+def test_a_near_miss_of_a_benchmark_is_no_name_of_own_data(name):
+    with pytest.raises(InputError, match=f"unknown benchmark '{name}'; known: .*did you mean "):
+        configure({"benchmark": name, "data": "somewhere"})
+
+
+@pytest.mark.parametrize("name", ["mydata", "my_market", "market1501_night", "MARS-mini", "사람들"])
+def test_names_of_own_data(name):
+    config = configure({"benchmark": name, "data": "somewhere"})
+    assert run_folder(config).name.startswith(f"{name}-demo-b_p_ds_sa2")
 
 
 def test_names_of_weights():
@@ -136,6 +164,9 @@ def test_the_profile_photographs():
     )
 
 
+OWN = {"benchmark": "mydata", "data": "somewhere"}
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
@@ -148,6 +179,16 @@ def test_the_profile_photographs():
         ({"precision": "half"}, "unknown precision 'half'; known: float32, bfloat16"),
         ({"variant": "b", "form": "sofmax"}, "unknown attention form 'sofmax'.*mean softmax?"),
         ({"benchmark": ["market1501"]}, r"unknown benchmark \['market1501'\]"),
+        ({"benchmark": "mydata"}, "unknown benchmark 'mydata'.*need their folder or CSV"),
+        ({"benchmark": "markt1501", "data": "x"}, "unknown benchmark 'markt1501'.*mean market1501"),
+        ({"benchmark": "my data", "data": "x"}, "benchmark is 'my data'; expected a name of lett"),
+        ({"camera_pattern": "c(1)"}, "camera_pattern is for data of your own.*benchmark is market"),
+        ({"split_seed": 1, "data": "x"}, "split_seed is for data of your own"),
+        (
+            OWN | {"camera_pattern": "c("},
+            r"camera_pattern 'c\(' is no regular expression \(missing",
+        ),
+        (OWN | {"camera_pattern": "(c)(1)"}, "has 2 groups; expected one, which finds the camera"),
     ],
 )
 def test_bad_values_are_named(settings, words):

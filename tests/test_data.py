@@ -10,8 +10,10 @@ import pytest
 from conftest import assert_one_sentence
 
 from reidsa_utils import InputError
+from reidsa_utils.config import configure
 from reidsa_utils.data import LAYOUTS, hold_out, load_benchmark, load_images, read_image, read_split
 from reidsa_utils.datasets.check import check
+from reidsa_utils.experiments.run import open_benchmark
 
 
 @pytest.fixture
@@ -198,6 +200,20 @@ def test_truncated_images_are_named(copy):
             load_images([str(p) for p in sorted((copy / "query").iterdir())], 96, 32)
 
 
+def test_a_hole_is_no_picture(small_benchmark, tmp_path):
+    """A third of the data zero, header and end as they were: OpenCV decodes that, mostly grey."""
+    whole = next((small_benchmark / "query").iterdir()).read_bytes()
+    n = len(whole) // 3
+    path = tmp_path / "a.jpg"
+    path.write_bytes(whole[:n] + bytes(n) + whole[2 * n :])
+    said = ""
+    try:
+        read_image(path, 96, 32)
+    except InputError as error:
+        said = str(error)
+    assert f"a.jpg is damaged ({len(whole):,} bytes): by its structure, there is a hole of" in said
+
+
 def test_images_arrive_in_order_and_in_rgb(small_benchmark):
     import cv2
 
@@ -206,6 +222,50 @@ def test_images_arrive_in_order_and_in_rgb(small_benchmark):
     for path, image in zip(paths, images, strict=True):
         assert np.array_equal(image, cv2.imread(path)[..., ::-1])
     assert read_image(paths[0], 96, 32).shape == (96, 32, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "nesting"),
+    [
+        ("market1501", "market1501/Market-1501-v15.09.15"),  # torchreid
+        ("market1501", "market1501"),  # TransReID
+        ("market1501", "Market1501"),
+        ("market1501", "Market-1501"),
+        ("market1501", "MARKET-1501-V15.09.15"),
+        ("market1501", "archive"),  # Kaggle
+        ("market1501", "archive/Market-1501-v15.09.15"),
+        ("market1501", "archive/market/Market-1501"),
+        ("market1501", "data/reid/market_1501"),
+        ("dukemtmc_reid", "dukemtmc-reid/DukeMTMC-reID"),  # torchreid
+        ("dukemtmc_reid", "dukemtmcreid"),
+        ("dukemtmc_reid", "DukeMTMC"),
+        ("cuhk03_np_labeled", "CUHK03-NP/labeled"),
+        ("cuhk03_np_detected", "cuhk03/cuhk03_np/Detected"),
+        ("cuhk03_np_labeled", "archive/cuhk03-np-labeled"),
+        ("cuhk03_np_detected", "cuhk03_np_detected"),
+    ],
+)
+def test_the_nestings_of_other_toolboxes(name, nesting, four_benchmarks, tmp_path, monkeypatch):
+    """Below the root in any usual letter case, and never the one beside it."""
+    folder = tmp_path / "home" / "root" / nesting
+    shutil.copytree(four_benchmarks[name], folder)
+    for other in LAYOUTS:  # what else lies in such a root
+        twin = {"cuhk03_np_labeled": "detected", "cuhk03_np_detected": "labeled"}.get(name)
+        if other != name and "archive" not in nesting and "data" not in nesting:
+            place = LAYOUTS[other].folder if not other.endswith(str(twin)) else f"CUHK03/{twin}"
+            shutil.copytree(four_benchmarks[other], tmp_path / "home" / "root" / place)
+    assert load_benchmark(name, tmp_path / "home" / "root").folder.samefile(folder)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for root in ("~/root", f"~/root/{nesting}"):
+        assert load_benchmark(name, root).folder.samefile(folder)
+
+
+def test_home_in_the_data_of_a_run(small_benchmark, monkeypatch):
+    monkeypatch.setenv("HOME", str(small_benchmark.parent))
+    monkeypatch.setenv("REIDSA_DATA", "~")
+    for data in ("~", "real", f"~/{small_benchmark.name}"):
+        settings = {"profile": "smoke", "data": data}
+        assert open_benchmark(configure(settings)).folder == small_benchmark
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -134,6 +134,27 @@ def test_the_help_is_readable_in_a_narrow_terminal(command):
         assert field.description.split()[0] in said
 
 
+def test_every_text_has_an_encoding():
+    """In the package, the notebooks and the Snakefile; ruff's PLW1514 sees only what is surely a path."""
+    sources = {path: path.read_text(encoding="utf-8") for path in ROOT.glob("reidsa_utils/**/*.py")}
+    snakefile = ROOT / "workflow" / "Snakefile"
+    sources[snakefile] = snakefile.read_text(encoding="utf-8")
+    for path in (ROOT / "notebooks").rglob("*.ipynb"):
+        cells = nbformat.read(path, 4).cells
+        sources[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    call = re.compile(
+        r"(?:\.read_text|\.write_text|(?<![\w.])open)\(([^()]|\((?:[^()]|\([^()]*\))*\))*\)"
+    )
+    found = [(path, match[0]) for path, text in sources.items() for match in call.finditer(text)]
+    without = [
+        (path.name, words)
+        for path, words in found
+        if "encoding=" not in words and not re.search(r'"[rwa+]+b[+]?"', words)
+    ]
+    assert len(found) > 8 and not without
+    assert not [path.name for path, text in sources.items() if re.search(r"\btext=True", text)]
+
+
 def test_render_has_an_option_for_every_setting():
     options = set(inspect.signature(cli.render).parameters)
     assert options - {"root", "workers"} == {field.name for field in fields(Settings)}

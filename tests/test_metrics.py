@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from conftest import unkind_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score
@@ -72,6 +73,42 @@ def test_equals_brute_force_with_ties_junk_and_unmatched_queries(case):
     assert result.mean_ap_trapezoid == pytest.approx(trapezoid, rel=1e-12)
     np.testing.assert_allclose(result.average_precision, steps, rtol=1e-12)
     assert result.skipped == skipped and (result.first_match == np.array(first) + 1).all()
+
+
+@settings(max_examples=200, deadline=None)
+@given(cases)
+def test_without_the_camera_rule_all_images_of_a_person_are_matches(case):
+    """No cameras: the same as brute force with cameras that are all different."""
+    n_query, n_gallery, seed, levels = case
+    rng = np.random.default_rng(seed)
+    distances = rng.integers(0, levels, (n_query, n_gallery)).astype(np.float32)
+    query_ids, gallery_ids = rng.integers(1, 4, n_query), rng.integers(-1, 4, n_gallery)
+    cameras = np.arange(n_query), n_query + np.arange(n_gallery)
+    cmc, step, trapezoid, steps, first, skipped = brute_force(
+        distances, query_ids, gallery_ids, *cameras
+    )
+    if skipped == n_query:
+        with pytest.raises(InputError, match=f"none of the {n_query} queries has a match in the g"):
+            evaluate_ranking(distances, query_ids, gallery_ids, None, None)
+        return
+    result = evaluate_ranking(distances, query_ids, gallery_ids, None, None)
+    np.testing.assert_allclose(result.cmc, cmc, rtol=1e-12)
+    assert result.mean_ap == pytest.approx(step, rel=1e-12)
+    assert result.mean_ap_trapezoid == pytest.approx(trapezoid, rel=1e-12)
+    np.testing.assert_allclose(result.average_precision, steps, rtol=1e-12)
+    assert result.skipped == skipped and (result.first_match == np.array(first) + 1).all()
+
+
+def test_without_the_camera_rule_by_hand():
+    """One query of camera 1; the nearest image is of its person and camera, and counts."""
+    arguments = np.array([[0.1, 0.2, 0.3]]), [7], [7, 3, 7]
+    with_rule = evaluate_ranking(*arguments, [1], [1, 2, 2])
+    without = evaluate_ranking(*arguments, None, None)
+    assert (with_rule.mean_ap, without.mean_ap) == (1 / 2, (1 + 2 / 3) / 2)
+    assert (with_rule.cmc[0], without.cmc[0]) == (0, 1)
+    for cameras in (([1], None), (None, [1, 2, 2])):  # one of the two is forgotten
+        with pytest.raises(InputError, match="cameras are object of shape"):
+            evaluate_ranking(*arguments, *cameras)
 
 
 def test_by_hand():
@@ -180,7 +217,7 @@ def test_multi_query_is_the_mean_of_the_same_identity_and_camera():
             (np.zeros((1, 2)), [1], np.array([1, 255], np.uint8), [1], [2, 2]),
             "the gallery ids are uint8 and hold 255, a -1",
         ),
-        (([["a", "b"]], [1], [1, 1], [1], [2, 2]), "found a ndarray that is no array of numbers"),
+        (([["a", "b"]], [1], [1, 1], [1], [2, 2]), "found a list that is no array of numbers"),
         (
             (np.zeros((1, 2)), [1], [1, 1], [1], [2, 2], 0),
             "is 0; expected a whole number from 1 on",
@@ -238,6 +275,8 @@ def test_tensors_and_half_precision():
         (dict(more_ids=[1, 2]), "with 2 and 3; expected"),
         (dict(ids=[7]), "with 1 ids"),
         (dict(ids=["7", "8"]), "the ids are <U1"),
+        (dict(features=[["0", "1", "2", "3"]] * 2), "found a list that is no array of numbers"),
+        (dict(more=np.full((3, 4), np.inf)), "3 of the features hold NaN or infinity"),
     ],
 )
 def test_bad_input_of_multi_query(change, words):
@@ -251,6 +290,76 @@ def test_bad_input_of_multi_query(change, words):
     )
     with pytest.raises(InputError, match=words):
         pool_queries(**(good | change))
+
+
+UNKIND = unkind_features()
+
+
+@pytest.mark.parametrize("kind", UNKIND)
+def test_distances_rank_as_exact_ones(kind):
+    query, gallery = UNKIND[kind]
+    found = euclidean(query, gallery)
+    exact = query.astype(float)[:, None] - gallery.astype(float)[None]
+    exact = (exact**2).sum(2)
+    assert found.dtype == np.float32 and found.shape == exact.shape
+    # Walking down the ranking, the exact distance never falls by more than rounding.
+    walk = np.take_along_axis(exact, found.argsort(1, kind="stable"), 1)
+    fall = np.maximum.accumulate(walk, axis=1) - walk
+    assert (fall <= 5e-5 * walk).all(), (fall / walk).max()
+    np.testing.assert_allclose(found, exact, rtol=5e-5)
+    assert (found[exact == 0] == 0).all()
+
+
+def test_an_offset_changes_no_ranking():
+    rng = np.random.default_rng(0)
+    people = 0.3 * rng.normal(size=(40, 256))
+    gallery = np.concatenate([people + 0.2 * rng.normal(size=people.shape) for _ in range(5)])
+    labels = np.arange(40), np.tile(np.arange(40), 5), np.ones(40, int), np.full(200, 2)
+    for offset in (0, 1, 10, 100, 1000, 3000):
+        q, g = [(x + offset).astype(np.float32) for x in (people, gallery)]
+        assert evaluate_ranking(euclidean(q, g), *labels).mean_ap == pytest.approx(1), offset
+
+
+def test_usual_features_keep_their_digits():
+    """The digits of committed records: plain float32, for vectors like those of trained networks."""
+    rng = np.random.default_rng(1)
+    for offset in (0.0, 0.5):
+        x = np.abs(rng.normal(size=(300, 512)) + offset).astype(np.float32)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+        a, b = x[:50], x[50:]
+        plain = (-2 * a) @ b.T
+        plain += (a**2).sum(1)[:, None]
+        plain += (b**2).sum(1)[None]
+        np.testing.assert_array_equal(euclidean(a, b), plain)
+
+
+@pytest.mark.parametrize(
+    "a, words",
+    [
+        (np.full((2, 3), np.nan), "2 of the features hold NaN or infinity; did the training"),
+        ([[0, 0, 0], [np.inf, 0, 0]], "1 of the features hold NaN or infinity"),
+        (np.full((2, 3), 1e25), "too large for float32 distances; normalise"),
+        (np.full((2, 3), 1e-25), "too small for float32 distances; normalise"),
+        ([["1", "2", "3"]], r"found a list that is no array of numbers \(its type is <U1\)"),
+        (np.zeros(3), "features of shapes .*; expected"),
+        (np.ones((2, 3), complex), "its type is complex128"),
+        (None, "found a NoneType that is no array of numbers"),
+        ((x for x in range(3)), "found a generator"),
+        (np.ma.masked_less(np.eye(3), 1), "some of it is masked"),
+        (torch.ones(2, 3).to_sparse(), "found a Tensor that is no array of numbers"),
+    ],
+)
+def test_features_that_have_no_distances(a, words):
+    zeros = np.zeros((2, 3))
+    for arguments in ((a, zeros), (zeros, a)):
+        with pytest.raises(InputError, match=words):
+            euclidean(*arguments)
+
+
+def test_no_images_have_no_distances():
+    assert euclidean(np.zeros((0, 3)), np.ones((2, 3))).shape == (0, 2)
+    assert euclidean(np.ones((2, 3)), np.zeros((0, 3))).shape == (2, 0)
+    assert (euclidean(np.full((4, 3), 5e-20), np.full((2, 3), 5e-20)) == 0).all()
 
 
 def test_euclidean_refuses_other_widths():

@@ -9,7 +9,7 @@ import sys
 import nbformat
 import papermill
 import pytest
-from conftest import ROOT
+from conftest import ROOT, own_data
 
 from reidsa_utils.config import Config
 
@@ -160,6 +160,35 @@ def test_failures_reach_the_user_in_one_sentence(tmp_path):
         assert done.returncode == 1
         last = done.stderr.strip().splitlines()[-1]
         assert last.startswith("InputError: ") and words in last
+
+
+def test_own_data_in_the_notebooks(tmp_path, command):
+    """05 trains on a CSV whose images are of one camera; 06 makes its tables, beside no other's."""
+    people = own_data(tmp_path / "people", cameras=(1,))
+    lines = ["path;identity"]
+    lines += [f"{path.relative_to(tmp_path)};{path.parent.name}" for path in people.rglob("*.png")]
+    (tmp_path / "mydata.csv").write_text("\n".join(lines), encoding="utf-16")
+    common = {"benchmark": "mydata", "data": tmp_path / "mydata.csv", "camera_rule": False}
+    common |= {"profile": "smoke", "batch": 8, "threads": 1, "rerank": False}
+    runs = [("b_p_ds", "none"), ("b_p_ds_sa2", "l1")]
+    parameters = [common | {"variant": v, "form": f, "run_dir": tmp_path / v} for v, f in runs]
+    jobs = [("05_train", given) for given in parameters]
+    jobs.append(("06_tables", {"records": tmp_path / "tables"}))
+    for notebook, given in jobs:
+        if notebook == "06_tables":
+            words = [tmp_path / v for v, _ in runs] + ["--into", tmp_path / "tables"]
+            assert command("-m", "reidsa_utils", "publish", *words).returncode == 0
+        words = [f"notebooks/{notebook}.ipynb", tmp_path / f"{notebook}.ipynb"]
+        words += ["--cwd", "notebooks", "-k", "python3", "--no-progress-bar"]
+        for name, value in given.items():
+            words += ["-p", name, value]
+        done = command("-m", "papermill", *words)
+        assert done.returncode == 0, done.stderr[-3000:]
+    lines = (tmp_path / "tables" / "tables.md").read_text().splitlines()
+    rows = [line for line in lines if line.startswith("| real |")]
+    # rank-1 and mAP, two vectors
+    assert len(rows) == 4
+    assert all("camera_rule=False" in row and "| mydata |" in row for row in rows)
 
 
 @pytest.mark.parametrize("what", [["check"], ["format", "--check"]], ids=" ".join)

@@ -23,6 +23,7 @@ MODULES = (
     "weights",
     "model",
     "data",
+    "datasets.own",
     "batches",
     "config",
     "experiments.statistics",
@@ -187,8 +188,8 @@ FAULTS = {
     ),
     "a temperature that multiplies": (
         "attention",
-        "return A / temperature",
-        "return A * temperature",
+        "return A / float(temperature)",
+        "return A * float(temperature)",
         [
             (
                 "test_model",
@@ -265,6 +266,20 @@ FAULTS = {
         [("test_weights", "test_content_counts_and_not_the_file", {})],
         {},
     ),
+    "weights known by their wrapping": (
+        "weights",
+        'bare = _WRAPPING.sub("", name).replace("_orig_mod.", "")',
+        "bare = name",
+        [("test_weights", "test_hashes_of_weights_stay_as_they_are", {})],
+        {},
+    ),
+    "a hole taken for a picture": (
+        "data",
+        "flaw = flaw_of(data)",
+        'flaw = ""',
+        [("test_data", "test_a_hole_is_no_picture", {})],
+        {},
+    ),
     "a new setting in every identity": (
         "config",
         "if name in ALWAYS or value != usual[name]:",
@@ -298,6 +313,37 @@ FAULTS = {
         'chosen = {"train": ~is_out,',
         'chosen = {"train": ~is_out | is_first,',
         [("test_data", "test_held_out_people_are_not_trained_on", {"n": 5})],
+        {},
+    ),
+    "the query's own camera left out without the camera rule": (
+        "data",
+        "return query.ids, gallery.ids, None, None",
+        "return query.ids, gallery.ids, query.cameras, gallery.cameras",
+        [("datasets/test_own", "test_one_camera_one_query_a_person", {})],
+        {},
+    ),
+    "a match of the query's own camera taken for one": (
+        "data",
+        "left_out = {camera} if self.camera_rule else set()",
+        "left_out = set()",
+        [("datasets/test_own", "test_one_camera_one_query_a_person", {})],
+        {},
+    ),
+    "own data split whatever the seed": (
+        "datasets.own",
+        'f"{seed}/{text}"',
+        'f"{text}"',
+        [
+            ("datasets/test_own", "test_the_split_is_that_of_its_rule", {"n": 4}),
+            ("datasets/test_own", "test_the_split_depends_on_the_seed_alone", {}),
+        ],
+        {},
+    ),
+    "half of the people, rounded down": (
+        "datasets.own",
+        "(len(people) + 1) // 2",
+        "len(people) // 2",
+        [("datasets/test_own", "test_the_split_is_that_of_its_rule", {"n": 4})],
         {},
     ),
     "p dropped from the CAM of eq. 7": (
@@ -336,8 +382,8 @@ FAULTS = {
     ),
     "what speaks against the class counted as energy": (
         "experiments.map_measures",
-        "p = maps.double().clamp(min=0)",
-        "p = maps.double().abs()",
+        "p = _as_maps(maps).double().clamp(min=0)",
+        "p = _as_maps(maps).double().abs()",
         [("test_cam", "test_measures_by_hand", {}), ("test_cam", "test_overlap", {})],
         {},
     ),
@@ -451,6 +497,8 @@ def run_test(request, file, function, arguments):
         for name in inspect.signature(namespace[function]).parameters
         if name not in arguments
     }
+    if "tmp_path" in fixtures:  # a folder for each test, not one for each fault
+        fixtures["tmp_path"] = request.getfixturevalue("tmp_path_factory").mktemp(function)
     namespace[function](**fixtures, **arguments)
 
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from conftest import unkind_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -137,6 +138,17 @@ def test_one_far_image_spoils_nothing():
     )
 
 
+UNKIND = unkind_features()
+
+
+@pytest.mark.parametrize("kind", UNKIND)
+def test_unkind_features(kind):
+    query, gallery = UNKIND[kind]
+    np.testing.assert_allclose(
+        rerank(query, gallery, 8, 3), with_sets(query, gallery, 8, 3, 0.3), atol=2e-6
+    )
+
+
 def test_any_kind_of_array():
     query, gallery = people(5, 40, 8, seed=6)
     out = rerank(query, gallery, 6, 3)
@@ -211,6 +223,12 @@ def test_on_a_gpu():
         (dict(query_features=[["a"] * 8]), "found a list that is no array of numbers"),
         (dict(query_features=[[1.0], [1.0, 2.0]]), "expected rows of one length"),
         (dict(query_features=np.full((2, 8), 1e25)), "too large for float32 distances; normalise"),
+        (
+            dict(query_features=np.eye(8) * 1e-25, gallery_features=np.zeros((30, 8))),
+            "too small for float32 distances; normalise",
+        ),
+        (dict(query_features=torch.ones(2, 8, dtype=torch.cfloat)), "its type is torch.complex64"),
+        (dict(query_features=[["1"] * 8]), "found a list that is no array of numbers"),
         (dict(query_features=np.full((2, 8), np.nan)), "2 of the features hold NaN, infinity"),
     ],
 )

@@ -2,8 +2,11 @@
 
 import pytest
 import torch
+from conftest import enclosing_modes
 
+from reidsa_utils import InputError
 from reidsa_utils.config import configure
+from reidsa_utils.experiments.run import train
 from reidsa_utils.model import ReIDNet
 from reidsa_utils.training import learning_rate, look_inside
 
@@ -34,3 +37,25 @@ def test_looking_inside_changes_nothing():
     assert inside["none"]["through"][2] == pytest.approx(
         ((error @ head.weight).norm(dim=1) / 12**0.5).mean().item(), rel=1e-4
     )
+
+
+MODES = enclosing_modes()
+
+
+@pytest.mark.parametrize("mode", [*MODES, "float64"])
+def test_training_says_what_it_needs(mode, tmp_path):
+    """At once, before anything is rendered or written."""
+    config = configure({"profile": "smoke", "run_dir": str(tmp_path / "run")})
+    words = {"autocast": "sets its precision itself: call it outside of torch.autocast"}
+    words |= {"float64": "torch's default type, and it is set to torch.float64"}
+    with pytest.raises(InputError, match=words.get(mode, "needs gradients: call it outside of")):
+        try:
+            if mode == "float64":
+                torch.set_default_dtype(torch.float64)
+                train(config)
+            else:
+                with MODES[mode]():
+                    train(config)
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert not (tmp_path / "run").exists()

@@ -1,5 +1,5 @@
-"""Where images come from: rendered benchmarks, CUHK03-NP from its original file, a checked copy.
+"""Where images come from: rendered benchmarks, data of one's own, CUHK03-NP from its original file.
 
-The rendered benchmarks are planned in shots, drawn in pedestrians and scenes, and written in
-rendered.
+Any of them can be checked. The rendered benchmarks are planned in shots, drawn in pedestrians and
+scenes, and written in rendered.
 """

@@ -7,7 +7,9 @@ Its command line also prepares CUHK03-NP, which is then checked at once.
 """
 
 import gzip
+import hashlib
 import json
+import re
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,36 +17,107 @@ import numpy as np
 from tqdm import tqdm
 
 from .. import SETTINGS, InputError, cores
-from ..data import LAYOUTS, SPLITS, Benchmark, decode, load_benchmark, read_split
+from ..data import (
+    LAYOUTS,
+    SPLITS,
+    Benchmark,
+    benchmark_name,
+    decode,
+    load_benchmark,
+    read_split,
+    without_camera_rule,
+)
+from ..support.files import read_text
+from ..support.image_files import listening, who_complains
+from ..support.kinds import what_is
+from .own import OwnBenchmark, load_own
+from .rendered import CHECKSUMS
 
 SHOWN = 50  # problems that are printed; of the others only their number
+AT_A_TIME = 64  # images that are decoded between two looks at what decoders complain of
+DIGITS = 12  # of a sha256 in published_checksums.json.gz
 
 
-def check(name: str, root, progress: bool = True) -> int:
+def check(
+    name: str,
+    root,
+    progress: bool = True,
+    camera_pattern: str = "",
+    split_seed: int = 0,
+    camera_rule: bool = True,
+) -> int:
     """Print found against expected counts and whatever is damaged.
 
-    name: of the benchmark. root: its folder or the parent. Every image is decoded. File names are
-    compared with those of the archive (Market-1501), of the index files (CUHK03-NP) or of the
-    manifest (rendered benchmarks). No identity of the training set may be tested, and every query
-    needs a match in another camera.
+    name: of the benchmark, or of data of one's own. root: its folder or the parent, or a CSV of own
+        data.
+    camera_pattern, split_seed, camera_rule: as in config.Config.
+    Every image is decoded. File names are compared with those of the archive (Market-1501), of the
+    index files (CUHK03-NP) or of the manifest (rendered benchmarks).
+    Where the checksum of a file is known (of Market-1501's archive; of what is listed in a
+    SHA256SUMS beside the images, as rendered benchmarks have it), no byte of it may differ. Other
+    files are judged by their structure and by what their decoder complains of: bytes that the
+    format allows (behind the end, EXIF, thumbnails) are no damage, and a change that leaves a sound
+    image is not seen. A problem says which it was.
+    No identity of the training set may be tested, and every query needs a match in another camera.
     Returns the exit code: 0 if all is as expected, else 1.
-    Raises InputError for an unknown name or a folder that is no benchmark.
+    Raises InputError for an unknown name, or data that cannot be read.
     """
+    if benchmark_name(name, own=True) not in LAYOUTS:
+        return _check_own(load_own(name, root, camera_pattern, split_seed), camera_rule, progress)
+    if camera_pattern or split_seed or not camera_rule:
+        raise InputError(
+            f"{name} is checked as it was published; camera_pattern, split_seed and "
+            "no-camera-rule are for data of your own"
+        )
     found = load_benchmark(name, root, warn=False, strict=False)
     n_differing = _print_counts(found)
     files, problems = _compare_names(found)
-    problems += _undecodable(files, progress)
+    checksums, unread = _known_checksums(found, files)
+    problems += unread
+    problems += _damages(files, checksums, progress)
     problems += _protocol_problems(found)
-    _print_problems(problems)
     if not problems:
-        _print_fingerprint(found)
+        problems = _compare_fingerprint(found)
+    _print_problems(problems)
     if n_differing or problems:
         print(
             f"counts that differ: {n_differing}; problems: {len(problems):,}; is the download "
             "complete?"
         )
         return 1
-    print(f"all counts as expected; all {len(files):,} images decode")
+    print(f"all counts as expected; all {len(files):,} images decode; {_basis(files, checksums)}")
+    return 0
+
+
+def _check_own(found: OwnBenchmark, camera_rule: bool, progress: bool) -> int:
+    """`check` for data of one's own: there are no published counts and names."""
+    print(f"{found.title} at {found.folder} (own data: {found.reading['layout']})")
+    for what in ("split", "split_seed", "cameras"):
+        if what in found.reading:
+            print(f"{what.replace('_', ' ')}: {found.reading[what]}")
+    if any(found.reading["camera_names"]):
+        print(f"camera names: {', '.join(found.reading['camera_names'])}")
+    print(f"{'':22}{'images':>10}{'people':>10}{'cameras':>10}")
+    for split, counts in found.counts.items():
+        print(f"{split:22}{counts['images']:10,}{counts['ids']:10,}{counts['cameras']:10,}")
+    if not camera_rule:
+        found = without_camera_rule(found)
+        print("without the camera rule: matches of the query's own camera count")
+    files = [path for split in (found.train, found.query, found.gallery) for path in split.paths]
+    checksums, problems = _known_checksums(found, files)
+    problems += _damages(files, checksums, progress)
+    try:
+        found.check_matches()
+    except InputError as error:  # one sentence, not one a query
+        problems.append(str(error))
+    else:
+        problems += _protocol_problems(found)
+    _print_problems(problems)
+    if problems:
+        print(f"problems: {len(problems):,}")
+        return 1
+    print(f"fingerprint {found.fingerprint()}")
+    print(f"nothing wrong; all {len(files):,} images decode; {_basis(files, checksums)}")
     return 0
 
 
@@ -95,32 +168,118 @@ def _compare_names(found: Benchmark) -> tuple[list[str], list[str]]:
 def _published_names(found: Benchmark) -> dict:
     """{split: names without their endings, separated by spaces}; empty where none are known."""
     if found.source == "rendered":
-        manifest = json.loads((found.folder / "manifest.json").read_text())
+        manifest = json.loads((found.folder / "manifest.json").read_bytes())
         return manifest.get("names", {})
-    packed = (SETTINGS / "published_names.json.gz").read_bytes()
-    return json.loads(gzip.decompress(packed)).get(found.name, {})
+    return _unpacked("published_names.json.gz").get(found.name, {})
 
 
-def _undecodable(files: list[str], progress: bool) -> list[str]:
-    """Decode every image. Returns a sentence about each that is broken."""
-    with ThreadPoolExecutor(cores()) as pool:
-        results = tqdm(
-            pool.map(_damage, files),
-            total=len(files),
-            desc="decoding",
-            unit=" images",
-            disable=not progress,
-        )
-        return [damage for damage in results if damage]
+def _unpacked(name: str) -> dict:
+    return json.loads(gzip.decompress((SETTINGS / name).read_bytes()))
 
 
-def _damage(path: str) -> str:
-    """What is wrong with an image, "" if nothing is."""
+def _known_checksums(found: Benchmark, files: list[str]) -> tuple[dict, list[str]]:
+    """What is known of the files' sha256: {path: its first digits}, and problems with the list."""
+    path = found.folder / CHECKSUMS
+    published = {}
+    if found.source == "real":
+        published = _unpacked("published_checksums.json.gz").get(found.name, {})
+    known, problems = {}, []  # {folder/name without its ending: digits}
+    if published:
+        for split, names in _published_names(found).items():
+            for k, name in enumerate(names.split()):
+                known[f"{SPLITS[split]}/{name}"] = published[split][DIGITS * k : DIGITS * (k + 1)]
+    elif path.is_file():
+        known, problems = _read_checksums(path)
+    of_files = {}
+    for file in files:
+        inside = Path(file).as_posix().removeprefix(f"{found.folder.as_posix()}/")
+        digits = known.get(_without_ending(inside))
+        if digits:
+            of_files[file] = digits
+    return of_files, problems
+
+
+def _read_checksums(path: Path) -> tuple[dict, list[str]]:
+    """A list as sha256sum writes it: {folder/name without its ending: digits}, and problems."""
+    known = {}
+    try:
+        lines = read_text(path).splitlines()
+    except InputError as error:
+        return {}, [str(error)]
+    for number, line in enumerate(lines, 1):
+        match = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+)", line)
+        if not match:
+            problem = f"{path}: line {number} is no checksum and name; restore or delete this list"
+            return known, [problem]
+        known[_without_ending(match[2])] = match[1]
+    return known, []
+
+
+def _without_ending(file: str) -> str:
+    """folder/0002_c1s1_000451_03 of folder/0002_c1s1_000451_03.jpg, or of .jpg.jpg."""
+    folder, _, name = file.rpartition("/")
+    return f"{folder}/{name.split('.')[0]}"
+
+
+def _damages(files: list[str], checksums: dict, progress: bool) -> list[str]:
+    """Decode every image. Returns a sentence about each that is broken or another than it was."""
+    sentences = []
+    with (
+        ThreadPoolExecutor(cores()) as pool,
+        tqdm(total=len(files), desc="decoding", unit=" images", disable=not progress) as bar,
+    ):
+        for start in range(0, len(files), AT_A_TIME):
+            some = files[start : start + AT_A_TIME]
+            with listening() as heard:
+                digits = [checksums.get(path) for path in some]
+                damages = dict(zip(some, pool.map(_damage, some, digits), strict=True))
+                said = {}
+                if heard():
+                    # A file with its checksum is as it was made, whatever a decoder says of it.
+                    unsure = [path for path in some if not damages[path] and path not in checksums]
+                    said = who_complains(unsure, decode, heard)
+            for path, words in said.items():
+                damages[path] = (
+                    f'{path} is damaged: its decoder says "{words}"; restore this file from the '
+                    "archive"
+                )
+            sentences += filter(None, damages.values())
+            bar.update(len(some))
+    return sentences
+
+
+def _damage(path: str, digits: str | None) -> str:
+    """What is wrong with an image, "" if nothing is. digits: the first ones of its sha256."""
     try:
         decode(path)
     except InputError as error:
         return str(error)
+    data = Path(path).read_bytes()
+    if digits and hashlib.sha256(data).hexdigest().startswith(digits):
+        return ""
+    kind = what_is(data)
+    named = "a PNG image" if path.lower().endswith(".png") else "a JPEG image"
+    if kind != named:
+        return (
+            f"{path} is {kind}, by its first bytes, under the name of {named}; restore this file "
+            "from the archive"
+        )
+    if digits:
+        return (
+            f"{path} is an image, but by its checksum not the one that was made; restore this file "
+            "from the archive, or render again"
+        )
     return ""
+
+
+def _basis(files: list[str], checksums: dict) -> str:
+    """What the images were judged by, in words."""
+    if len(checksums) == len(files):
+        return "all have their checksums"
+    looked = "damage was looked for by structure and decoding, as no checksums are known"
+    if not checksums:
+        return looked
+    return f"{len(checksums):,} have their checksums; in the others {looked}"
 
 
 def _protocol_problems(found: Benchmark) -> list[str]:
@@ -130,19 +289,12 @@ def _protocol_problems(found: Benchmark) -> list[str]:
     for identity in sorted(set(found.train.ids) & set(tested)):
         problems.append(f"identity {identity} is in the training set and in the test set")
 
-    cameras_of = {}  # {identity: cameras that have a gallery image of it}
-    for identity, camera in zip(
-        found.gallery.ids.tolist(), found.gallery.cameras.tolist(), strict=True
-    ):
-        cameras_of.setdefault(identity, set()).add(camera)
-    query = found.query
-    for path, identity, camera in zip(
-        query.paths, query.ids.tolist(), query.cameras.tolist(), strict=True
-    ):
-        if not cameras_of.get(identity, set()) - {camera}:
-            problems.append(
-                f"{Path(path).name}: no other camera has a gallery image of this query's identity"
-            )
+    missing = "no other camera has a gallery image of this query's identity"
+    if not found.camera_rule:
+        missing = "the gallery has no image of this query's identity"
+    for path, has_match in zip(found.query.paths, found.has_match().tolist(), strict=True):
+        if not has_match:
+            problems.append(f"{Path(path).name}: {missing}")
     return problems
 
 
@@ -153,10 +305,16 @@ def _print_problems(problems: list[str]) -> None:
         print(f"problem: and {len(problems) - SHOWN:,} more")
 
 
-def _print_fingerprint(found: Benchmark) -> None:
-    """Print a sound copy's fingerprint, and that of the real copy that this was tried on."""
-    line = f"fingerprint {found.fingerprint()}"
-    tried = getattr(LAYOUTS[found.name], "fingerprint", None)
-    if found.source == "real" and tried:
-        line += f" (of the copy that this was tried on: {tried})"
-    print(line)
+def _compare_fingerprint(found: Benchmark) -> list[str]:
+    """Print a sound copy's fingerprint. Returns a problem if another one is known."""
+    fingerprint = found.fingerprint()
+    tried = getattr(LAYOUTS.get(found.name), "fingerprint", None)
+    if found.source != "real" or not tried:
+        print(f"fingerprint {fingerprint}")
+        return []
+    print(f"fingerprint {fingerprint} (of the copy that this was tried on: {tried})")
+    if fingerprint == tried:
+        return []
+    return [
+        f"the fingerprint is {fingerprint}, expected {tried}: files or endings of names are others"
+    ]

@@ -9,13 +9,14 @@ Which files there are is in shots.py; what is drawn is in pedestrians.py and sce
     reidsa render market1501 data --scale 0.1 --seed 0
 """
 
+import contextlib
+import hashlib
 import json
-import multiprocessing
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from .. import InputError, known
 from ..data import LAYOUTS, SPLITS, Benchmark, Split, count
 from ..support.opencv import cv2
+from ..support.workers import in_processes
 from .pedestrians import ITEMS, LABEL, PARTS, make_person
 from .scenes import draw_crop, make_camera
 from .shots import BOUNDS, Settings, Shot, plan, random_stream
@@ -49,6 +51,7 @@ __all__ = [
 
 RENDERER = 1  # raised whenever the same settings give other images
 FILES_A_JOB = 64  # what a worker renders before it reports
+CHECKSUMS = "SHA256SUMS"  # beside the manifest, as `sha256sum` writes it and `-c` reads it
 
 
 @lru_cache(maxsize=4096)
@@ -121,13 +124,19 @@ def render_benchmark(
     """Render a benchmark into `root` in the layout of the real one, with part masks and a manifest.
 
     scale: share of the published sizes (1: 32,668 boxes and more for market1501). workers:
-    processes that render. progress: show a bar. knobs: other fields of Settings.
+    processes that render; they need no guard in the script that calls. progress: show a bar. knobs:
+    other fields of Settings.
+    Beside the manifest lie the checksums of the images, in SHA256SUMS.
     Returns the benchmark's folder. What is there already with the same settings is kept. Nothing
     half-written is left under the final name: the folder appears when it is complete.
     Raises InputError for unknown names, values out of range, a folder that holds something else,
     and a disk that cannot be written to.
     """
     settings = _checked_settings(name, scale, seed, knobs)
+    if not isinstance(workers, (int, np.integer)):
+        raise InputError(f"workers is {workers!r}; expected a whole number")
+    if not isinstance(root, (str, os.PathLike)):
+        raise InputError(f"root is {root!r}; expected a folder")
     folder = Path(root) / LAYOUTS[name].folder
     if folder.exists():
         if read_settings(folder) == settings:
@@ -206,7 +215,7 @@ def _checked_settings(name: str, scale: float, seed: int, knobs: dict) -> Settin
 
 
 def _write_files(settings: Settings, folder: Path, workers: int, progress: bool) -> None:
-    """Render all files of a benchmark into an empty folder, the manifest last."""
+    """Render all files of a benchmark into an empty folder, checksums and manifest last."""
     for directory in SPLITS.values():
         (folder / directory).mkdir()
         (folder / "part_masks" / directory).mkdir(parents=True)
@@ -215,34 +224,41 @@ def _write_files(settings: Settings, folder: Path, workers: int, progress: bool)
     for start in range(0, len(shots), FILES_A_JOB):
         jobs.append((settings, shots[start : start + FILES_A_JOB], folder))
     title = f"rendering {settings.name}"
-    with tqdm(total=len(shots), desc=title, unit=" images", disable=not progress) as bar:
-        for written in _run_jobs(jobs, workers):
-            bar.update(written)
+    checksums = []
+    with (
+        tqdm(total=len(shots), desc=title, unit=" images", disable=not progress) as bar,
+        contextlib.closing(_run_jobs(jobs, workers)) as done,  # no process outlives an error
+    ):
+        for lines in done:
+            checksums += lines
+            bar.update(len(lines))
+    (folder / CHECKSUMS).write_text("".join(checksums), encoding="utf-8")
     manifest = json.dumps(_manifest(settings, shots), indent=1) + "\n"
-    (folder / "manifest.json").write_text(manifest)
+    (folder / "manifest.json").write_text(manifest, encoding="utf-8")
 
 
-def _run_jobs(jobs: list[tuple], workers: int) -> Iterator[int]:
-    """Do the jobs, here or in processes of their own; give the number of files of each."""
-    if workers <= 1:
+def _run_jobs(jobs: list[tuple], workers: int) -> Iterator[list[str]]:
+    """Do the jobs, here or in processes of their own; give what _write_shots returns of each."""
+    workers = min(workers, len(jobs))
+    if workers <= 1 or not sys.executable:  # Python may be part of another program
         yield from map(_write_shots, jobs)
     else:
-        # The processes are spawned: a fork of a process with torch's threads can hang.
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(workers, context) as pool:
-            yield from pool.map(_write_shots, jobs)
+        yield from in_processes(_write_shots, jobs, workers)
 
 
-def _write_shots(job: tuple) -> int:
-    """Render and write some images and their part masks. Returns how many."""
+def _write_shots(job: tuple) -> list[str]:
+    """Render and write some images and their part masks. Returns the images' lines of CHECKSUMS."""
     settings, shots, folder = job
+    lines = []
     for shot in shots:
         image, mask = render_shot(settings, shot)
         directory = SPLITS[shot.split]
         mask_file = (folder / "part_masks" / directory / shot.filename).with_suffix(".png")
-        (folder / directory / shot.filename).write_bytes(encode_image(image, shot.filename))
+        encoded = encode_image(image, shot.filename)
+        (folder / directory / shot.filename).write_bytes(encoded)
         mask_file.write_bytes(_encode(mask, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1]))
-    return len(shots)
+        lines.append(f"{hashlib.sha256(encoded).hexdigest()}  {directory}/{shot.filename}\n")
+    return lines
 
 
 def _manifest(settings: Settings, shots: list[Shot]) -> dict:
@@ -287,7 +303,7 @@ def read_settings(folder) -> Settings | None:
     if not path.is_file():
         return None
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_bytes())
         if manifest["renderer"] != RENDERER:
             return None
         return Settings(**manifest["settings"])

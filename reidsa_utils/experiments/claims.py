@@ -2,11 +2,11 @@
 
 import json
 import re
-import tomllib
 
 import pandas as pd
 
 from .. import SETTINGS
+from ..support.files import read_text, read_toml
 from .numbers import fill
 from .records import ROOT
 
@@ -20,7 +20,7 @@ def read_claims() -> list:
 
     Raises InputError for the name of a number that there is not.
     """
-    claims = tomllib.loads((SETTINGS / "claims.toml").read_text())["claims"]
+    claims = read_toml(SETTINGS / "claims.toml")["claims"]
     return [{**claim, "found": fill(claim["found"])} for claim in claims]
 
 
@@ -86,7 +86,7 @@ def _exists(evidence: str) -> bool:
     test = re.fullmatch(r"(tests/[\w/]+\.py)(?:::(\w+))?", evidence)
     if test:
         path = ROOT / test[1]
-        return path.exists() and (test[2] is None or f"def {test[2]}(" in path.read_text())
+        return path.exists() and (test[2] is None or f"def {test[2]}(" in read_text(path))
     name, _, heading = evidence.partition("#")
     path = ROOT / "notebooks" / f"{name}.ipynb"
     return bool(name) and path.exists() and heading in _headings(path)
@@ -95,7 +95,7 @@ def _exists(evidence: str) -> bool:
 def _headings(notebook) -> list:
     """The headings in the Markdown cells of a notebook, without their #."""
     headings = []
-    for cell in json.loads(notebook.read_text())["cells"]:
+    for cell in json.loads(notebook.read_bytes())["cells"]:
         if cell["cell_type"] != "markdown":
             continue
         for line in "".join(cell["source"]).splitlines():

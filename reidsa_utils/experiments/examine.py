@@ -217,7 +217,7 @@ def read(folder, needed=KINDS["run"][1]) -> list[dict]:
     entries = []
     for path in sorted(Path(folder).glob("*.json")):
         try:
-            entry = json.loads(path.read_text())
+            entry = json.loads(path.read_bytes())
             is_complete = _is_complete(entry, needed)
         except (ValueError, TypeError):
             is_complete = False

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from .. import InputError
 from ..datasets.rendered import Settings
+from ..support.arrays import as_array, check_number
 from ..support.files import ROOT, write_atomic
 from ..support.opencv import cv2
 from .tables import FORMS, title
@@ -67,9 +69,20 @@ def overlay(
     None: the map's own peak.
     strength: the share of the colour.
     Returns (H, W, 3) uint8.
+    Raises InputError for other shapes and types.
     """
+    image = np.array(as_array(image))
+    cam = as_array(cam)
+    check_number("strength", strength, 0, 1)
+    is_image = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if not is_image or cam.ndim != 2 or not cam.size:
+        raise InputError(
+            f"an image of {image.dtype}, {image.shape}, and a map {cam.shape}; expected (H, W, 3) "
+            "uint8 RGB and (h, w)"
+        )
     if top is None:
         top = np.max(cam)
+    check_number("top", top, -np.inf, np.inf)
     heat = np.clip(cam, 0, None) / max(top, 1e-12)
     heat = np.clip(heat, 0, 1).astype(np.float32)
     height, width = image.shape[:2]
@@ -130,9 +143,12 @@ def _forms_of(rows: pd.DataFrame) -> list:
 
 def _label(row, what: str) -> str:
     """The label of a line of dots()."""
-    subject = title(row.benchmark) if what == "benchmark" else row.variant
+    subject = title(row.benchmark)
+    if what == "variant":  # Table 2 is of Market-1501
+        subject = row.variant if row.benchmark == "market1501" else f"{subject}, {row.variant}"
     recipe = "" if row.recipe == "paper" else f", {row.recipe}"
-    return f"{row.source}, {row.profile}{recipe}: {subject} (n = {row.seeds})"
+    other = f", {row.other}" if row.other else ""
+    return f"{row.source}, {row.profile}{recipe}{other}: {subject} (n = {row.seeds})"
 
 
 def _dot(ax, row, y: int, color) -> None:

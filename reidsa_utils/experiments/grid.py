@@ -6,8 +6,8 @@ The Snakefile (workflow/) makes the runs, each by papermill from notebook 05.
 import contextlib
 import re
 import shlex
-import tomllib
 from dataclasses import dataclass
+from functools import cache
 from itertools import product
 from pathlib import Path
 from statistics import median
@@ -17,14 +17,13 @@ from filelock import FileLock, Timeout
 from .. import SETTINGS, InputError, cores, known
 from ..attention import FORMS
 from ..config import KNOBS, Config, configure, run_folder, run_settings
-from ..data import LAYOUTS, find_folder
-from ..evaluation import check_test_set
+from ..data import LAYOUTS, Benchmark, find_folder
 from ..model import ReIDNet
-from ..support.files import ROOT, check_room
+from ..support.files import ROOT, check_room, read_toml
 from .records import read_record
 from .run import check_training_set, checkpoint_bytes, data_root, planned
 
-GRID = tomllib.loads((SETTINGS / "grid.toml").read_text())
+GRID = read_toml(SETTINGS / "grid.toml")
 TARGETS = tuple(GRID)
 # What a user sets beside the parameters of a run, with its default.
 BATCH_SETTINGS = {"seeds": 3, "forms": "softmax", "benchmarks": ",".join(LAYOUTS), "gpus": 0}
@@ -34,6 +33,7 @@ FIXED += ("occlusion", "view_overlap")
 MAP_FORMS = ("b_p_ds-none", "b_p_ds_sa2-softmax", "b_p_ds_sa2-l1")  # of notebook 07
 # The settings that the files of a benchmark depend on.
 DATA = ("benchmark", "data", "scale", "data_seed", "held_out", *KNOBS)
+DATA += ("camera_pattern", "split_seed", "camera_rule")
 START_UP = 20  # seconds before the first step: kernel, imports, the untrained network's numbers
 
 
@@ -43,6 +43,16 @@ class Asked:
 
     batch: dict  # seeds, forms, benchmarks, gpus: those that were given
     parameters: dict  # of every run: those that were given
+
+    @property
+    def own(self) -> list:
+        """The benchmarks asked for that are data of one's own."""
+        return [name for name in self.batch.get("benchmarks", []) if name not in LAYOUTS]
+
+    @property
+    def example(self) -> dict:
+        """The parameters of every run, with a benchmark that they fit."""
+        return ({"benchmark": self.own[0]} if self.own else {}) | self.parameters
 
     @property
     def gpus(self) -> int:
@@ -74,9 +84,13 @@ def read_settings(settings: dict) -> Asked:
     if "forms" in batch:
         batch["forms"] = _names(batch["forms"], "form of SA", [f for f in FORMS if f != "none"])
     if "benchmarks" in batch:
-        batch["benchmarks"] = _names(batch["benchmarks"], "benchmark", LAYOUTS)
+        names = batch["benchmarks"].split(",")
+        batch["benchmarks"] = list(dict.fromkeys(name.strip() for name in names))
     parameters = {name: texts[name] for name in texts if name not in BATCH_SETTINGS}
-    config = configure(parameters)
+    asked = Asked(batch, parameters)
+    for name in batch.get("benchmarks", []):
+        configure(parameters | {"benchmark": name})
+    config = configure(asked.example)
     if not config.epochs:
         raise InputError("epochs is 0, and a batch trains; for weights as they are: reidsa train")
     # Files and folders by their whole names, since a notebook's kernel runs in notebooks/.
@@ -90,7 +104,7 @@ def read_settings(settings: dict) -> Asked:
                 "state_dict"
             )
         parameters["weights"] = str(path.resolve())
-    return Asked(batch, parameters)
+    return asked
 
 
 def _whole_number(name: str, text: str, low: int, high: int) -> int:
@@ -116,14 +130,15 @@ def runs_of(target: str, asked: Asked) -> dict:
     _check_fixed(target, asked)
     runs = {}
     for part in GRID[target].get("all_of", [target]):
-        for parameters in _parameters_of(GRID[part], asked):
+        for parameters in _parameters_of(_entry(part, asked), asked):
             runs[run_folder(configure(parameters)).name] = parameters
     return runs
 
 
 def _check_fixed(target: str, asked: Asked) -> None:
     """What the user gives must be left open by the target."""
-    parts = [GRID[part] for part in GRID[known("target", target, TARGETS)].get("all_of", [target])]
+    names = GRID[known("target", target, TARGETS)].get("all_of", [target])
+    parts = [_entry(part, asked) for part in names]
     fixed, open_ = set(), set()
     for entry in parts:
         for settings in [entry["settings"], *entry["cases"], *entry.get("knobs", [])]:
@@ -135,9 +150,18 @@ def _check_fixed(target: str, asked: Asked) -> None:
     for name in asked.batch:
         if name != "gpus" and name.upper() not in open_:
             raise InputError(f"{name} is fixed in {target}; leave it out")
-    data = configure(_common(parts[0], asked)).data
+    data = _common(parts[0], asked)["data"]
     if data != "embedded" and any("knobs" in entry for entry in parts):
         raise InputError(f"{target} turns knobs of the renderer; data is {data}, expected embedded")
+
+
+def _entry(part: str, asked: Asked) -> dict:
+    """A part of the grid; Table 2 is of own data, not of Market-1501, where only such are asked."""
+    entry = GRID[part]
+    is_table = entry.get("report") == ["06_tables"]
+    if is_table and asked.own and len(asked.own) == len(asked.batch["benchmarks"]):
+        return entry | {"settings": entry["settings"] | {"benchmark": "BENCHMARKS"}}
+    return entry
 
 
 def _common(entry: dict, asked: Asked) -> dict:
@@ -145,7 +169,7 @@ def _common(entry: dict, asked: Asked) -> dict:
     usual = {"profile": entry.get("usual", {}).get("profile", "laptop"), "threads": 1}
     fixed = {name: value for name, value in entry["settings"].items() if name == "profile"}
     common = usual | asked.parameters | fixed
-    return common | {"data": configure(common).data}
+    return common | {"data": configure(asked.example | common).data}
 
 
 def _parameters_of(entry: dict, asked: Asked) -> list[dict]:
@@ -209,14 +233,14 @@ def networks_of(target: str, asked: Asked) -> dict:
 def title(target: str, asked: Asked) -> str:
     """DATA-PROFILE: the name of the folder that a target's tables go to."""
     entry = GRID[GRID[target].get("all_of", [target])[0]]
-    config = configure(_common(entry, asked))
-    data = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(config.data).name) or "data"
-    return f"{data}-{config.profile}"
+    common = _common(entry, asked)
+    data = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(common["data"]).name) or "data"
+    return f"{data}-{common['profile']}"
 
 
 def threads(asked: Asked) -> int:
     """Threads of one run."""
-    return configure({"threads": 1} | asked.parameters).threads or cores()
+    return configure({"threads": 1} | asked.example).threads or cores()
 
 
 def check(runs: dict, folder: Path) -> None:
@@ -229,33 +253,34 @@ def check(runs: dict, folder: Path) -> None:
     configs = {name: configure(parameters) for name, parameters in runs.items()}
     data = next(iter(configs.values())).data
     if data != "embedded":
-        find_data(data, {config.benchmark for config in configs.values()})
+        find_data(data, {c.benchmark for c in configs.values() if c.benchmark in LAYOUTS})
     benchmarks, fingerprints = {}, {}
+    waiting = []  # (config, number of classes) of each run that is not finished
     for name, config in configs.items():
         of_data = tuple(getattr(config, setting) for setting in DATA)
         if of_data not in benchmarks:
             benchmarks[of_data] = planned(config)
-            check_test_set(benchmarks[of_data])
+            benchmarks[of_data].check_matches()
         check_training_set(config, benchmarks[of_data])
         if not finished(name, folder):
+            waiting.append((config, len(set(benchmarks[of_data].train.ids.tolist()))))
             continue
         if of_data not in fingerprints:
             embedded = config.data == "embedded"
             fingerprints[of_data] = None if embedded else benchmarks[of_data].fingerprint()
         _check_record(folder / name / "record.json", config, fingerprints[of_data])
-    _check_networks([c for name, c in configs.items() if not finished(name, folder)], folder)
+    _check_networks(waiting, folder)
 
 
-def _check_networks(waiting: list[Config], folder: Path) -> None:
+def _check_networks(waiting: list[tuple], folder: Path) -> None:
     """Make a network of each kind once: do the weights fit, is there room for the checkpoints?"""
     sizes = {}
     needed = []
-    for config in waiting:
-        kind = (config.benchmark, config.backbone, config.weights, config.variant, config.recipe)
+    for config, classes in waiting:
+        kind = (classes, config.backbone, config.weights, config.variant, config.recipe)
         if kind not in sizes:
-            classes = round(LAYOUTS[config.benchmark].counts["train"]["ids"] * config.scale)
             network = ReIDNet(
-                max(2, classes),
+                classes,
                 config.variant,
                 recipe=config.recipe,
                 backbone=config.backbone,
@@ -325,8 +350,17 @@ def only_one_batch(folder: Path) -> FileLock:
     return lock
 
 
+@cache
+def _own_data(**settings) -> Benchmark:
+    """The file lists of data of one's own. Raises InputError where they cannot be read."""
+    return planned(configure(settings))
+
+
 def training_images(config: Config) -> int:
     """How many images a run trains on in an epoch."""
+    if config.benchmark not in LAYOUTS:
+        names = ("benchmark", "data", "camera_pattern", "split_seed", "camera_rule", "held_out")
+        return len(_own_data(**{name: getattr(config, name) for name in names}).train)
     images = LAYOUTS[config.benchmark].counts["train"]["images"]
     return round(images * config.scale) if config.data == "embedded" else images
 

@@ -6,6 +6,8 @@ benchmark, whose masks say what a map covers and whose renderer can leave a part
 examine --maps` calls it.
 """
 
+import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,14 +17,15 @@ from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
 from .. import InputError
-from ..attention import effective_cells
+from ..attention import effective_cells, without_autocast
 from ..batches import to_input
 from ..cam import checked, class_activation_maps
-from ..data import SPLITS, load_images, resize
+from ..data import SPLITS, decode, load_images, resize
 from ..datasets.rendered import LABEL, PARTS, encode_image, plan, read_settings, render_shot
 from ..evaluation import extract
 from ..metrics import euclidean, evaluate_ranking
 from ..model import ReIDNet
+from ..support.arrays import as_tensor
 from ..support.opencv import cv2
 
 BODY = [i for i, part in enumerate(PARTS) if part not in ("background", "occluder")]
@@ -39,8 +42,27 @@ def positive(maps: Tensor) -> Tensor:
 
     maps: (B, h, w). Returns (B, h, w), each of sum 1; NaN for a map without a positive value.
     """
-    p = maps.double().clamp(min=0)
+    p = _as_maps(maps).double().clamp(min=0)
     return p / p.sum(dim=(1, 2), keepdim=True)
+
+
+def _as_maps(maps) -> Tensor:
+    """Maps (B, h, w) as a tensor. Raises InputError for other shapes."""
+    maps = as_tensor(maps)
+    if maps.dim() != 3 or 0 in maps.shape:
+        raise InputError(f"maps of shape {tuple(maps.shape)}; expected (B, h, w)")
+    return maps
+
+
+def _energies(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+    """positive() of two maps (B, h, w). Raises InputError for maps of different shapes."""
+    a = positive(a)
+    b = positive(b)
+    if a.shape != b.shape:
+        raise InputError(
+            f"maps of shapes {tuple(a.shape)} and {tuple(b.shape)}; expected one shape"
+        )
+    return a, b
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
@@ -48,7 +70,7 @@ def overlap(a: Tensor, b: Tensor) -> Tensor:
 
     a, b: (B, h, w). Returns (B,), from 0 to 1. Known as histogram intersection, or SIM.
     """
-    return torch.minimum(positive(a), positive(b)).sum(dim=(1, 2))
+    return torch.minimum(*_energies(a, b)).sum(dim=(1, 2))
 
 
 def strength_at(a: Tensor, b: Tensor) -> Tensor:
@@ -57,7 +79,8 @@ def strength_at(a: Tensor, b: Tensor) -> Tensor:
     a, b: (B, h, w). Returns (B,), in times an even map. Unlike overlap(), a map of one position can
     have as much as a wide one.
     """
-    return (positive(a) * positive(b)).sum(dim=(1, 2)) * a[0].numel()
+    a, b = _energies(a, b)
+    return (a * b).sum(dim=(1, 2)) * a[0].numel()
 
 
 def part_shares(labels, h: int, w: int) -> Tensor:
@@ -99,8 +122,8 @@ def effective_share(maps: Tensor) -> Tensor:
 
     maps: (B, h, w). Returns (B,).
     """
-    h, w = maps.shape[1:]
-    return effective_cells(maps) / (h * w)
+    maps = _as_maps(maps)
+    return effective_cells(maps) / maps[0].numel()
 
 
 def effective_share_on_person(maps: Tensor, shares: Tensor) -> Tensor:
@@ -119,6 +142,7 @@ def negative_share(maps: Tensor) -> Tensor:
 
     maps: (B, h, w). Returns (B,).
     """
+    maps = _as_maps(maps)
     return (-maps).clamp(min=0).sum((1, 2)) / maps.abs().sum((1, 2))
 
 
@@ -231,9 +255,10 @@ def confidence(model: ReIDNet, images: Tensor, classes: Tensor, stage: int) -> T
     images: (B, 3, H, W). classes: (B,). stage: 1 to 4; 4 is the main head. Returns (B,).
     Raises InputError as class_activation_maps().
     """
-    rows = checked(model, stage, "final", classes, len(images))
+    images = model.checked_images(images)
+    rows, classes = checked(model, stage, "final", classes, len(images))
     head = "final" if stage == 4 else f"stage{stage}"
-    with torch.no_grad():
+    with torch.no_grad(), without_autocast(rows.device):
         logits = model(images)[head]
     return logits.softmax(dim=1)[rows, classes]
 
@@ -249,7 +274,8 @@ def drop_and_increase(
     Returns the share of the confidence that is lost, 0 where there is more, (B,); and 1 where there
     is more, else 0, (B,).
     """
-    energy = maps.clamp(min=0)[:, None].float()
+    images = model.checked_images(images)
+    energy = _as_maps(maps).clamp(min=0)[:, None].float()
     heat = functional.interpolate(energy, images.shape[2:], mode="bilinear")
     heat = heat / heat.amax((1, 2, 3), keepdim=True).clamp(min=1e-12)
     before = confidence(model, images, classes, stage)
@@ -269,6 +295,8 @@ def deletion_and_insertion(
     the same). images: (B, 3, H, W). classes: (B,). stage: 1 to 4. maps: (B, h, w). Returns (B,) and
     (B,).
     """
+    images = model.checked_images(images)
+    maps = _as_maps(maps)
     B, h, w = maps.shape
     rank = _ranks(maps.flatten(1)).view(B, 1, h, w)
     height, width = images.shape[2:]
@@ -309,8 +337,10 @@ def read_masks(benchmark, split: str, paths) -> list[np.ndarray]:
     masks = []
     for path in paths:
         file = folder / f"{Path(path).stem}.png"
-        image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-        mask = cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) if file.exists() else None
+        image = decode(path, cv2.IMREAD_GRAYSCALE)
+        mask = None
+        with contextlib.suppress(InputError):
+            mask = decode(file, cv2.IMREAD_GRAYSCALE)
         if mask is None or mask.shape != image.shape or mask.max() >= len(PARTS):
             raise InputError(
                 f"{file} is missing or not the part mask of its image; delete {benchmark.folder} "
@@ -328,7 +358,7 @@ def maps_of(model, images: np.ndarray, classes=None, batch: int = 64) -> tuple[l
     """
     batches, shown = [], []
     for k in range(0, len(images), batch):
-        with torch.no_grad():
+        with torch.no_grad(), without_autocast("cpu"):
             f = model.feature_maps(to_input(images[k : k + batch]))
             if classes is None:
                 own_classes = model.heads(f)["final"].argmax(1)
@@ -432,14 +462,13 @@ def missing_parts(model, config, benchmark, settings, gallery: dict) -> dict:
 
 
 def _precision(query_features, gallery_features, benchmark, index: np.ndarray) -> list:
-    """Average precision of some queries, by number; None for a query without a match."""
-    result = evaluate_ranking(
-        euclidean(query_features, gallery_features),
-        benchmark.query.ids[index],
-        benchmark.gallery.ids,
-        benchmark.query.cameras[index],
-        benchmark.gallery.cameras,
-    )
+    """Average precision of some queries; None for a query without a match.
+
+    index: their numbers, in rising order.
+    """
+    chosen = np.isin(np.arange(len(benchmark.query)), index)
+    some = replace(benchmark, query=benchmark.query.subset(chosen))
+    result = evaluate_ranking(euclidean(query_features, gallery_features), *some.truth)
     rounded = []
     for value in result.average_precision:
         rounded.append(None if np.isnan(value) else round(float(value), 4))

@@ -22,18 +22,18 @@ import difflib
 import functools
 import json
 import re
-import tomllib
 
 import numpy as np
 import pandas as pd
 
 from .. import SETTINGS, InputError, known
 from ..attention import FORMS
+from ..support.files import read_toml
 from .pairing import METRICS, between, effects, pick
 from .records import ROOT, read_records
 from .statistics import difference
 
-SELECTIONS = tomllib.loads((SETTINGS / "numbers.toml").read_text())
+SELECTIONS = read_toml(SETTINGS / "numbers.toml")
 KINDS = (
     "differences",
     "levels",
@@ -69,6 +69,11 @@ FOUND = {
     "only_without": "{only_without:.1f}",
     "count_with": "{count_with}",
     "count_without": "{count_without}",
+}
+# Of runs that have no partner.
+NO_DIFFERENCE = {
+    **dict.fromkeys(("Δ", "low", "high", "sd", "without", "with", "seeds"), np.nan),
+    "deltas": [np.nan],
 }
 # Of the runs of one setting; "both" are rank-1 and mAP.
 LEVEL = {"mean": "{mean:.1f}", "sd": "{sd:.1f}", "seeds": "{seeds}"}
@@ -176,7 +181,10 @@ def committed_effects(folder: str) -> pd.DataFrame:
 
 def _of_seeds(entry: dict) -> list:
     """The records that a selection may pick from."""
-    records = committed_records(entry.get("folder", ""))
+    folders = entry.get("folder", "")
+    if isinstance(folders, str):
+        folders = [folders]
+    records = [record for folder in folders for record in committed_records(folder)]
     if "seeds" in entry:
         records = [r for r in records if r["config"]["seed"] in entry["seeds"]]
     return records
@@ -281,11 +289,12 @@ def _measure(selection: str, words: list) -> tuple:
     scale = 0.01 / entry.get("unit", 0.01)
     rows = []
     for key in _places(place, next(iter(runs.values()))):
-        # Without a pair of runs their difference is NaN.
-        without = [scale * base[seed][key] for seed in both] or [np.nan]
-        with_ = [scale * runs[seed][key] for seed in both] or [np.nan]
+        found = NO_DIFFERENCE
+        if both:
+            without = [scale * base[seed][key] for seed in both]
+            found = difference(without, [scale * runs[seed][key] for seed in both])
         mean = 100 * scale * np.mean([values[key] for values in runs.values()])
-        rows.append({**_values(difference(without, with_)), "mean": mean})
+        rows.append({**_values(found), "mean": mean})
     if len(rows) == 1:
         return MEASURE, rows[0], what
     means = [row["mean"] for row in rows]
@@ -382,7 +391,7 @@ def _files(entry: dict, form: str) -> dict:
 def _examined(folder: str) -> list:
     """What stands in the files of `reidsa examine` in a folder of results/, read once."""
     paths = sorted((ROOT / "results" / folder).glob("*.json"))
-    return [json.loads(path.read_text()) for path in paths]
+    return [json.loads(path.read_bytes()) for path in paths]
 
 
 def _value(entry: dict, content: dict):
@@ -427,7 +436,7 @@ def _file(selection: str, words: list) -> tuple:
         keys = [group, key]
     elif words:
         raise InputError(f"{selection} is one number, with nothing behind its name")
-    value = _under(json.loads((ROOT / "results" / entry["file"]).read_text()), keys)
+    value = _under(json.loads((ROOT / "results" / entry["file"]).read_bytes()), keys)
     if not isinstance(value, int | float):
         raise InputError(f"{' of '.join(map(str, reversed(keys)))} is no number")
     pattern = f"{{value:{entry.get('format', '')}}}"

@@ -82,7 +82,7 @@ def paper_levels(benchmark: str, erasing: bool) -> dict:
     Table 3 is with random erasing, Table 2 (Market-1501) without.
     """
     if erasing:
-        return PUBLISHED["table3"][benchmark]
+        return PUBLISHED["table3"].get(benchmark, {})
     if benchmark == "market1501":
         return PUBLISHED["table2"]
     return {}
@@ -207,10 +207,13 @@ def _by_setting(records: list) -> dict:
 
 
 def _paper_table(config: dict, variant: str) -> str:
-    """The table of the paper that a variant belongs to; "" for SA1 with erasing, in neither."""
+    """The table of the paper that a variant belongs to; "" for SA1 with erasing, in neither.
+
+    Of Table 3 all benchmarks have the same variants, and so have data of one's own.
+    """
     if not config["erasing"]:
         return "table2"
-    if variant in PUBLISHED["table3"][config["benchmark"]]:
+    if variant in PUBLISHED["table3"]["market1501"]:
         return "table3"
     return ""
 

@@ -15,6 +15,7 @@ from snakemake_interface_logger_plugins.common import LogEvent
 
 from .. import unknown_message
 from ..config import configure
+from ..support.printing import printing_ends_nothing
 from .grid import GRID, TARGETS, duration, finished, training_images
 
 
@@ -106,13 +107,21 @@ class Lines(logging.Filter):
 
 
 def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    """Print to standard error, which raises nothing."""
+    with printing_ends_nothing():
+        print(text, file=sys.stderr, flush=True)
+
+
+def show(text: str) -> None:
+    """Print a result, which raises nothing."""
+    with printing_ends_nothing():
+        print(text, flush=True)
 
 
 def conclusion(notebook: Path) -> str:
     """The line in which an executed 05_train says how far its run is above chance."""
     try:
-        cells = json.loads(notebook.read_text())["cells"]
+        cells = json.loads(notebook.read_bytes())["cells"]
     except (OSError, ValueError, KeyError):
         return f"executed notebook: {notebook}"
     for cell in cells:
@@ -125,7 +134,7 @@ def conclusion(notebook: Path) -> str:
 
 def failure(notebook: Path, log: Path) -> str:
     """Why a notebook failed, in one sentence, and where it can be read."""
-    text = log.read_text(errors="replace") if log.exists() else ""
+    text = log.read_text(encoding="utf-8", errors="replace") if log.exists() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     errors = [line for line in lines if "Error" in line]
     reason = "no output"

@@ -15,7 +15,7 @@ import pandas as pd
 from .. import InputError
 from ..data import LAYOUTS, PUBLISHED
 from ..model import VARIANTS
-from ..support.files import write_atomic
+from ..support.files import read_text, write_atomic
 from .claims import read_claims, verdicts
 from .numbers import committed_effects, committed_records, number
 from .records import ROOT, read_records
@@ -69,7 +69,7 @@ def write_readme(check: bool = False, place: Path = ROOT) -> int:
     texts = {}
     stale = []
     for path in _files(place):
-        before = path.read_text(encoding="utf-8")
+        before = read_text(path)
         after = before
         if path.suffix == ".ipynb":
             after, found = _number_notebook(before, str(path.relative_to(place)))

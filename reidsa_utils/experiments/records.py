@@ -1,14 +1,14 @@
 """Run records: read and check them, say in words what they are, publish them into results/."""
 
+import hashlib
 import json
 import re
-import tomllib
 from functools import cache
 from pathlib import Path
 
 from .. import SETTINGS, InputError
 from ..config import defaults, unusual
-from ..support.files import ROOT, read_checkpoint, write_atomic
+from ..support.files import ROOT, read_checkpoint, read_text, read_toml, write_atomic
 
 # What a complete record holds, and what its configuration holds.
 NEEDED = ("config", "source", "metrics", "history", "counts", "code", "versions", "identity")
@@ -21,7 +21,7 @@ APART = ("weights", "occlusion", "view_overlap")
 def read_record(path) -> dict:
     """One run record. Raises InputError for a file that is none."""
     try:
-        record = json.loads(Path(path).read_text())
+        record = json.loads(Path(path).read_bytes())
     except ValueError as error:
         raise InputError(
             f"{path} is not valid JSON ({error}); delete it and run that run again"
@@ -107,7 +107,7 @@ def numerics(record: dict) -> int:
 @cache
 def _older_numerics() -> dict:
     """{version: hashes of the sources that computed it}."""
-    return tomllib.loads((SETTINGS / "numerics.toml").read_text())["sources"]
+    return read_toml(SETTINGS / "numerics.toml")["sources"]
 
 
 def other_settings(config: dict) -> str:
@@ -169,6 +169,8 @@ def _in_name(setting: str, value) -> str:
         if value.startswith("state_dict "):
             return f"weights_{value.split()[1][:8]}"
         return "loaded" if value != "none" else "from_scratch"
+    if setting == "camera_pattern":  # its signs cannot stand in the name of a file
+        return f"camera_pattern_{hashlib.sha256(value.encode()).hexdigest()[:8]}"
     if isinstance(value, bool):
         return setting if value else f"no_{setting}"
     if isinstance(value, str):
@@ -195,7 +197,7 @@ def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
         record = read_record(path)
         name = published_name(record)
         target = Path(into) / f"{name}.json"
-        text = _lists_on_one_line(path.read_text())
+        text = _lists_on_one_line(read_text(path))
         if files.get(target, text) != text:
             raise InputError(
                 f"{path} and another record are both of the run {name}; publish one of them"

@@ -28,9 +28,17 @@ from tqdm import tqdm
 
 from .. import SETTINGS, InputError, __version__, cores, reranking
 from ..config import Config, configure, knobs, run_folder, run_settings
-from ..data import Benchmark, hold_out, load_benchmark, load_images
+from ..data import (
+    LAYOUTS,
+    Benchmark,
+    hold_out,
+    load_benchmark,
+    load_images,
+    without_camera_rule,
+)
+from ..datasets.own import load_own
 from ..datasets.rendered import RENDERER, Settings, planned_benchmark, render_benchmark
-from ..evaluation import check_test_set, evaluate, evaluate_reranked, extract
+from ..evaluation import evaluate, evaluate_reranked, extract
 from ..model import ReIDNet
 from ..support import processes
 from ..support.files import (
@@ -44,7 +52,7 @@ from ..support.files import (
 )
 from ..support.memory import keep_freed_memory
 from ..support.opencv import cv2
-from ..training import NUMERICS, Trainer, train_epoch
+from ..training import NUMERICS, Trainer, check_mode, train_epoch
 from .records import read_record
 
 STOPPED = 75  # exit code of a run that is out of time: "try again later"
@@ -62,9 +70,10 @@ def train(config: Config, progress: bool = True, deadline: float = math.inf) -> 
     deadline: of time.time(), by which to stop. After the last epoch that fits, this returns
     {"epoch": how many are done}, and the next call goes on. A first epoch is begun in any case,
     since nobody knows yet how long it takes.
-    Raises InputError for bad input, a checkpoint of another configuration, a full disk, or a loss
-    that is no longer finite.
+    Raises InputError for bad input, a checkpoint of another configuration, a full disk, a loss that
+    is no longer finite, or where check_mode does.
     """
+    check_mode()
     keep_freed_memory()
     with contextlib.ExitStack() as stack:
 
@@ -127,7 +136,7 @@ class Run:
                 f"batch is {batch}, and {self.world} processes share it; choose a batch that "
                 f"{self.world} divides"
             )
-        check_test_set(benchmark)
+        benchmark.check_matches()
         if self.config.rerank and not self.can_rerank():
             self.say(NO_RERANKING.format(len(benchmark.gallery)))
 
@@ -306,6 +315,7 @@ class Run:
             "identity": self.identity,
             "source": self.benchmark.source,
             "title": self.benchmark.title,
+            **({"reading": self.benchmark.reading} if self.benchmark.reading else {}),
             "counts": self.benchmark.counts,
             "classes": len(self.classes),
             "parameters": sum(p.numel() for p in model.parameters()),
@@ -409,15 +419,27 @@ def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
     """The benchmark of a run. The embedded one is rendered into runs/data on first use.
 
     With held_out, its training identities only: some to train on, the others to judge by.
+    Raises InputError for data that cannot be read.
     """
-    embedded = config.data == "embedded"
-    folder = _rendered(config, progress) if embedded else data_root(config.data)
-    benchmark = load_benchmark(config.benchmark, folder)
-    return hold_out(benchmark, config.held_out) if config.held_out else benchmark
+    c = config
+    if c.benchmark not in LAYOUTS:
+        benchmark = load_own(c.benchmark, data_root(c.data), c.camera_pattern, c.split_seed)
+    else:
+        embedded = c.data == "embedded"
+        folder = _rendered(c, progress) if embedded else data_root(c.data)
+        benchmark = load_benchmark(c.benchmark, folder)
+    return _as_asked(benchmark, c)
+
+
+def _as_asked(benchmark: Benchmark, config: Config) -> Benchmark:
+    """With identities held out, or without the camera rule, where the settings say so."""
+    if config.held_out:
+        benchmark = hold_out(benchmark, config.held_out)
+    return benchmark if config.camera_rule else without_camera_rule(benchmark)
 
 
 def data_root(data: str) -> Path:
-    """The folder of benchmarks that are not embedded. data: "real" (REIDSA_DATA) or a folder.
+    """Where data lie that are not embedded: "real" (REIDSA_DATA), a folder, or a CSV.
 
     Raises InputError where REIDSA_DATA is wanted and not set.
     """
@@ -427,9 +449,10 @@ def data_root(data: str) -> Path:
             "data=real needs the environment variable REIDSA_DATA: set it to the folder that holds "
             "the benchmark, or use data=embedded"
         )
-    if not Path(folder).is_dir():
-        return ROOT / folder  # a notebook's kernel runs in notebooks/
-    return Path(folder)
+    path = Path(os.path.expanduser(folder))
+    if not path.exists():
+        return ROOT / path  # a notebook's kernel runs in notebooks/
+    return path
 
 
 def _rendered(config: Config, progress: bool) -> Path:
@@ -438,7 +461,8 @@ def _rendered(config: Config, progress: bool) -> Path:
     # The settings with their defaults, and the renderer's version: new ones make a new folder.
     digest = hashlib.sha256(f"{settings} {RENDERER}".encode()).hexdigest()[:6]
     root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{digest}"
-    with only_one(root.with_suffix(".lock")):
+    # Not with_suffix: the name has dots of its own.
+    with only_one(root.with_name(f"{root.name}.lock")):
         return render_benchmark(
             config.benchmark,
             root,
@@ -459,8 +483,7 @@ def planned(config: Config) -> Benchmark:
     """The benchmark of a run as its file names tell it, without rendering the embedded one."""
     if config.data != "embedded":
         return open_benchmark(config)
-    benchmark = planned_benchmark(rendered_settings(config))
-    return hold_out(benchmark, config.held_out) if config.held_out else benchmark
+    return _as_asked(planned_benchmark(rendered_settings(config)), config)
 
 
 def load_weights(name: str, folder=ROOT / "results") -> tuple[ReIDNet, dict]:
@@ -545,7 +568,9 @@ def _git(*words: str) -> str | None:
     if not IN_CLONE:
         return None
     try:
-        done = subprocess.run(["git", "-C", str(ROOT), *words], capture_output=True, text=True)
+        done = subprocess.run(
+            ["git", "-C", str(ROOT), *words], capture_output=True, encoding="utf-8"
+        )
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None
@@ -577,4 +602,6 @@ def train_command(
     for name, m in record["metrics"].items():
         numbers = f"rank-1 {m['rank1']:.3f}  mAP {m['mean_ap']:.3f}"
         print(f"{name:16} {numbers}  trapezoid {m['mean_ap_trapezoid']:.3f}  {record['source']}")
+    if not config.camera_rule:
+        print("without the camera rule: matches of the query's own camera count")
     return 0

@@ -89,7 +89,7 @@ def added(call: Callable) -> float:
         call()
         return float("nan")
     ctypes.CDLL(None).malloc_trim(0)  # what the heap keeps would hide what is used
-    clear.write_text("5")  # the high-water mark starts again from here
+    clear.write_text("5", encoding="ascii")  # the high-water mark starts again from here
     before = _memory("VmRSS")
     call()
     return _memory("VmHWM") - before
@@ -97,7 +97,7 @@ def added(call: Callable) -> float:
 
 def _memory(key: str) -> float:
     """A line of this process's memory status, in GiB."""
-    for line in Path("/proc/self/status").read_text().splitlines():
+    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
         if line.startswith(key):
             return int(line.split()[1]) / 2**20
     raise RuntimeError(f"no {key} in /proc/self/status")
@@ -549,12 +549,12 @@ def measure(groups: Sequence[str] = ()) -> int:
         "torch": torch.__version__,
     }
     results = dict(machine)
-    earlier = json.loads(record.read_text()) if record.exists() else {}
+    earlier = json.loads(record.read_bytes()) if record.exists() else {}
     if all(earlier.get(key) == value for key, value in machine.items()):
         results |= earlier  # groups that are not measured again are kept
     for name in groups or GROUPS:
         command = [sys.executable, "-m", "reidsa_utils", "speed", name, "--here"]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+        done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8")
         if done.returncode:
             return done.returncode
         results |= json.loads(done.stdout, parse_float=_three_digits)

@@ -7,6 +7,9 @@ over the seeds), and Holm's correction of many tests.
 import numpy as np
 from scipy import stats
 
+from .. import InputError
+from ..support.arrays import any_array, as_array, check_whole
+
 
 def difference(
     without, with_, queries_without=None, queries_with=None, ids=None, repeats: int = 5000
@@ -23,9 +26,17 @@ def difference(
     Student's t over the seeds, which knows how few they are; the larger of their two-sided "p";
     and "smallest", the difference that four of five such studies would find at p < 0.05.
     With one seed the interval is the bootstrap's alone, and there is no "sd" and no "smallest".
+    Raises InputError for arrays that do not fit, and numbers that are not finite.
     """
-    without = np.asarray(without, float)
-    with_ = np.asarray(with_, float)
+    without = as_array(without, float)
+    with_ = as_array(with_, float)
+    if without.ndim != 1 or without.shape != with_.shape or not len(without):
+        raise InputError(
+            f"metrics of shapes {without.shape} and {with_.shape}; expected one number of each "
+            "seed, of the same seeds"
+        )
+    if not np.isfinite([without, with_]).all():
+        raise InputError("some of the metrics are NaN or infinite; leave those seeds out")
     n = len(without)
     deltas = 100 * (with_ - without)
     delta = np.mean(deltas)
@@ -42,7 +53,14 @@ def difference(
 
     people = queries_with is not None
     if people:
-        of_queries = np.subtract(queries_with, queries_without, dtype=float)
+        queries_with = as_array(queries_with, float)
+        queries_without = as_array(queries_without, float)
+        if queries_with.shape != queries_without.shape:
+            raise InputError(
+                f"queries of shapes {queries_without.shape} and {queries_with.shape}; expected "
+                "the same queries of the same seeds"
+            )
+        of_queries = queries_with - queries_without
         drawn = 100 * bootstrap(of_queries, ids, repeats)
         lower, upper = np.quantile(drawn, (0.025, 0.975))
         fewer = min((drawn <= 0).sum(), (drawn >= 0).sum())
@@ -66,9 +84,7 @@ def difference(
     }
 
 
-def bootstrap(
-    differences: np.ndarray, ids: np.ndarray, repeats: int = 5000, seed: int = 0
-) -> np.ndarray:
+def bootstrap(differences, ids, repeats: int = 5000, seed: int = 0) -> np.ndarray:
     """Means of `differences` over seeds and identities drawn with replacement: (repeats,).
 
     differences: (seeds, queries), paired; ids: (queries,).
@@ -76,8 +92,23 @@ def bootstrap(
     independent tests. Few seeds make a bootstrap too narrow, by (S - 1) / S in variance, so their
     deviations are stretched by the root of S / (S - 1); of a single seed only the identities are
     drawn.
+    Raises InputError for arrays that do not fit, and differences that are not finite.
     """
-    _, person = np.unique(ids, return_inverse=True)
+    check_whole("repeats", repeats)
+    check_whole("seed", seed, 0)
+    differences = as_array(differences, float)
+    ids = any_array(ids)
+    if differences.ndim != 2 or ids.shape != differences.shape[1:] or not differences.size:
+        raise InputError(
+            f"differences of shape {differences.shape} and ids of shape {ids.shape}; expected "
+            "(seeds, queries) and (queries,)"
+        )
+    if not np.isfinite(differences).all():
+        raise InputError("some differences are NaN or infinite; leave queries without a match out")
+    try:
+        _, person = np.unique(ids, return_inverse=True)
+    except TypeError as error:
+        raise InputError(f"the ids are objects that have no order ({error})") from None
     sums = np.stack([np.bincount(person, row) for row in differences])  # (S, I)
     seeds, people = sums.shape
     if seeds > 1:
@@ -93,8 +124,13 @@ def bootstrap(
 
 
 def holm(p) -> np.ndarray:
-    """Holm's correction of the p values of a family of tests; NaN is no test."""
-    p = np.asarray(p, float)
+    """Holm's correction of the p values (tests,) of a family of tests; NaN is no test.
+
+    Raises InputError for another shape.
+    """
+    p = as_array(p, float)
+    if p.ndim != 1:
+        raise InputError(f"p values of shape {p.shape}; expected one a test")
     tests = (~np.isnan(p)).sum()
     order = np.argsort(p)[:tests]
     corrected = np.full(len(p), np.nan)

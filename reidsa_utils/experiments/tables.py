@@ -15,8 +15,8 @@ FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
 
 
 def title(benchmark: str) -> str:
-    """A benchmark's name for people: "Market-1501"."""
-    return LAYOUTS[benchmark].title
+    """A benchmark's name for people: "Market-1501". That of data of one's own is as given."""
+    return LAYOUTS[benchmark].title if benchmark in LAYOUTS else benchmark
 
 
 def run_table(records: list) -> pd.DataFrame:
@@ -58,11 +58,15 @@ def aggregate(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a table, large profiles first, benchmarks and variants as in the paper."""
+    """Rows of a table, large profiles first, benchmarks and variants as in the paper.
+
+    Data of one's own come behind the benchmarks, by their names.
+    """
+    own = sorted(set(rows.benchmark) - set(LAYOUTS))
     # Stable sorts by one column after the other: the last column counts most.
     orders = {
         "variant": list(VARIANTS),
-        "benchmark": list(LAYOUTS),
+        "benchmark": [*LAYOUTS, *own],
         "profile": list(reversed(PROFILES)),
     }
     for column, order in orders.items():
@@ -163,7 +167,7 @@ def markdown(rows: pd.DataFrame, heading: str) -> list:
     for row in rows.itertuples():
         line = markdown_row(
             row.source,
-            f"{row.profile}, {row.recipe}",
+            ", ".join(word for word in (row.profile, row.recipe, row.other) if word),
             title(row.benchmark),
             row.variant,
             row.form,
@@ -181,8 +185,8 @@ def markdown(rows: pd.DataFrame, heading: str) -> list:
 
 
 def markdown_row(*values) -> str:
-    """One line of a Markdown table."""
-    return "| " + " | ".join(map(str, values)) + " |"
+    """One line of a Markdown table. A | in a value (a camera_pattern) would end its cell."""
+    return "| " + " | ".join(str(value).replace("|", "\\|") for value in values) + " |"
 
 
 def markdown_heading(columns: str) -> list:

@@ -1,9 +1,12 @@
-"""Files written whole or not at all, locks, checkpoints."""
+"""Text as people save it, files written whole or not at all, locks, checkpoints."""
 
+import codecs
 import contextlib
 import os
 import shutil
 import sys
+import tomllib
+import zipfile
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,6 +17,41 @@ _HOME = Path(__file__).resolve().parents[2]
 IN_CLONE = (_HOME / "notebooks").is_dir()
 # runs/ and results/ lie here: in the clone; of an installed package, where one works.
 ROOT = _HOME if IN_CLONE else Path.cwd()
+
+
+# What a text may begin with, and how it goes on then. UTF-32 stands first: its mark begins with
+# that of UTF-16.
+_MARKS = {
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+    codecs.BOM_UTF8: "utf-8-sig",
+}
+
+
+def read_text(path) -> str:
+    """A text in UTF-8, or in what its byte-order mark says (Windows' editors write UTF-16).
+
+    Raises InputError for bytes that are no such text.
+    """
+    data = Path(path).read_bytes()
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"{path} is not {encoding.upper()} text (byte {error.start:,}); save it as UTF-8"
+        ) from error
+    return text.replace("\r\n", "\n").replace("\r", "\n")
+
+
+def read_toml(path) -> dict:
+    """A file of settings. Raises InputError for one that is no TOML."""
+    try:
+        return tomllib.loads(read_text(path))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError(f"{path} is not valid TOML: {error}; mend that line") from error
 
 
 @contextlib.contextmanager
@@ -79,11 +117,26 @@ def check_room(folder: Path, needed: int) -> None:
         )
 
 
+def check_zip(path: Path) -> None:
+    """Compare the checksums in a file of torch.save, since torch.load does not.
+
+    Raises BadZipFile for one that is cut short or has a hole.
+    """
+    with zipfile.ZipFile(path) as archive:
+        for part in archive.infolist():
+            if part.CRC == 0:  # torch can be told to write none
+                continue
+            with archive.open(part) as file:
+                while file.read(2**20):
+                    pass
+
+
 def read_checkpoint(path: Path) -> dict:
     """The checkpoint of a run. Raises InputError for a missing or broken one."""
     import torch  # here, since what renders needs none
 
     try:
+        check_zip(path)
         state = torch.load(path, map_location="cpu", weights_only=True)
         if not (state["identity"] and state["model"]):
             raise ValueError("nothing in it")

@@ -183,6 +183,60 @@ def test_a_folder_has_one_name_however_it_is_written(small_benchmark, monkeypatc
     assert re.fullmatch(r"[A-Za-z0-9_-]+", grid.title("table2", asked[0]))
 
 
+def own_folder(root, cameras=(1, 2)):
+    """Twelve people; only names count here."""
+    for person in range(12):
+        for c in cameras:
+            for k in range(2):
+                path = root / f"p{person}" / f"cam{c}_{k}.jpg"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(f"{person} {c} {k}".encode())
+    return root
+
+
+def test_tables_of_own_data(tmp_path):
+    """Table 2 too, which else is Market-1501's; the settings of own data reach every run."""
+    data = own_folder(tmp_path / "data")
+    settings = {"data": data, "benchmarks": "mydata", "profile": "smoke", "seeds": 1}
+    settings["camera_pattern"] = r"cam(\d{1})"
+    for target, n in (("table2", 8), ("table3", 2), ("tables", 10)):
+        batch = runs(target, **settings)
+        assert len(batch) == n and {p["benchmark"] for p in batch.values()} == {"mydata"}
+        assert {p["camera_pattern"] for p in batch.values()} == {r"cam(\d{1})"}
+        grid.check(batch, tmp_path)
+    assert grid.training_images(configure(next(iter(batch.values())))) == 24
+    asked = grid.read_settings(settings)
+    assert grid.title("tables", asked) == "data-smoke" and grid.threads(asked) == 1
+    both = runs("table3", **(settings | {"benchmarks": "mydata,zoo"}))
+    assert {p["benchmark"] for p in both.values()} == {"mydata", "zoo"}
+    large = runs("table3", **(settings | {"batch": 25}))
+    with pytest.raises(InputError, match="batch is 25, and mydata at .* has 24 training images"):
+        grid.check(large, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("target", "settings", "words"),
+    [
+        ("tables", {"benchmarks": "markt1501"}, "unknown benchmark 'markt1501'; known: market1501"),
+        ("tables", {"benchmarks": "mydata", "data": "embedded"}, "unknown benchmark 'mydata'"),
+        ("tables", {"benchmarks": "mydata,market1501"}, "camera_pattern is for data of your own"),
+        ("controls", {"benchmarks": "mydata"}, "benchmarks is fixed in controls; leave it out"),
+        ("curves", {"benchmarks": "mydata"}, "benchmarks is fixed in curves|turns knobs"),
+    ],
+)
+def test_what_a_batch_of_own_data_refuses(tmp_path, target, settings, words):
+    base = {"data": own_folder(tmp_path), "camera_pattern": "cam(.)", "profile": "smoke"}
+    with pytest.raises(InputError, match=words):
+        runs(target, **(base | settings))
+
+
+def test_a_batch_of_one_camera_is_refused_before_the_first_run(tmp_path):
+    settings = {"data": own_folder(tmp_path, (1,)), "benchmarks": "mydata", "profile": "smoke"}
+    with pytest.raises(InputError, match="mydata at .* match in another camera.*camera_rule=false"):
+        grid.check(runs("table3", **settings), tmp_path)
+    grid.check(runs("table3", **settings, camera_rule=False, batch=8), tmp_path)
+
+
 def test_a_record_of_another_run_is_no_finished_run(tmp_path):
     batch = runs("table3", **SMALL)
     second = list(batch)[1]

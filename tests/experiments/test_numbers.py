@@ -10,6 +10,7 @@ from reidsa_utils import SETTINGS, InputError
 from reidsa_utils.experiments import numbers
 from reidsa_utils.experiments.numbers import SELECTIONS, number
 from reidsa_utils.experiments.records import ROOT
+from reidsa_utils.support.files import read_toml
 
 
 def committed(pattern):
@@ -221,7 +222,7 @@ def test_no_result_is_typed_by_hand_where_most_of_them_stand():
     by_hand = []
     for text in found:
         by_hand += RESULT.findall(re.sub(r"<!--=.*?<!--/-->", "", text))
-    ledger = numbers.tomllib.loads((SETTINGS / "claims.toml").read_text())["claims"]
+    ledger = read_toml(SETTINGS / "claims.toml")["claims"]
     for claim in ledger:
         # What is published is the paper's own.
         if claim["on"] in ("rendered", "real"):

@@ -2,9 +2,13 @@
 
 import json
 import logging
+import os
+import subprocess
+import sys
 import time
 
 import pytest
+from conftest import ROOT
 from snakemake_interface_logger_plugins.common import LogEvent
 
 from reidsa_utils.experiments import grid, progress
@@ -110,3 +114,34 @@ def test_a_failed_notebook_is_told(tmp_path):
     [line] = progress.summary({"reproduce": runs}, tmp_path, {"reproduce": [notebook]})
     assert line.startswith("error: ValueError: no table\n")
     assert str(tmp_path / "06_tables.running.ipynb") in line
+
+
+def test_texts_are_utf8_whatever_the_machine_says(tmp_path):
+    """An executed notebook, a log and the claims are read where the code page is ASCII (so is cp949 to most of them)."""
+    cells = [{"outputs": [{"text": ["mAP (parts, rendered): trained 0.4, Δ 0.1\n"]}]}]
+    notebook = tmp_path / "05_train.ipynb"
+    notebook.write_text(json.dumps({"cells": cells}, ensure_ascii=False), encoding="utf-8")
+    log = tmp_path / "papermill.log"
+    log.write_text("Executing\nInputError: größer\n", encoding="utf-8")
+    code = (
+        "import sys, pathlib; from reidsa_utils.experiments import claims, progress; "
+        "notebook, log = map(pathlib.Path, sys.argv[1:]); "
+        "progress.show(progress.conclusion(notebook)); progress.show(progress.failure(notebook, log)); "
+        "progress.show(str(claims.problems(claims.read_claims())))"
+    )
+    old = {
+        "LC_ALL": "C",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "PYTHONIOENCODING": "ascii",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(notebook), str(log)],
+        cwd=ROOT,
+        env=os.environ | old,
+        capture_output=True,
+    )
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.decode("ascii").splitlines()
+    assert lines[0] == r"mAP (parts, rendered): trained 0.4, \u0394 0.1"
+    assert lines[1] == r"error: InputError: gr\xf6\xdfer" and lines[-1] == "[]"

@@ -6,7 +6,7 @@ import pytest
 from conftest import assert_one_sentence
 
 from reidsa_utils import InputError
-from reidsa_utils.experiments.records import ROOT, read_records
+from reidsa_utils.experiments.records import ROOT, publish, read_records
 
 
 def test_broken_records(tmp_path, command):
@@ -20,6 +20,19 @@ def test_broken_records(tmp_path, command):
     path.write_text("{}")
     with pytest.raises(InputError, match="no complete run record: config, source"):
         read_records(tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_record_that_an_editor_saved(tmp_path, encoding):
+    """It is read, and published as UTF-8 without a mark."""
+    source = next(iter(sorted((ROOT / "results").glob("*.json"))))
+    text = source.read_text(encoding="utf-8")
+    path = tmp_path / "run" / "record.json"
+    path.parent.mkdir()
+    path.write_bytes(text.encode(encoding))
+    [published] = publish([tmp_path / "run"], tmp_path / "into")
+    assert published.name == source.name
+    assert json.loads(published.read_bytes().decode("ascii")) == json.loads(text)
 
 
 def test_committed_records_are_complete_and_private():

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -10,16 +11,23 @@ import sys
 import time
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, assert_one_sentence, options
+from conftest import ROOT, assert_one_sentence, options, own_data
+from sklearn.metrics import average_precision_score
 
 from reidsa_utils import InputError
 from reidsa_utils.attention import FORMS
 from reidsa_utils.cli import main
 from reidsa_utils.config import configure, run_folder, run_settings
-from reidsa_utils.experiments.records import publish, published_name
+from reidsa_utils.data import load_images
+from reidsa_utils.datasets.own import load_own
+from reidsa_utils.evaluation import extract
+from reidsa_utils.experiments.examine import examine
+from reidsa_utils.experiments.pairing import effects
+from reidsa_utils.experiments.records import publish, published_name, read_records
 from reidsa_utils.experiments.run import (
     Done,
     Run,
@@ -32,7 +40,6 @@ from reidsa_utils.experiments.run import (
 from reidsa_utils.experiments.tables import run_table
 from reidsa_utils.model import ReIDNet, loss_weights
 from reidsa_utils.support.files import check_room
-from reidsa_utils.support.opencv import cv2
 
 SMALL = {"profile": "smoke", "threads": 1, "epochs": 3, "rerank": False}
 
@@ -213,6 +220,17 @@ def test_knobs_of_the_renderer(tmp_path, monkeypatch):
     ):
         with pytest.raises(InputError, match=words):
             configure(bad)
+
+
+def test_each_rendering_has_a_lock_of_its_own(tmp_path, monkeypatch):
+    """Two that differ behind a dot of the name (scale0.001-seed0-..., scale0.001-seed1-...) do not wait for each other."""
+    monkeypatch.setattr("reidsa_utils.experiments.run.ROOT", tmp_path)
+    for seed in (0, 1):
+        settings = {"profile": "smoke", "scale": 0.001, "data_seed": seed}
+        open_benchmark(configure(settings), progress=False)
+    found = {path.name for path in (tmp_path / "runs" / "data").iterdir()}
+    folders = {name for name in found if not name.endswith(".lock")}
+    assert len(folders) == 2 and found == folders | {f"{name}.lock" for name in folders}
 
 
 def test_load_run_gives_the_trained_model(small_benchmark, tmp_path):
@@ -526,14 +544,18 @@ def own_run(tmp_path, query, gallery, training=TRAINING, **more):
     "query, gallery, words",
     [
         ([(p, 1, 0) for p in FIVE], [(p, 1, 1) for p in FIVE], "queries are of camera 1"),
-        ([(p, 1, 0) for p in FIVE], [(p + 50, 2, 1) for p in FIVE], "gallery images of camera 2"),
+        (
+            [(p, 1, 0) for p in FIVE],
+            [(p + 50, 2, 1) for p in FIVE],
+            "gallery images of camera 2",
+        ),
         ([(p, 1, 0) for p in FIVE], [(0, 2, 1), (-1, 3, 1)], "the 1 gallery images of camera 2"),
         ([(p, 2, 0) for p in FIVE], [(p, 2, k) for p in FIVE for k in (1, 2)], "of camera 2"),
     ],
 )
 def test_no_match_in_another_camera_is_told_before_the_first_epoch(tmp_path, query, gallery, words):
     config = own_run(tmp_path, query, gallery)
-    with pytest.raises(InputError, match="none of the 5 queries has a match in another") as error:
+    with pytest.raises(InputError, match="none of the 5 queries has a match") as error:
         train(config, progress=False)
     assert words in str(error.value) and str(tmp_path / "data") in str(error.value)
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
@@ -603,3 +625,112 @@ def test_a_disk_without_room_for_the_checkpoints(small_benchmark, tmp_path):
     check_room(tmp_path / "not" / "there" / "yet", free // 2)
     with pytest.raises(InputError, match="MB left, and the checkpoints need .* MB; free some"):
         check_room(tmp_path / "not" / "there" / "yet", 2 * free)
+
+
+OWN = {"benchmark": "mydata", "profile": "smoke", "threads": 1, "epochs": 1, "batch": 8}
+
+
+def test_own_data_from_training_to_a_row_of_a_table(tmp_path, run_main):
+    """Train, evaluate, resume, publish, pair, examine: under a name of one's own."""
+    data = own_data(tmp_path / "data")
+    settings = OWN | {"data": data, "camera_pattern": r"cam(\d+)"}
+    records = {}
+    for variant, form in (("b_p_ds", "none"), ("b_p_ds_sa2", "l1")):
+        run_dir = tmp_path / variant
+        given = settings | {"variant": variant, "form": form, "run_dir": run_dir}
+        assert run_main(given).returncode == 0
+        records[variant] = json.loads((run_dir / "record.json").read_text())
+        assert train(configure(given), progress=False) == records[variant]  # read, not repeated
+
+    record = records["b_p_ds_sa2"]
+    benchmark = load_own("mydata", data, r"cam(\d+)")
+    assert record["identity"]["fingerprint"] == benchmark.fingerprint()
+    assert record["identity"]["benchmark"] == record["title"] == "mydata"
+    assert record["source"] == "real" and record["counts"] == benchmark.counts
+    assert record["reading"] == benchmark.reading and record["classes"] == 6
+    assert record["query_ids"] == benchmark.query.ids.tolist() and len(record["query_ids"]) == 12
+    text = json.dumps(record)
+    assert str(tmp_path) not in text and "person 1" not in text  # neither paths nor people
+
+    # What the record says is what the network does on these images, by scikit-learn's measure.
+    model, config, found = load_run(tmp_path / "b_p_ds_sa2", str(data))
+    vectors = [
+        extract(model, load_images(split.paths, config.height, config.width))["parts"]
+        for split in (found.query, found.gallery)
+    ]
+    expected = []
+    for q, vector in enumerate(vectors[0]):
+        same = found.gallery.ids == found.query.ids[q]
+        kept = ~(same & (found.gallery.cameras == found.query.cameras[q]))
+        nearness = -((vectors[1] - vector) ** 2).sum(1)
+        expected.append(average_precision_score(same[kept], nearness[kept]))
+    assert record["metrics"]["parts"]["average_precision"] == pytest.approx(expected, abs=2e-5)
+
+    names = [path.stem for path in publish([tmp_path], tmp_path / "published")]
+    assert all(re.fullmatch(r"mydata-real-smoke-[\w-]+", name) for name in names)
+    assert all("-camera_pattern_" in name for name in names)
+    rows = effects(read_records(tmp_path / "published"))
+    assert set(rows.benchmark) == {"mydata"} and set(rows.table) == {"table3"}
+    [row] = rows[(rows.vector == "parts") & (rows.metric == "mAP")].itertuples()
+    levels = [100 * records[v]["metrics"]["parts"]["mean_ap"] for v in ("b_p_ds", "b_p_ds_sa2")]
+    assert (row.without, row.without + row.Δ) == pytest.approx(levels) and np.isnan(row.paper)
+
+    examined = examine(tmp_path / "b_p_ds_sa2", str(data))
+    assert examined["run"] == published_name(record)
+    parts = examined["rerank"]["parts"]["two thirds"]
+    assert parts["mean_ap"] == record["metrics"]["parts+rerank"]["mean_ap"]
+
+
+def test_the_weights_of_one_run_evaluated_on_own_data(unbroken, tmp_path):
+    """No epoch: a network that has never seen these people."""
+    weights = unbroken[0] / "checkpoint.pt"
+    settings = OWN | {"data": own_data(tmp_path / "d"), "camera_pattern": "cam(.)", "epochs": 0}
+    record = train(
+        configure(settings | {"weights": weights, "run_dir": tmp_path / "run"}), progress=False
+    )
+    assert record["history"] == [] and record["loaded"] == unbroken[1]["identity"]
+
+
+def test_own_data_of_one_camera(tmp_path, run_main, capfd):
+    """Told before the first epoch; the switch evaluates, and stands in record and name."""
+    data = own_data(tmp_path / "data", cameras=(1,))
+    settings = OWN | {"data": data, "run_dir": tmp_path / "run", "rerank": False}
+    done = run_main(settings)
+    assert_one_sentence(
+        done,
+        "mydata at ",
+        "none of the 6 queries has a match in another camera (all images are of one camera)",
+        "camera_rule=false (--no-camera-rule)",
+    )
+    assert "training" not in done.stderr and not (tmp_path / "run" / "checkpoint.pt").exists()
+    assert run_main(settings | {"camera_rule": False}).returncode == 0
+    record = json.loads((tmp_path / "run" / "record.json").read_text())
+    assert record["config"]["camera_rule"] is record["identity"]["camera_rule"] is False
+    assert "-no_camera_rule-" in published_name(record)
+    assert record["metrics"]["parts"]["skipped"] == 0 and len(record["query_ids"]) == 6
+    assert_one_sentence(run_main(settings | {"camera_rule": False, "seed": 1}), "seed=0 (asked")
+
+
+def test_no_match_in_another_camera_is_told_before_training(tmp_path, run_main):
+    """KaiyangZhou/deep-person-reid #207: own data in a benchmark's names, from one camera."""
+    files = {
+        "bounding_box_train": [(p, c, k) for p in (1, 2, 3, 4) for c in (1, 2) for k in (1, 2)],
+        "query": [(p, 1, 0) for p in range(10, 20)],
+        "bounding_box_test": [(p, 1, k) for p in range(10, 20) for k in (1, 2, 3)],
+    }
+    rng = np.random.default_rng(0)
+    for split, names in files.items():
+        (tmp_path / "data" / split).mkdir(parents=True)
+        for p, c, k in names:
+            path = tmp_path / "data" / split / f"{p:04d}_c{c}s1_{k:06d}_01.jpg"
+            cv2.imwrite(str(path), rng.integers(0, 256, (96, 32, 3), np.uint8))
+    settings = {"profile": "smoke", "data": tmp_path / "data", "epochs": 1, "batch": 8}
+    settings |= {"threads": 1, "run_dir": tmp_path / "run"}
+    with pytest.warns(UserWarning, match="is the download complete"):
+        done = run_main(settings)
+    words = "none of the 10 queries has a match in another camera (the queries are of camera 1, "
+    assert_one_sentence(done, words + "the 30 gallery images of camera 1)", "camera_rule=false")
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    with pytest.warns(UserWarning, match="is the download complete"):
+        record = train(configure(settings | {"camera_rule": False}), progress=False)
+    assert record["metrics"]["global"]["skipped"] == 0

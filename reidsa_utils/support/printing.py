@@ -1,0 +1,48 @@
+"""Printing that ends no job: on a terminal of another code page, into a pipe that is closed."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+
+
+class _Outlived:
+    """A stream: what it cannot encode is written as an escape, what it cannot take is lost."""
+
+    def __init__(self, stream):
+        self.stream = stream
+
+    def __getattr__(self, name: str):
+        return getattr(self.stream, name)
+
+    def write(self, text: str) -> int:
+        try:
+            return self.stream.write(text)
+        except UnicodeEncodeError:
+            encoding = self.stream.encoding
+            return self.stream.write(text.encode(encoding, "backslashreplace").decode(encoding))
+        except OSError:  # nobody reads, or the disk is full
+            return len(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError):
+            self.stream.flush()
+
+
+@contextlib.contextmanager
+def printing_ends_nothing() -> Iterator[None]:
+    """Whatever is printed meanwhile raises nothing. Afterwards the streams are as before."""
+    streams = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = (stream and _Outlived(stream) for stream in streams)
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = streams
+        for stream in filter(None, streams):
+            try:
+                stream.flush()
+            except OSError:
+                # Python flushes again at its end, and would end with an error.
+                nowhere = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
