@@ -410,9 +410,16 @@ FAULTS = {
     ),
     "junk counted in a list of the explorer": (
         "experiments.explorer.lists",
-        "if people.gallery.ids[g] == -1:",
-        "if people.gallery.ids[g] == -2:",
+        "if self.gallery.ids[g] == -1:",
+        "if self.gallery.ids[g] == -2:",
         [("experiments/test_explorer", "test_what_counts_in_a_list", {})],
+        {},
+    ),
+    "people in other clothes counted as look-alikes": (
+        "experiments.explorer.lists",
+        "(found - 1) // group == (identity - 1) // group",
+        "found // group == identity // group",
+        [("experiments/test_explorer", "test_whom_the_queries_find_first", {})],
         {},
     ),
     "the queries that differ least for those that differ most": (

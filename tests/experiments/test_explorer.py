@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 
 import cv2
 import numpy as np
@@ -13,15 +14,15 @@ import pytest
 import torch
 from conftest import ROOT, need
 
-from reidsa_utils import InputError
+from reidsa_utils import InputError, reranking
 from reidsa_utils.attention import attention_weights, effective_cells
 from reidsa_utils.batches import to_input
 from reidsa_utils.cam import class_activation_maps
 from reidsa_utils.cli import main
 from reidsa_utils.config import configure
-from reidsa_utils.data import Split, load_images
-from reidsa_utils.datasets.rendered import read_settings
-from reidsa_utils.evaluation import extract
+from reidsa_utils.data import Split, load_images, without_camera_rule
+from reidsa_utils.datasets.rendered import Settings, read_settings
+from reidsa_utils.evaluation import extract, metrics_of
 from reidsa_utils.experiments.examine import open_run
 from reidsa_utils.experiments.explorer import features as explorer_features
 from reidsa_utils.experiments.explorer import lists as explorer_lists
@@ -31,10 +32,11 @@ from reidsa_utils.experiments.explorer import pictures as explorer_pictures
 from reidsa_utils.experiments.explorer import runs as explorer_runs
 from reidsa_utils.experiments.map_measures import missing_parts
 from reidsa_utils.experiments.run import train
-from reidsa_utils.metrics import euclidean
+from reidsa_utils.metrics import euclidean, evaluate_ranking
 from reidsa_utils.model import ReIDNet
 
 QUERIES = 6
+STORED = "market1501-rendered-laptop-b_p_ds-none-paper-erasing-e10-s3"
 
 
 # ---- without a browser
@@ -139,12 +141,53 @@ def test_what_counts_in_a_list():
     cameras = np.array([1, 1, 2, *[1] * 20])
     query = Split(["q.jpg"], np.array([5]), np.array([1]))
     people = explorer_lists.People("", "own", query, Split([""] * 23, ids, cameras))
-    left_out = [g for g in range(23) if explorer_lists.left_out(people, 0, g)]
-    assert left_out == [0, 1]
+    assert [g for g in range(23) if people.is_left_out(0, g)] == [0, 1]
+    assert people.matches(0).tolist() == [2]
     shown = explorer_lists.beginning(np.arange(23.0), {}, 0)
     assert explorer_lists.mapped(shown, people, 0) == list(range(12))
-    nobody = explorer_lists.People("", "own", query, people.gallery, labelled=False)
+    nobody = replace(people, labelled=False)
     assert explorer_lists.mapped(shown, nobody, 0) == list(range(10))
+    without_rule = replace(people, camera_rule=False)
+    assert without_rule.matches(0).tolist() == [1, 2]
+    assert explorer_lists.mapped(shown, without_rule, 0) == list(range(11))
+
+
+def test_whom_the_queries_find_first():
+    """Six queries, by hand: groups of two wear the same clothes: (5, 6), (7, 8)."""
+    ids = np.array([5, 6, 7, 8, 0, 5])
+    cameras = np.array([2, 1, 1, 1, 1, 1])
+    query = Split([""] * 6, np.array([5, 5, 5, 7, 5, 9]), np.array([1, 1, 1, 2, 1, 1]))
+    settings = Settings(look_alikes=2)
+    people = explorer_lists.People(
+        "", "rendered", query, Split([""] * 6, ids, cameras), settings=settings
+    )
+    distances = np.array(
+        [
+            [1, 2, 3, 4, 5, 0],  # its own camera does not count: a hit
+            [2, 1, 3, 4, 5, 0],  # in the same clothes
+            [2, 3, 1, 4, 5, 0],  # 7 is of another group
+            [1, 2, 3, 0, 5, 6],  # 8 is of its group
+            [2, 3, 4, 5, 1, 0],  # a distractor wears nobody's clothes
+            [0, 1, 2, 3, 4, 5],  # without a match: not counted
+        ],
+        float,
+    )
+    assert explorer_lists.at_rank_1(distances, people) == {"hit": 1, "alike": 2, "miss": 2}
+    own = replace(people, settings=None)
+    assert explorer_lists.at_rank_1(distances, own) == {"hit": 1, "alike": 0, "miss": 4}
+    without_rule = replace(people, camera_rule=False)
+    assert explorer_lists.at_rank_1(distances, without_rule) == {"hit": 4, "alike": 1, "miss": 0}
+    assert explorer_lists.at_rank_1(distances, replace(people, labelled=False)) == {}
+
+
+def test_re_ranking_needs_neighbours_and_memory():
+    def said(queries, gallery):
+        splits = [Split([""] * n, np.zeros(n, int), np.zeros(n, int)) for n in (queries, gallery)]
+        return explorer_lists.why_not_reranked(explorer_lists.People("", "own", *splits))
+
+    assert said(5, 21) == said(3368, 15913) == ""
+    assert said(5, 20) == "Re-ranking needs more than 20 gallery images."
+    assert said(11_659, 82_161) == "Not re-ranked: for 93,820 images that takes 35 GB of memory."
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +250,10 @@ def test_the_lists_are_the_record_s(page, opened):
                 assert first in (shown["first"], 0)
                 assert first or shown["first"] > rank
             assert query["file"] and (page / query["file"]).is_file()
-        assert index["networks"][k]["record"]["plain"]["mean_ap"] == metrics_of(record)
+        network = index["networks"][k]
+        assert network["record"]["plain"]["mean_ap"] == mean_ap_of(record)
+        for own in network["here"].values():
+            assert own["at_rank_1"]["hit"] == round(own["rank1"] * sum(own["at_rank_1"].values()))
     assert {index["gallery"][str(g)][1] for q in index["queries"] for lists in q["lists"] for g in lists["plain"]["images"]} >= {-1}  # junk is shown  # fmt: skip
     for file, *_ in index["gallery"].values():
         assert (page / file).is_file()
@@ -215,8 +261,30 @@ def test_the_lists_are_the_record_s(page, opened):
     assert index["source"] == "rendered"
 
 
-def metrics_of(record):
+def mean_ap_of(record):
     return record["metrics"]["parts"]["mean_ap"]
+
+
+def test_a_run_without_the_camera_rule(opened):
+    """Its lists, too, are as its record's: images of the query's own camera are matches."""
+    _, model, config, benchmark = opened["none"]
+    benchmark = without_camera_rule(benchmark)
+    vectors = []
+    for split in (benchmark.query, benchmark.gallery):
+        images = load_images(split.paths, config.height, config.width)
+        vectors.append(extract(model, images)["parts"])
+    people = explorer_runs.people_of(benchmark)
+    junk = np.zeros((people.junk, vectors[1].shape[1]), np.float32)
+    network = explorer_lists.Network("", vectors[0], np.concatenate([vectors[1], junk]))
+    rankings = explorer_lists.rank(network, people, [3])
+    expected = metrics_of(euclidean(*vectors), benchmark)
+    for name, own in rankings.items():
+        if name == "reranked":
+            expected = metrics_of(reranking.rerank(*vectors), benchmark)
+        shown = explorer_lists.beginning(own.distances[3], own.numbers, 3)
+        assert shown["ap"] == expected["average_precision"][3]
+        assert own.numbers["first"].tolist() == expected["first_match"]
+        assert own.at_rank_1["hit"] == round(expected["rank1"] * len(people.query))
 
 
 def test_a_part_that_is_missing_changes_the_average_precision(page, opened):
@@ -287,7 +355,7 @@ def test_pictures_of_real_people_stay_out_of_git(page_of_features, tmp_path, cap
 
 @pytest.mark.filterwarnings("ignore:Market-1501 at")  # a benchmark of this size
 def test_a_real_benchmark_is_named_and_kept_private(
-    browser, runs, opened, tmp_path, monkeypatch, capsys
+    visit_other, runs, opened, tmp_path, monkeypatch, capsys
 ):
     """Photographs have no masks and no parts to leave out; the page says that they are of real people."""
     monkeypatch.setattr(explorer_network, "RUNTIME", tmp_path / "nowhere")
@@ -303,13 +371,10 @@ def test_a_real_benchmark_is_named_and_kept_private(
     index = read(out, "index")
     assert index["source"] == "real" and index["junk"]
     assert [(q["parts"], q["occluded"]) for q in index["queries"]] == [([], None)] * 2
-    visit = Visit(browser, out)
-    shown = visit.open("#map=parts&without=hair")
+    shown = visit_other(out).open("#map=parts&without=hair")
     assert shown.is_visible("#warning") and not shown.is_visible("#missing")
     assert not shown.is_visible("input[name=map][value=parts]")
     assert shown.is_visible("input[name=map][value=cam]")
-    visit.check(out)
-    visit.page.close()
 
 
 def broken(arrays, **changes):
@@ -384,11 +449,6 @@ def test_nothing_half_written(features, page_of_features, tmp_path):
 def test_bad_input_is_told_in_one_sentence(capsys, runs, features, tmp_path):
     """What is known before any work: each ends the command with one sentence, and writes nothing."""
     none, softmax = runs.values()
-    other = tmp_path / "other"
-    shutil.copytree(none, other)
-    record = json.loads((other / "record.json").read_text())
-    record["identity"]["fingerprint"] = "0" * 16
-    (other / "record.json").write_text(json.dumps(record))
     untrained = tmp_path / "untrained"
     untrained.mkdir()
     shutil.copy(none / "record.json", untrained)
@@ -404,15 +464,15 @@ def test_bad_input_is_told_in_one_sentence(capsys, runs, features, tmp_path):
         ((none, "--gallery", features[0], "--query", "me.jpg", *out), "--query me.jpg is no file"),
         ((none, "--features", features[0] / "ours.npz", *out), "--features stands alone"),
         ((none, "--queries", "0", *out), "--queries is 0"),
+        (("--features", features[0] / "ours.npz", "--queries", "0", *out), "--queries is 0"),
+        ((f"{none}/", none, *out), "is named twice"),
+        ((none, STORED, *out), "are runs of different data"),
     ):  # fmt: skip
         code = main(["explore", *map(str, words)])
         errors = capsys.readouterr().err.splitlines()
         assert code == (1 if words else 2)
         assert len(errors) == 1 and errors[0].startswith("error: ") and said in errors[0], errors
     assert not (tmp_path / "page").exists()
-    with pytest.raises(InputError, match="runs of different data"):
-        records = [json.loads((folder / "record.json").read_text()) for folder in (none, other)]
-        explorer_runs.check_same_data([str(none), str(other)], records)
 
 
 # ---- in Chromium
@@ -421,8 +481,9 @@ def test_bad_input_is_told_in_one_sentence(capsys, runs, features, tmp_path):
 class Visit:
     """A page in the browser that remembers what it asked for and what it complained of."""
 
-    def __init__(self, browser, folder, **settings):
-        self.page = browser.new_page(viewport={"width": 1300, "height": 900}, **settings)
+    def __init__(self, browser, folder):
+        self.page = browser.new_page()
+        self.folder = folder
         self.address = (folder / "index.html").as_uri()
         self.requests, self.complaints = [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
@@ -434,25 +495,49 @@ class Visit:
             self.complaints.append(message.text)
 
     def open(self, words=""):
-        """Load the page anew at an address."""
+        """Load the page anew at an address, on a laptop's screen."""
+        self.page.set_viewport_size({"width": 1280, "height": 800})
         self.page.goto("about:blank")
         self.page.goto(f"{self.address}{words}")
         self.page.wait_for_selector(".column")
         return self.page
 
-    def check(self, folder):
+    def check(self):
         """No request has left the folder, nothing went wrong."""
         assert not self.complaints
         for address in self.requests:
-            assert address.startswith((folder.as_uri(), "data:", "blob:", "about:")), address
+            assert address.startswith((self.folder.as_uri(), "data:", "blob:", "about:")), address
+
+
+@pytest.fixture(scope="module")
+def visitor(browser, page):
+    """One page in the browser for all tests: a new one takes longer than some of them."""
+    visit = Visit(browser, page)
+    yield visit
+    visit.page.close()
 
 
 @pytest.fixture
-def visit(browser, page):
-    visit = Visit(browser, page)
+def visit(visitor):
+    visitor.requests.clear()
+    visitor.complaints.clear()
+    yield visitor
+    visitor.check()
+
+
+@pytest.fixture
+def visit_other(browser):
+    """Visit of another folder than `page`; checked and closed at the end."""
+    visits = []
+
+    def visit(folder):
+        visits.append(Visit(browser, folder))
+        return visits[-1]
+
     yield visit
-    visit.check(page)
-    visit.page.close()
+    for one in visits:
+        one.check()
+        one.page.close()
 
 
 def numbers(page):
@@ -502,33 +587,67 @@ def test_numbers_on_the_screen_are_the_record_s(visit, page, opened):
     )
     rank = 0
     for g, mark, text in marks:
-        _, identity, camera = index["gallery"][str(g)]
-        if identity == -1:
-            assert (mark, text[0]) == ("junk", "J")
-        elif identity != query["id"]:
-            assert (mark, text[0]) == ("miss", "✗")
-        elif camera == query["camera"]:
-            assert (mark, text[0]) == ("camera", "C")
-        else:
-            assert (mark, text[0]) == ("hit", "✓")
-        rank += mark in ("hit", "miss")
-        assert text[1:].strip() == (str(rank) if mark in ("hit", "miss") else "–")
+        assert (mark, text[0]) == expected_mark(index, query, g)
+        counts = mark in ("hit", "alike", "miss")
+        rank += counts
+        assert text[1:].strip() == (str(rank) if counts else "–")
+    assert {mark for _, mark, _ in marks} >= {"hit", "alike", "miss", "junk"}
     for network, (record, *_) in zip((0, 1), opened.values(), strict=True):
         said = shown.locator(".column").nth(network).inner_text()
-        assert f"rank-1 {record['metrics']['parts']['rank1']:.3f}, mAP {metrics_of(record):.3f}, as in its record" in said  # fmt: skip
+        assert f"rank-1 {record['metrics']['parts']['rank1']:.3f}, mAP {mean_ap_of(record):.3f}, as in its record" in said  # fmt: skip
+
+
+def expected_mark(index, query, g):
+    _, identity, camera = index["gallery"][str(g)]
+    if identity == -1:
+        return "junk", "J"
+    if identity == query["id"]:
+        return ("camera", "C") if camera == query["camera"] else ("hit", "✓")
+    # Four consecutive identities wear the same clothes; 0 is a distractor.
+    if identity and (identity - 1) // 4 == (query["id"] - 1) // 4:
+        return "alike", "≈"
+    return "miss", "✗"
+
+
+def said_of_rank_1(index, queries, network, order):
+    """What the page says above the thumbnails of some queries."""
+    found = []
+    for query in queries:
+        images = query["lists"][network][order]["images"]
+        marks = [expected_mark(index, query, g)[0] for g in images]
+        found.append(next(mark for mark in marks if mark not in ("junk", "camera")))
+
+    def times(mark):
+        return "once" if found.count(mark) == 1 else f"{found.count(mark)} times"
+
+    return (
+        f"a hit {times('hit')}, somebody else in the same clothes {times('alike')}, "
+        f"another miss {times('miss')}"
+    )
 
 
 def test_filters_leave_what_they_say(visit, page):
-    queries = read(page, "index")["queries"]
+    index = read(page, "index")
+    queries = index["queries"]
     shown = visit.open()
 
     def names():
         return shown.locator("#grid button").evaluate_all("all => all.map(b => b.dataset.query)")
 
     assert names() == [q["name"] for q in queries]
+    for order in ("plain", "reranked"):
+        shown.check(f"input[name=list][value={order}]")
+        said = shown.locator("#at-rank-1-of li").all_inner_texts()
+        for k in (0, 1):
+            expected = said_of_rank_1(index, queries, k, order)
+            assert said[k] == f"{index['networks'][k]['heading']}: {expected}"
+    shown.check("input[name=list][value=plain]")
     one = queries[-1]
     shown.fill("#search", str(one["id"]))
-    assert names() == [q["name"] for q in queries if q["id"] == one["id"]]
+    few = [q for q in queries if q["id"] == one["id"]]
+    assert names() == [q["name"] for q in few]
+    said = shown.locator("#at-rank-1-of li").first.inner_text()
+    assert said.endswith(said_of_rank_1(index, few, 0, "plain"))
     shown.fill("#search", "")
     shown.select_option("#query-camera", str(one["camera"]))
     shown.select_option("#match-camera", str(one["match_cameras"][0]))
@@ -713,24 +832,29 @@ def test_removing_a_part_changes_list_and_numbers(visit, page):
     assert listed(shown) == query["lists"][0]["plain"]["images"]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_everybody_can_read_it(browser, page, page_of_features, scheme):
-    """axe finds nothing serious; on a phone nothing is wider than the screen."""
+def serious(page):
+    """What axe finds that is serious or worse."""
     from axe_playwright_python.sync_playwright import Axe
 
-    for folder, kinds in ((page, ("attention", "none")), (page_of_features, (None,))):
-        visit = Visit(browser, folder, color_scheme=scheme)
-        shown = visit.open()
+    options = {"resultTypes": ["violations"], "preload": False}
+    found = Axe().run(page, options=options).response["violations"]
+    return [v["id"] for v in found if v["impact"] in ("serious", "critical")]
+
+
+def test_everybody_can_read_it(visit, visit_other, page_of_features):
+    """axe finds nothing serious; on a phone nothing is wider than the screen."""
+    for one, kinds in ((visit, ("attention", "none")), (visit_other(page_of_features), ())):
+        shown = one.open()
         shown.set_viewport_size({"width": 360, "height": 740})
         assert shown.evaluate("document.documentElement.scrollWidth") <= 360
         shown.click(".column summary")
-        for kind in kinds[: 2 if scheme == "light" else 1]:
-            if kind:
-                shown.check(f"input[name=map][value={kind}]")
-            found = Axe().run(shown, options={"preload": False}).response["violations"]
-            assert [v["id"] for v in found if v["impact"] in ("serious", "critical")] == []
-        visit.check(folder)
-        visit.page.close()
+        assert serious(shown) == []
+        for kind in kinds:
+            shown.check(f"input[name=map][value={kind}]")
+            assert serious(shown) == []
+        shown.emulate_media(color_scheme="dark")
+        assert serious(shown) == []
+        shown.emulate_media(color_scheme="light")
 
 
 def test_an_image_dropped_onto_the_page_is_ranked_there(visit, page, opened, tmp_path):
@@ -738,31 +862,33 @@ def test_an_image_dropped_onto_the_page_is_ranked_there(visit, page, opened, tmp
     need(not explorer_network.why_not(), explorer_network.why_not())
     _, model, config, benchmark = opened["none"]
     shown = visit.open()
-    path = tmp_path / "photograph.png"  # an odd size: both axes are resized
     picture = cv2.imread(benchmark.query.paths[3])
-    cv2.imwrite(str(path), cv2.resize(picture, (41, 157)))
+    contents = {}  # of images that grow, shrink, or do either
+    for width, height in ((32, 96), (21, 61), (21, 157), (67, 61), (41, 157)):
+        path = tmp_path / f"{width}x{height}.png"
+        cv2.imwrite(str(path), cv2.resize(picture, (width, height)))
+        contents[path] = base64.b64encode(path.read_bytes()).decode()
     assert "has seen rendered people only" in shown.inner_text("#own-about")
     assert not any("network/" in address for address in visit.requests)
     shown.click("#own-load")
     shown.wait_for_selector("#own-file-label:not([hidden])", timeout=120_000)
-    content = base64.b64encode(path.read_bytes()).decode()
     dropped = """content => { const data = new DataTransfer();
         data.items.add(new File([bytesOf(content)], "photograph.png", { type: "image/png" }));
         document.body.dispatchEvent(new DragEvent("drop", { dataTransfer: data, bubbles: true })); }"""
-    shown.evaluate(dropped, content)
+    shown.evaluate(dropped, contents[path])
     shown.wait_for_selector("#own-result [data-gallery]")
     nearest = shown.locator("#own-result [data-gallery]").evaluate_all(
         "all => all.map(item => Number(item.dataset.gallery))"
     )
-    vector = shown.evaluate(
-        """async content => { const image = await createImageBitmap(new Blob([bytesOf(content)]));
+    vector_of = """async content => {
+        const image = await createImageBitmap(new Blob([bytesOf(content)]));
         const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
         context.drawImage(image, 0, 0);
-        return Array.from(await vectorOf(context.getImageData(0, 0, image.width, image.height))); }""",
-        content,
-    )
-    own = extract(model, load_images([path], config.height, config.width))["global"]
-    assert np.abs(np.array(vector) - own[0]).max() < 1e-3
+        return Array.from(await vectorOf(context.getImageData(0, 0, image.width, image.height))); }"""
+    for one, content in contents.items():
+        own = extract(model, load_images([one], config.height, config.width))["global"]
+        vector = np.array(shown.evaluate(vector_of, content))
+        assert np.abs(vector - own[0]).max() < 1e-3, one.name
     images = load_images(benchmark.gallery.paths, config.height, config.width)
     distances = euclidean(own, extract(model, images)["global"])[0]
     # Nearest by int8 vectors: each is as near as the one that torch puts there, but for their rounding.
@@ -772,18 +898,39 @@ def test_an_image_dropped_onto_the_page_is_ranked_there(visit, page, opened, tmp
         assert (page / source).is_file()
 
 
-def test_vectors_alone_show_lists_and_offer_no_maps(browser, page_of_features):
-    visit = Visit(browser, page_of_features)
-    shown = visit.open()
+def test_vectors_alone_show_lists_and_offer_no_maps(visit_other, page_of_features):
+    shown = visit_other(page_of_features).open()
     assert shown.is_visible("#order") and shown.locator(".hit").count()
     assert not shown.is_visible("#heat") and not shown.is_visible("#maps")
     assert not shown.is_visible("#own-load") and "vectors alone" in shown.inner_text("#own-about")
     assert "do not pass this page or its pictures on" in shown.inner_text("#warning")
-    visit.check(page_of_features)
-    visit.page.close()
+    assert "same clothes" not in shown.inner_text("#at-rank-1")
+    help_and_lists = shown.inner_text("main section:last-child") + shown.inner_text("#columns")
+    assert "re-ranked" in help_and_lists and " map" not in help_and_lists
 
 
-def test_crops_of_one_s_own(browser, runs, opened, tmp_path, monkeypatch, capsys):
+def test_vectors_without_cameras(visit_other, features, tmp_path):
+    """All images of a query's identity are matches, and the page does not speak of cameras."""
+    folder, arrays = features
+    path = folder / "two_keys_less.npz"
+    np.savez(path, **broken(arrays, query_cameras=None, gallery_cameras=None))
+    with pytest.raises(InputError, match="differ in query_cameras"):
+        explorer_features.read_features([path, folder / "ours.npz"])
+    out = tmp_path / "page"
+    explorer_features.explore_features([path], out, 3)
+    distances = euclidean(arrays["query_features"], arrays["gallery_features"])
+    found = evaluate_ranking(distances, arrays["query_ids"], arrays["gallery_ids"], None, None)
+    shown = visit_other(out).open()
+    [query] = [q for q in read(out, "index")["queries"] if q["number"] == 0]
+    own = (f"{found.average_precision[0]:.3f}", str(found.first_match[0]))
+    assert numbers(shown) == [own]
+    ids = arrays["gallery_ids"][listed(shown)]
+    assert shown.locator(".column .hit").count() == (ids == query["id"]).sum() > 0
+    assert not shown.is_visible("#query-camera") and not shown.is_visible("#match-camera")
+    assert "amera" not in shown.inner_text("#grid") + shown.inner_text("#columns")
+
+
+def test_crops_of_one_s_own(visit_other, runs, opened, tmp_path, monkeypatch, capsys):
     """A folder and an image: ranked without marks, as torch ranks them. Without npm, a page without its network."""
     monkeypatch.setattr(explorer_network, "RUNTIME", tmp_path / "nowhere")
     _, model, config, benchmark = opened["softmax"]
@@ -799,16 +946,13 @@ def test_crops_of_one_s_own(browser, runs, opened, tmp_path, monkeypatch, capsys
     files = sorted(gallery.iterdir())
     vectors = [extract(model, load_images(some, config.height, config.width))["parts"] for some in ([crop], files)]  # fmt: skip
     order = np.argsort(euclidean(*vectors)[0], kind="stable")
-    visit = Visit(browser, out)
-    shown = visit.open()
+    shown = visit_other(out).open()
     assert listed(shown) == order.tolist()
     assert shown.locator(".hit, .miss").count() == 0 and "AP" not in shown.inner_text(".column")
     assert (out / ".gitignore").read_text() == "*\n"
     [said] = [line for line in capsys.readouterr().err.splitlines() if "without a network" in line]
     assert "npm ci --prefix docs" in said
     assert not shown.is_visible("#own-load") and "without its network" in shown.inner_text("#own")
-    visit.check(out)
-    visit.page.close()
 
 
 def test_the_committed_lock_file_names_no_host():

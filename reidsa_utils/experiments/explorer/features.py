@@ -1,7 +1,7 @@
 """The explorer's page from vectors alone, whoever made them: users of torchreid, fast-reid, OML.
 
 A file of features is an .npz with the keys of KEYS. Rows of query_* belong together, and so do rows
-of gallery_*.
+of gallery_*. Without both keys of cameras, all images of a query's identity are matches.
 """
 
 import zipfile
@@ -12,8 +12,9 @@ import numpy as np
 from ... import InputError
 from ...data import Split
 from .lists import Network, People
-from .page import check_count, check_free, new_folder, say_done, write_page
+from .page import check_count, check_free, check_queries, new_folder, say_done, write_page
 
+CAMERAS = ("query_cameras", "gallery_cameras")
 KEYS = {
     "query_features": "(Q, D) numbers, compared by Euclidean distance: normalise them for cosine",
     "query_paths": "(Q,) text, paths of the images, absolute or relative to the file",
@@ -32,6 +33,7 @@ def explore_features(files: list[Path], out: Path, queries: int) -> None:
     Raises InputError as read_features(), and for a folder in use.
     """
     check_free(out)
+    check_queries(queries)
     people, networks = read_features(files)
     with new_folder(out) as folder:
         write_page(folder, people, networks, queries)
@@ -79,6 +81,8 @@ def read_archive(path: Path) -> dict:
         ) from error
     other = sorted(set(names) - set(KEYS))
     missing = [name for name in KEYS if name not in names]
+    if missing == list(CAMERAS):
+        missing = []
     if other or missing:
         found = f"unknown: {', '.join(other)}" if other else f"missing: {', '.join(missing)}"
         raise InputError(f"{path} has not the keys of features ({found}); expected {listed}")
@@ -97,7 +101,8 @@ def _check_rows(path: Path, split: str, arrays: dict) -> None:
         )
     if not np.isfinite(features).all():
         raise InputError(f"{path}: {split}_features holds NaN or infinity")
-    for name in ("paths", "ids", "cameras"):
+    present = [name for name in ("paths", "ids", "cameras") if f"{split}_{name}" in arrays]
+    for name in present:
         shape = arrays[f"{split}_{name}"].shape
         if shape != (len(features),):
             raise InputError(
@@ -105,7 +110,7 @@ def _check_rows(path: Path, split: str, arrays: dict) -> None:
                 f"{len(features)} rows; expected one for each image"
             )
     arrays[f"{split}_features"] = np.ascontiguousarray(features, dtype=np.float32)
-    for name in ("ids", "cameras"):
+    for name in present[1:]:
         key = f"{split}_{name}"
         if arrays[key].dtype.kind not in "iu":
             raise InputError(
@@ -127,12 +132,19 @@ def people_of_archive(path: Path, arrays: dict) -> People:
                 f"{path}: {len(lost)} of {len(paths)} images of {split}_paths are missing, first "
                 f"{lost[0]}; paths are absolute, or relative to the file or to this folder"
             )
-        splits[split] = Split(paths, arrays[f"{split}_ids"], arrays[f"{split}_cameras"])
+        ids = arrays[f"{split}_ids"]
+        splits[split] = Split(paths, ids, arrays.get(f"{split}_cameras", np.zeros_like(ids)))
     order = _junk_last(arrays)
     gallery = splits["gallery"]
     gallery = Split([gallery.paths[k] for k in order], gallery.ids[order], gallery.cameras[order])
-    junk = int((gallery.ids == -1).sum())
-    return People(f"features of {path.stem}", "own", splits["query"], gallery, junk)
+    return People(
+        f"Features of {path.stem}",
+        "own",
+        splits["query"],
+        gallery,
+        junk=int((gallery.ids == -1).sum()),
+        camera_rule=CAMERAS[0] in arrays,
+    )
 
 
 def _found(folder: Path, name: str) -> str:
@@ -151,7 +163,9 @@ def _junk_last(arrays: dict) -> np.ndarray:
 def _check_same_images(first_path: Path, path: Path, first: dict, arrays: dict) -> None:
     """Raises InputError for two files of different images, identities or cameras."""
     for key in KEYS:
-        if not key.endswith("_features") and not np.array_equal(first[key], arrays[key]):
+        if key.endswith("_features"):
+            continue
+        if (key in first) != (key in arrays) or not np.array_equal(first.get(key), arrays.get(key)):
             raise InputError(
                 f"{first_path} and {path} differ in {key}; the page compares networks on the same "
                 "images, in the same order"

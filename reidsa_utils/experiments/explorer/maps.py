@@ -26,7 +26,9 @@ def look_at(model: ReIDNet, images: np.ndarray) -> dict:
     stages 1 to 4], "stage4": (N, C, h, w) the map that retrieval pools}.
     """
     maps = model.feature_maps(to_input(images))
-    probabilities = model.heads(maps)["final"].softmax(dim=1)  # (N, classes)
+    stage4 = model.attend(maps[3])
+    logits = model.main_logits(model.pool_parts(stage4))["final"]  # (N, classes)
+    probabilities = logits.softmax(dim=1)
     confidence, classes = probabilities.max(dim=1)
     stages = STAGES if len(model.stages) else STAGES[-1:]
     cams = {}
@@ -37,7 +39,7 @@ def look_at(model: ReIDNet, images: np.ndarray) -> dict:
         "confidence": confidence,
         "cams": cams,
         "scores": [f.sum(dim=1) for f in maps],  # eq. 1: A(i, j) = sum_k f_k(i, j)
-        "stage4": model.attend(maps[3]),
+        "stage4": stage4,
     }
 
 

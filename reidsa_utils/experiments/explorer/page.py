@@ -32,7 +32,9 @@ from .lists import (
     choose_queries,
     mapped,
     numbers_of,
+    precision_of,
     rank,
+    why_not_reranked,
 )
 from .network import write_network
 from .pictures import COLOURS, Pictures, part_mask, thumbnail
@@ -48,22 +50,21 @@ def write_page(folder: Path, people: People, networks: list[Network], n: int) ->
     """
     for name in ("data", "images"):
         (folder / name).mkdir()
-    assets = resources.files(__package__) / "assets"
-    for name in ("index.html", "page.css", "page.js"):
-        (folder / name).write_bytes((assets / name).read_bytes())
+    for asset in assets():
+        (folder / asset.name).write_bytes(asset.read_bytes())
     if people.source != "rendered":
         # Git leaves the whole folder alone, wherever it lies.
         (folder / ".gitignore").write_text("*\n")
 
     pictures = Pictures(folder, people)
-    rankings = [rank(network, people) for network in networks]
     precision = None
     if people.labelled:
-        precision = np.stack([own["plain"].numbers["ap"] for own in rankings])
+        precision = np.stack([precision_of(network, people) for network in networks])
     chosen = choose_queries(precision, len(people.query), n)
+    rankings = [rank(network, people, chosen) for network in networks]
     lists = {q: lists_of(rankings, q) for q in chosen}
     missing = missing_parts(people, networks, list(chosen), pictures)
-    for q in tqdm(chosen, desc="maps", unit=" queries"):
+    for q in tqdm(chosen, desc="lists and maps", unit=" queries"):
         found = details(people, networks, q, lists[q], missing[q], pictures)
         write_script(folder / "data" / f"query_{q}.js", f"query_{q}", found)
     queries = []
@@ -73,6 +74,11 @@ def write_page(folder: Path, people: People, networks: list[Network], n: int) ->
     shown = index(people, networks, rankings, queries, pictures)
     shown["network"] = network_in_page(folder, networks[0], people, pictures)
     write_script(folder / "data" / "index.js", "index", shown, packed=False)
+
+
+def assets() -> list:
+    """The files of the page itself: HTML, CSS, JavaScript."""
+    return list((resources.files(__package__) / "assets").iterdir())
 
 
 def lists_of(rankings: list[dict[str, Ranking]], q: int) -> list[dict]:
@@ -181,9 +187,7 @@ def query_entry(
     knows), the parts that can be left out, and its lists.
     """
     identity, camera = int(people.query.ids[q]), int(people.query.cameras[q])
-    counted = people.gallery.ids[: people.counted] == identity
-    cameras = people.gallery.cameras[: people.counted][counted]
-    of_matches = cameras[cameras != camera]
+    of_matches = people.gallery.cameras[people.matches(q)]
     mask = part_mask(people.query.paths[q])
     occluded = None
     if mask is not None:
@@ -217,7 +221,8 @@ def index(
 ) -> dict:
     """What the page reads first.
 
-    Returns title and source of the images; "networks": heading, facts, numbers of the record and
+    Returns title and source of the images; "labelled", "camera_rule" and "look_alikes" of
+    People; "why_not_reranked" in a sentence; "networks": heading, facts, numbers of the record and
     those found here; "queries": of query_entry(); "gallery": {number: [picture, identity, camera]}
     of every image that a list shows; "total": queries of the test set; "parts": {name: colour}.
     """
@@ -227,6 +232,7 @@ def index(
         for name, own in of_network.items():
             if own.numbers:
                 here[name] = {key: own.numbers[key] for key in ("rank1", "mean_ap")}
+                here[name]["at_rank_1"] = own.at_rank_1
         shown_networks.append(
             {
                 "heading": network.heading,
@@ -244,6 +250,9 @@ def index(
         "title": people.title,
         "source": people.source,
         "labelled": people.labelled,
+        "camera_rule": people.camera_rule,
+        "look_alikes": people.look_alikes,
+        "why_not_reranked": why_not_reranked(people),
         "total": len(people.query),
         "gallery_size": people.counted,
         "junk": people.junk,
@@ -295,12 +304,19 @@ def write_script(path: Path, name: str, content, packed: bool = True) -> None:
 # ---- the folder
 
 
+def check_queries(queries: int) -> None:
+    """Raises InputError for a page without queries."""
+    if queries < 1:
+        raise InputError(f"--queries is {queries}; expected 1 or more")
+
+
 def check_count(named: list, what: str) -> None:
     """Raises InputError for more than the page can show, none, or one named twice."""
     if not 1 <= len(named) <= MOST:
         raise InputError(f"{len(named)} {what} are named; the page shows 1 to {MOST} side by side")
+    paths = [Path(name) for name in named]  # without a slash at the end
     for k, name in enumerate(named):
-        if name in named[:k]:
+        if paths[k] in paths[:k]:
             raise InputError(f"{name} is named twice; name each of the {what} once")
 
 
@@ -311,7 +327,7 @@ def check_free(out: Path) -> None:
     if not out.is_dir():
         raise InputError(f"--out {out} is a file; name a folder")
     names = {path.name for path in out.iterdir()}
-    of_a_page = {"index.html", "page.css", "page.js", "data", "images", "network", ".gitignore"}
+    of_a_page = {asset.name for asset in assets()} | {"data", "images", "network", ".gitignore"}
     is_page = (out / "data" / "index.js").is_file() and names <= of_a_page
     if names and not is_page:
         other = sorted(names - of_a_page) or sorted(names)

@@ -18,7 +18,7 @@ from ..examine import open_run
 from ..records import published_name
 from ..run import load_weights, open_benchmark
 from .lists import Network, People
-from .page import check_count, check_free, new_folder, say_done, write_page
+from .page import check_count, check_free, check_queries, new_folder, say_done, write_page
 
 
 def explore_runs(
@@ -38,8 +38,7 @@ def explore_runs(
     """
     check_free(out)
     check_count(runs, "runs")
-    if queries < 1:
-        raise InputError(f"--queries is {queries}; expected 1 or more")
+    check_queries(queries)
     people = crops_as_people(gallery, crops) if gallery else None
     opened = [open_network(run, data) for run in runs]
     check_same_data(runs, [record for record, *_ in opened])
@@ -116,6 +115,7 @@ def people_of(benchmark: Benchmark) -> People:
         benchmark.query,
         with_junk,
         junk=len(junk),
+        camera_rule=benchmark.camera_rule,
         settings=settings,
     )
 
