@@ -13,15 +13,16 @@ import contextlib
 import hashlib
 import json
 import os
+import secrets
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .. import InputError, known
@@ -51,6 +52,7 @@ __all__ = [
 
 RENDERER = 1  # raised whenever the same settings give other images
 FILES_A_JOB = 64  # what a worker renders before it reports
+PARTIAL = ".rendering-"  # what the folder of a rendering is called until it is complete
 CHECKSUMS = "SHA256SUMS"  # beside the manifest, as `sha256sum` writes it and `-c` reads it
 
 
@@ -148,12 +150,10 @@ def render_benchmark(
     parent = folder.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".rendering-", dir=parent))
-        try:
+        _remove_leftovers(parent)
+        with _partial_folder(parent) as partial:
             _write_files(settings, partial, workers, progress)
             _move_into_place(partial, folder, settings)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"could not write the rendered benchmark under {parent}: {error.strerror}; free some "
@@ -287,9 +287,34 @@ def _counts(shots: list[Shot]) -> dict:
     return counts
 
 
+@contextlib.contextmanager
+def _partial_folder(parent: Path) -> Iterator[Path]:
+    """A hidden folder to write in, gone at the end. Its lock says that somebody works in it."""
+    partial = parent / f"{PARTIAL}{secrets.token_hex(4)}"
+    lock = FileLock(f"{partial}.lock")
+    with lock:  # held before the folder is there, so that nobody takes it for a leftover
+        partial.mkdir()
+        try:
+            yield partial
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    Path(lock.lock_file).unlink(missing_ok=True)
+
+
+def _remove_leftovers(parent: Path) -> None:
+    """Delete what killed renderings have left: hidden folders whose lock nobody holds."""
+    for path in parent.glob(f"{PARTIAL}*.lock"):
+        lock = FileLock(path)
+        try:
+            with lock.acquire(blocking=False):
+                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+        except Timeout:
+            continue  # a rendering at work
+        path.unlink(missing_ok=True)
+
+
 def _move_into_place(partial: Path, folder: Path, settings: Settings) -> None:
     """Give a complete benchmark its final name. One that another run has made meanwhile is kept."""
-    partial.chmod(0o755)
     try:
         os.rename(partial, folder)
     except OSError:
