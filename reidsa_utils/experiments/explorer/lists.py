@@ -168,7 +168,7 @@ def at_rank_1(distances: np.ndarray, people: People) -> dict:
         found = ids[row.argmin()]
         if found == identity:
             counts["hit"] += 1
-        elif group and found > 0 and (found - 1) // group == (identity - 1) // group:
+        elif group and (found - 1) // group == (identity - 1) // group:
             counts["alike"] += 1
         else:
             counts["miss"] += 1

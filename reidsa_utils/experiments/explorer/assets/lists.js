@@ -34,7 +34,7 @@ function markOf(q, g) {
 /** Whether two people are of one group of look-alikes: the renderer dresses them alike. */
 function wearTheSame(a, b) {
   const group = (id) => Math.floor((id - 1) / data.look_alikes);
-  return data.look_alikes > 0 && a > 0 && b > 0 && group(a) === group(b);
+  return data.look_alikes > 0 && group(a) === group(b);
 }
 
 const leftOut = (mark) => mark === "junk" || mark === "camera";

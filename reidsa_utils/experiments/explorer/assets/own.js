@@ -84,17 +84,13 @@ function distancesFrom(vector) {
   });
 }
 
-/** How an axis of n pixels becomes one of m: for each new pixel [old pixel, weight] pairs.
- *  As OpenCV's INTER_AREA where it shrinks, INTER_LINEAR where it grows (or stays, m = n). */
-function axisWeights(n, m) {
+// An image is resized as data.resize() of the package does it, by OpenCV: what shrinks is averaged,
+// then what grows is interpolated. For each new pixel of an axis there are [old pixel, weight] pairs.
+
+/** An axis that shrinks from n pixels to m, or keeps them: the pixels below a new one. */
+function areaWeights(n, m) {
   const scale = n / m;
   return Array.from({ length: m }, (_, k) => {
-    if (m >= n) {
-      const place = Math.min(Math.max((k + 0.5) * scale - 0.5, 0), n - 1);
-      const left = Math.min(Math.floor(place), Math.max(n - 2, 0));
-      const right = Math.min(left + 1, n - 1);
-      return [[left, 1 - (place - left)], [right, place - left]];
-    }
     const pairs = [];
     for (let i = Math.floor(k * scale); i < Math.min(n, Math.ceil((k + 1) * scale)); i++) {
       const covered = Math.min((k + 1) * scale, i + 1) - Math.max(k * scale, i);
@@ -104,20 +100,36 @@ function axisWeights(n, m) {
   });
 }
 
-/** The nearest whole number; halves, which averages of pixels often are, to the even one. */
-function rounded(value) {
-  const low = Math.floor(value + 1e-9);
-  const rest = value - low;
-  if (Math.abs(rest - 0.5) > 1e-6) return Math.round(value);
+/** An axis that grows, or keeps its pixels: the two beside a new one, in 2048ths. */
+function linearWeights(n, m) {
+  return Array.from({ length: m }, (_, k) => {
+    const place = Math.min(Math.max(((k + 0.5) * n) / m - 0.5, 0), n - 1);
+    const left = Math.floor(place);
+    const weight = Math.round(2048 * (place - left));
+    return [[left, 2048 - weight], [Math.min(left + 1, n - 1), weight]];
+  });
+}
+
+/** The mean, as a whole number; halves, which averages of pixels often are, to the even one. */
+function mean(pairs) {
+  let sum = 0;
+  for (const [value, weight] of pairs) sum += value * weight;
+  const low = Math.floor(sum + 1e-9);
+  if (Math.abs(sum - low - 0.5) > 1e-6) return Math.round(sum);
   return low % 2 ? low + 1 : low;
 }
 
-/** An image {values: three numbers a pixel, height, width} in another size, in whole numbers. */
-function resizedOnce(image, height, width) {
-  if (image.height === height && image.width === width) return image;
-  const rows = axisWeights(image.height, height);
-  const columns = axisWeights(image.width, width);
-  const narrow = new Float64Array(image.height * width * 3);
+/** What is left of 2048ths of 2048ths, rounded where OpenCV rounds. */
+function interpolated(pairs) {
+  let sum = 2;
+  for (const [value, weight] of pairs) sum += Math.floor((weight * Math.floor(value / 16)) / 65536);
+  return sum >> 2;
+}
+
+/** image: {values: three numbers a pixel, height, width}. rows, columns: pairs of the new axes. */
+function resample(image, rows, columns, combine) {
+  const width = columns.length;
+  const narrow = new Float64Array(3 * image.height * width);
   for (let y = 0; y < image.height; y++) {
     columns.forEach((pairs, x) => {
       for (let c = 0; c < 3; c++) {
@@ -127,21 +139,24 @@ function resizedOnce(image, height, width) {
       }
     });
   }
-  const values = new Uint8Array(height * width * 3);
+  const values = new Uint8Array(3 * rows.length * width);
   rows.forEach((pairs, y) => {
     for (let place = 0; place < 3 * width; place++) {
-      let sum = 0;
-      for (const [i, weight] of pairs) sum += weight * narrow[3 * i * width + place];
-      values[3 * y * width + place] = rounded(sum);
+      const own = pairs.map(([i, weight]) => [narrow[3 * i * width + place], weight]);
+      values[3 * y * width + place] = combine(own);
     }
   });
-  return { values, height, width };
+  return { values, height: rows.length, width };
 }
 
-/** As data.resize() of the package: what shrinks first, then what grows. */
 function resized(image, height, width) {
-  const shrunk = resizedOnce(image, Math.min(image.height, height), Math.min(image.width, width));
-  return resizedOnce(shrunk, height, width);
+  const h = Math.min(image.height, height);
+  const w = Math.min(image.width, width);
+  if (image.height !== h || image.width !== w) {
+    image = resample(image, areaWeights(image.height, h), areaWeights(image.width, w), mean);
+  }
+  if (h === height && w === width) return image;
+  return resample(image, linearWeights(h, height), linearWeights(w, width), interpolated);
 }
 
 /** Pixels (RGBA, of ImageData) -> the network's input, (1, 3, height, width) float32. */
