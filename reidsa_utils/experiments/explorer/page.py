@@ -54,7 +54,7 @@ def write_page(folder: Path, people: People, networks: list[Network], n: int) ->
         (folder / asset.name).write_bytes(asset.read_bytes())
     if people.source != "rendered":
         # Git leaves the whole folder alone, wherever it lies.
-        (folder / ".gitignore").write_text("*\n")
+        (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
     pictures = Pictures(folder, people)
     precision = None
