@@ -832,6 +832,30 @@ def test_removing_a_part_changes_list_and_numbers(visit, page):
     assert listed(shown) == query["lists"][0]["plain"]["images"]
 
 
+def contrast(page, *names):
+    """The contrast of two colours of the style sheet, as WCAG defines it: 1 to 21."""
+    luminances = []
+    for name in names:
+        colour = page.evaluate(
+            "name => getComputedStyle(document.documentElement).getPropertyValue(name)", name
+        )
+        share = np.array(list(bytes.fromhex(colour.strip().lstrip("#")))) / 255
+        linear = np.where(share <= 0.04045, share / 12.92, ((share + 0.055) / 1.055) ** 2.4)
+        luminances.append(linear @ (0.2126, 0.7152, 0.0722))
+    dark, light = sorted(luminances)
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_signs_stand_out(visit, scheme):
+    """axe passes over signs of one letter."""
+    shown = visit.open()
+    shown.emulate_media(color_scheme=scheme)
+    for colour in ("--hit", "--miss", "--alike", "--out"):
+        assert contrast(shown, colour, "--ground") >= 4.5, colour
+    shown.emulate_media(color_scheme="light")
+
+
 def serious(page):
     """What axe finds that is serious or worse."""
     from axe_playwright_python.sync_playwright import Axe
