@@ -24,6 +24,9 @@ BASE = {
     "b_p_ds_sa12": "b_p_ds",
 }
 
+# Of spatial attention, in the order of tables and figures.
+FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
+
 # A metric -> what a record calls it, and the record's list that says it of each query.
 METRICS = {
     "rank-1": ("rank1", "first_match"),
@@ -267,6 +270,20 @@ def pooled(
     }
 
 
+def pooled_effects(records: list, wanted: dict, vector: str = "parts") -> dict:
+    """{(form, metric): pooled()} of all forms that have two settings or more."""
+    found = {}
+    for form in FORMS:
+        of_form = [
+            pair for pair in pairs_of(records) if _fits(pair, wanted | {"form": form}, vector)
+        ]
+        if len(of_form) < 2:
+            continue
+        for metric in METRICS:
+            found[form, metric] = pooled(records, wanted | {"form": form}, vector, metric)
+    return found
+
+
 def _fits(pair: Pair, wanted: dict, vector: str) -> bool:
     """Whether a pair is one of the settings that pooled() is asked for."""
     settings = settings_of(pair.runs[0])
@@ -314,9 +331,10 @@ def _people_covariance(pairs: list, of_people: list) -> np.ndarray:
         for j, b in enumerate(pairs):
             if i == j and of_people[i] is None:
                 covariance[i, i] = np.mean(variances) if variances else 0.0
+            elif of_people[i] is None or of_people[j] is None:
+                continue
             elif a.setting.data == b.setting.data:
-                if of_people[i] is not None and of_people[j] is not None:
-                    covariance[i, j] = of_people[i] @ of_people[j]
+                covariance[i, j] = of_people[i] @ of_people[j]
     return covariance
 
 

@@ -225,7 +225,9 @@ def test_what_is_pooled():
     assert [row["benchmark"] for row in found["rows"]] == ["market1501", "cuhk03_np_labeled"]
     assert found["paper"] == pytest.approx((2.1 + 1.1) / 2)
     assert pooled(records, {"form": "l1"}, repeats=20)["settings"] == 4
-    with pytest.raises(InputError, match="variant=b_p_ds_sa2, lr=0.2 and 3 seeds or more: 1; a pooled"):
+    with pytest.raises(
+        InputError, match="variant=b_p_ds_sa2, lr=0.2 and 3 seeds or more: 1; a pooled"
+    ):
         pooled(records, wanted | {"lr": 0.2}, repeats=20)
     with pytest.raises(InputError, match="unknown setting 'rate'"):
         pooled(records, {"rate": 1}, repeats=20)
