@@ -108,7 +108,10 @@ def interval(row) -> str:
 
 
 def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of pairing.effects(), with a column holm, as a table for people."""
+    """Rows of pairing.effects(), with a column holm, as a table for people.
+
+    A line is named by its setting in words, the form of attention and the metric.
+    """
     shown = pd.DataFrame(
         {
             "seeds": rows.seeds,
@@ -122,14 +125,21 @@ def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
             "Δ paper": rows.paper.map(signed),
         }
     )
-    # A setting that all rows share is left out, but for these four.
-    always = ("source", "profile", "form", "metric")
-    keys = [
-        key
-        for key in [*SETTING, "benchmark", "variant", "form", "metric"]
-        if key in always or rows[key].nunique() > 1
-    ]
-    return shown.set_index(pd.MultiIndex.from_frame(rows[keys]))
+    lines = rows.assign(setting=_setting_words(rows))
+    return shown.set_index(pd.MultiIndex.from_frame(lines[["setting", "form", "metric"]]))
+
+
+def _setting_words(rows: pd.DataFrame) -> list:
+    """The setting of each row in words: benchmark, profile, and what not all rows share."""
+    told = [key for key in ("source", "variant", "weights", "epochs") if rows[key].nunique() > 1]
+    out = []
+    for _, row in rows.iterrows():
+        words = [title(row.benchmark), row.profile]
+        if row.recipe != "paper":
+            words.append(row.recipe)
+        words += [f"{row[key]} epochs" if key == "epochs" else row[key] for key in told]
+        out.append(", ".join(word for word in [*words, row.other] if word))
+    return out
 
 
 def _positive_seeds(row) -> str:
