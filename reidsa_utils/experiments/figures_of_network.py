@@ -147,7 +147,8 @@ def draw_pixels_seen(image: np.ndarray, networks: dict) -> Figure:
     """
     styles = ("-", "--", "-.", ":")  # they tell the stages apart in grey
     colors = ("#0173b2", "#de8f05", "#029e73", "#d55e00")
-    fig, axes = plt.subplots(1, len(networks), figsize=(9, 6), sharex=True, sharey=True)
+    fig, axes = plt.subplots(1, len(networks), figsize=(9, 5.8), sharex=True, sharey=True)
+    fig.subplots_adjust(top=0.87, bottom=0.2, wspace=0.1)
     for ax, (name, (height, width, pixels)) in zip(axes, networks.items(), strict=True):
         ax.imshow(image, extent=(-0.5, 0.5, 1.5, -1.5))  # in widths of the image
         for stage, (seen, color, style) in enumerate(zip(pixels, colors, styles, strict=True), 1):
@@ -156,9 +157,15 @@ def draw_pixels_seen(image: np.ndarray, networks: dict) -> Figure:
             square.set(edgecolor=color, linestyle=style, linewidth=2.5)
             square.set_label(f"stage {stage}: {seen} px")
             ax.add_patch(square)
-        ax.set(xlim=(-1.5, 1.5), ylim=(1.55, -1.55), yticks=[], xlabel="widths of the image")
+        ax.set(
+            xlim=(-1.5, 1.5),
+            ylim=(1.55, -1.55),
+            yticks=[],
+            xlabel="widths of the image",
+            xticks=(-1, 0, 1),
+        )
         ax.set_title(f"{name}, {height}×{width}", fontsize=11)
-        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=2, frameon=False)
+        ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
     fig.suptitle("ResNet-50 sees the whole width at stage 3, thin only at stage 4", fontsize=12)
     return fig
 
