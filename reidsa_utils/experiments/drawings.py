@@ -324,35 +324,45 @@ def branches() -> Figure:
     return fig
 
 
-def training_curves(lines: pd.DataFrame, panels: dict, heading: str, columns: int) -> Figure:
+def training_curves(
+    lines: pd.DataFrame, panels: dict, heading: str, columns: int, label: str = "", limits=None
+) -> Figure:
     """Curves over the epochs by form: the mean over the seeds and, shaded, one standard deviation.
 
-    lines: of histories.epoch_table(). panels: {a column of it: (title, whether the axis is
-    logarithmic)}. columns: how many panels stand in a row; the legend takes the place of one more
-    if the last row has room, and stands in the first panel otherwise.
+    lines: of histories.epoch_table(). panels: {a column of it: the title of its panel}. columns:
+    how many panels stand in a row. label: of the vertical axes. limits: of the vertical axes of all
+    panels, which are then logarithmic; None: each panel has its own, and they are linear.
+    The legend stands in a free place of the last row, or below the panels.
     """
     rows = -(-len(panels) // columns)
     fig, axes = plt.subplots(
         rows, columns, figsize=(3.3 * columns, 3 * rows + 0.4), squeeze=False, layout="constrained"
     )
-    colors = sns.color_palette("colorblind")
-    for ax, (column, (title, log)) in zip(axes.flat, panels.items(), strict=False):
-        for form, color, style in zip(FORM_LABELS, colors, LINE_STYLES, strict=False):
-            stats = lines[lines.form == form].groupby("epoch")[column].agg(["mean", "std"])
-            low, high = stats["mean"] - stats["std"], stats["mean"] + stats["std"]
-            ax.plot(stats.index, stats["mean"], style, color=color, lw=2, label=FORM_LABELS[form])
-            ax.fill_between(stats.index, low, high, color=color, alpha=0.2, lw=0)
+    for ax, (column, title) in zip(axes.flat, panels.items(), strict=False):
+        _curves_by_form(ax, lines, column)
         ax.set(xlabel="epoch", xticks=range(2, lines.epoch.max() + 1, 4))
         ax.set_title(title, fontsize=11)
-        if log:
-            ax.set_yscale("log")
+        if limits is not None:
+            ax.set(yscale="log", ylim=limits)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(label)
     handles, labels = axes[0, 0].get_legend_handles_labels()
-    spare = axes.flat[len(panels) :]
-    for ax in spare:
+    free = axes.flat[len(panels) :]
+    for ax in free:
         ax.set_axis_off()
-    if len(spare):
-        spare[0].legend(handles, labels, loc="center", fontsize=11, frameon=False)
+    if len(free):
+        free[0].legend(handles, labels, loc="center", fontsize=11, frameon=False)
     else:
         fig.legend(handles, labels, loc="outside lower center", ncols=len(handles), frameon=False)
     fig.suptitle(heading, fontsize=12)
     return fig
+
+
+def _curves_by_form(ax, lines: pd.DataFrame, column: str) -> None:
+    """One panel of training_curves()."""
+    colors = sns.color_palette("colorblind")
+    for form, color, style in zip(FORM_LABELS, colors, LINE_STYLES, strict=False):
+        stats = lines[lines.form == form].groupby("epoch")[column].agg(["mean", "std"])
+        low, high = stats["mean"] - stats["std"], stats["mean"] + stats["std"]
+        ax.plot(stats.index, stats["mean"], style, color=color, lw=2, label=FORM_LABELS[form])
+        ax.fill_between(stats.index, low, high, color=color, alpha=0.2, lw=0)
