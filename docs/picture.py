@@ -15,13 +15,14 @@ from reidsa_utils.config import PROFILES
 from reidsa_utils.datasets.rendered import render_shot
 from reidsa_utils.datasets.shots import Settings, plan
 
+PICTURE = Path(__file__).with_name("query_and_gallery.png")
 QUERY = 83  # who is searched
 # Who stands in the gallery, and which camera sees them.
 GALLERY = [(81, 2), (83, 5), (82, 2), (84, 2), (83, 6), (81, 5), (82, 3), (84, 6)]
 GREEN, ORANGE = "#007a5a", "#c04c00"
 
 
-def main(file: Path) -> None:
+def main(file: Path = PICTURE) -> None:
     settings = Settings(scale=PROFILES["demo"]["scale"], height=192, width=96)
     shots = plan(settings)
     query = next(shot for shot in shots if shot.split == "query" and shot.pid == QUERY)
@@ -57,4 +58,4 @@ def show(ax, settings: Settings, shot, title: str, color: str) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("query_and_gallery.png"))
+    main(*map(Path, sys.argv[1:]))
