@@ -80,12 +80,8 @@ def test_every_link_leads_somewhere(path):
         assert to.exists(), target
         if anchor and to.suffix == ".md":
             assert anchor in heading_slugs(to.read_text()), target
-        if anchor and to.suffix == ".ipynb":
-            cells = json.loads(to.read_text())["cells"]
-            headings = re.findall(
-                r"^#+ (.*)$", "\n".join("".join(c["source"]) for c in cells), re.M
-            )
-            assert unquote(anchor) in [heading.replace(" ", "-") for heading in headings], target
+        # GitHub and the book name the headings of a notebook differently.
+        assert not (anchor and to.suffix == ".ipynb"), target
 
 
 @pytest.mark.parametrize("path", PAGES, ids=NAMES)
@@ -210,8 +206,9 @@ def test_spelling(tmp_path):
         ]
     assert "README.md" in files and "reidsa_utils/cli.py" in files
     assert spelling(*files) == ""
-    (tmp_path / "wrong.md").write_text("This is teh end.")
-    assert "teh ==> the" in spelling(tmp_path)
+    wrong = "t" + "eh"  # this file is checked, too
+    (tmp_path / "wrong.md").write_text(f"This is {wrong} end.")
+    assert f"{wrong} ==> the" in spelling(tmp_path)
 
 
 SPELLED = r"(^|/)(Makefile|Snakefile)$|\.(md|py|toml|txt|cff|ya?ml|css|js|html)$"

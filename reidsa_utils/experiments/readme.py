@@ -242,16 +242,20 @@ def tables_block(records: list, differences: pd.DataFrame) -> str:
 def _paper_table(cells, differences, table: str, vector: str) -> list:
     """The lines of Table 3 or 2 with one retrieval vector."""
     erasing = table == "table3"
+    # What all rows of a table have in common stands above it.
     if erasing:
         benchmarks = list(LAYOUTS)
         variants = PUBLISHED["table3"]["market1501"]
+        common = f"variants `{'` and `'.join(variants)}`, with random erasing"
+        first = "benchmark"
     else:
         benchmarks = ["market1501"]
         variants = VARIANTS
+        common = "Market-1501, without random erasing"
+        first = "variant"
     lines = [
         "",
-        f"**Table {table[-1]}** (rendered, `laptop`, vector `{vector}`, "
-        f"{'with' if erasing else 'without'} random erasing)",
+        f"**Table {table[-1]}** (rendered, `laptop`, vector `{vector}`, {common})",
         "",
     ]
     rows = cells[
@@ -268,7 +272,7 @@ def _paper_table(cells, differences, table: str, vector: str) -> list:
     for row in in_table.itertuples():
         of_cell[(*(getattr(row, key) for key in keys), row.metric)] = row
     lines += markdown_heading(
-        "benchmark | variant | SA as | seeds | rank-1 | mAP | Δ rank-1 | Δ mAP | paper's Δ"
+        f"{first} | SA as | seeds | rank-1 | mAP | Δ rank-1 | Δ mAP | paper's Δ"
     )
     for row in rows.itertuples():
         cell = tuple(getattr(row, key) for key in keys)
@@ -276,8 +280,7 @@ def _paper_table(cells, differences, table: str, vector: str) -> list:
         changes = [f"{change(delta)} ({interval(delta)})" if delta else "" for delta in found]
         paper = ", ".join(signed(delta.paper) for delta in found if delta)
         line = markdown_row(
-            title(row.benchmark),
-            row.variant,
+            title(row.benchmark) if erasing else row.variant,
             row.form,
             row.seeds,
             spread(row.rank1, row.rank1_sd),
