@@ -58,6 +58,19 @@ def test_the_readme_says_what_a_newcomer_needs():
         assert page.name in linked or page.name == "index.md"
 
 
+def test_the_reading_times_are_one():
+    """Of the README, of docs/reading_order.md, and of a notebook's opening, where that says one."""
+    order = README.read_text().split("## Reading order")[1]
+    rows = (ROOT / "docs" / "reading_order.md").read_text().splitlines()
+    for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
+        time = re.search(rf"\(notebooks/{path.name}\): (\d+) min$", order, re.M)[1]
+        [row] = [row for row in rows if f"(../notebooks/{path.name})" in row]
+        assert row.split(" | ")[2] == f"{time} min"
+        opening = "".join(json.loads(path.read_text())["cells"][0]["source"])
+        said = re.search(r"about (\d+) minutes to read", opening)
+        assert not said or said[1] == time, path.name
+
+
 def heading_slugs(text):
     """The anchors that GitHub gives to the headings of a Markdown text."""
     slugs = []
@@ -180,10 +193,8 @@ def check_papermill(words):
 
 def test_the_picture_of_the_problem_is_what_its_script_draws(tmp_path):
     file = tmp_path / "picture.png"
-    subprocess.run([sys.executable, "docs/picture.py", file], cwd=ROOT, check=True)
-    drawn, committed = (
-        cv2.imread(str(path)) for path in (file, ROOT / "docs/query_and_gallery.png")
-    )
+    subprocess.run([sys.executable, "docs/problem.py", file], cwd=ROOT, check=True)
+    drawn, committed = (cv2.imread(str(path)) for path in (file, ROOT / "docs/problem.png"))
     assert drawn.shape == committed.shape
     assert np.abs(drawn.astype(float) - committed).mean() < 1
 

@@ -1,6 +1,6 @@
-"""Draw docs/query_and_gallery.png, the picture of the problem in the README.
+"""Draw docs/problem.png, the picture of the problem in the README.
 
-    python docs/picture.py [FILE]
+    python docs/problem.py [FILE]
 
 A query, and a gallery of people in the same clothes: a group of look-alikes of the embedded
 benchmark that `make reproduce` trains on, each seen by other cameras than the query's.
@@ -15,7 +15,7 @@ from reidsa_utils.config import PROFILES
 from reidsa_utils.datasets.rendered import render_shot
 from reidsa_utils.datasets.shots import Settings, plan
 
-PICTURE = Path(__file__).with_name("query_and_gallery.png")
+PICTURE = Path(__file__).with_name("problem.png")
 QUERY = 83  # who is searched
 # Who stands in the gallery, and which camera sees them.
 GALLERY = [(81, 2), (83, 5), (82, 2), (84, 2), (83, 6), (81, 5), (82, 3), (84, 6)]
