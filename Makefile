@@ -24,6 +24,7 @@ weights: $(VENV)/installed  # the three small networks of 01, 03, 07 and 08: tra
 	$(REIDSA) publish --weights runs/weights/*
 
 test: $(VENV)/installed
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory docs/node_modules/installed; fi
 	$(PY) -m pytest -n $(JOBS) --dist loadfile
 
 speed: $(VENV)/installed
@@ -37,6 +38,11 @@ book: $(VENV)/installed docs/node_modules/installed  # the notebooks and docs/ a
 	$(PY) -m sphinx -nW --keep-going -q -c docs -d $(BOOK)/doctrees . $(BOOK)/html
 	@echo "Open $(BOOK)/html/index.html"
 
+# The stored networks; without npm the page is made without its network. make book links the page.
+explorer: $(VENV)/installed  # a page that shows ranked lists and maps, read from disk
+	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory docs/node_modules/installed || true; fi
+	$(REIDSA) explore --out build/explorer $(foreach run,b_p_ds-none b_p_ds_sa2-softmax b_p_ds_sa2-l1,market1501-rendered-laptop-$(run)-paper-erasing-e10-s3)
+
 docs/node_modules/installed: docs/package-lock.json
 	@command -v npm > /dev/null || { echo "npm not found: the book shows formulas with MathJax, which npm brings; install Node.js 18 or newer with npm (Debian: apt-get install nodejs npm; others: nodejs.org)"; exit 1; }
 	npm ci --prefix docs --no-audit --no-fund --silent
@@ -48,4 +54,4 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	$(PY) -m pip install --disable-pip-version-check --quiet -r requirements.txt
 	@touch $@
 
-.PHONY: $(TARGETS) plan weights test speed lab book
+.PHONY: $(TARGETS) plan weights test speed lab book explorer

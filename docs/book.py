@@ -24,6 +24,8 @@ CHAPTERS = {
 FIRST = ["reading_order", "glossary", "setup", "results", "ledger", "batches", "data"]
 FIRST = [f"docs/{name}.md" for name in FIRST]
 
+EXPLORER = ROOT / "build" / "explorer"  # what `make explorer` writes
+
 ON_OTHER_MACHINES = """
 ## Without an installation
 
@@ -122,8 +124,25 @@ def ledger(config) -> str:
     return "\n".join(lines)
 
 
+def has_explorer() -> bool:
+    """Whether the explorer's page has been made; one of real people stays out of the book."""
+    return (EXPLORER / "index.html").is_file() and not (EXPLORER / ".gitignore").exists()
+
+
+def explorer(config) -> str:
+    """A link to the explorer's page, where it has been made."""
+    if not has_explorer():
+        return ""
+    return '## The page\n\n<a href="../explorer/index.html">Open the explorer.</a>'
+
+
 # Pages that end in what the repository holds when the book is built.
-MADE = {"docs/index": contents, "docs/reading_order": reading_order, "docs/ledger": ledger}
+MADE = {
+    "docs/index": contents,
+    "docs/reading_order": reading_order,
+    "docs/ledger": ledger,
+    "docs/explorer": explorer,
+}
 
 
 def add_made_part(app, docname, source):
@@ -216,7 +235,7 @@ def is_caption(node) -> bool:
 
 
 def finish(app, error):
-    """MathJax, and a first page at the top of the site."""
+    """MathJax, the explorer, and a first page at the top of the site."""
     if error:
         return
     site = Path(app.outdir)
@@ -224,6 +243,8 @@ def finish(app, error):
     fonts = "output/chtml/fonts/woff-v2"
     shutil.copytree(mathjax / fonts, site / "_static" / "mathjax" / fonts, dirs_exist_ok=True)
     shutil.copy(mathjax / "tex-chtml.js", site / "_static" / "mathjax")
+    if has_explorer():
+        shutil.copytree(EXPLORER, site / "explorer", dirs_exist_ok=True)
     title, first_page = app.config.html_title, f"{app.config.root_doc}.html"
     (site / "index.html").write_text(
         '<!doctype html><html lang="en"><meta charset="utf-8">'

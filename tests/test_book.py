@@ -115,7 +115,10 @@ def small_book(book, tmp_path_factory):
         "docs/index.md": "# A small book\n\n[folder](../results/) [file](conf.py) [text](../README.md)",
         "docs/reading_order.md": "# Reading order\n\n",
         "docs/words.md": "# Words\n\nA page that no list names.",
+        "docs/explorer.md": "# The explorer",
+        "build/explorer/index.html": "<title>Made before the book</title>",
     }
+    (root / "build" / "explorer").mkdir(parents=True)
     for name, text in texts.items():
         (root / name).write_text(text)
     done = subprocess.run(
@@ -443,6 +446,23 @@ def test_a_new_page_and_a_new_notebook_are_in_the_book_by_themselves(small_book)
     for words in ('href="../notebooks/01_made.html"', "<strong>Takes</strong> no time"):
         assert words in order
     assert re.search(r'behind <a [^>]*href="words.html"', order)
+
+
+def test_the_explorer_is_linked_where_it_was_made(small_book, tmp_path, monkeypatch):
+    """It lies in the site, so the link holds on a server, too; a page of real people stays out."""
+    link = "../explorer/index.html"
+    assert link in Page(small_book / "docs" / "explorer.html").targets
+    assert "Made before the book" in (small_book / "docs" / link).resolve().read_text()
+
+    monkeypatch.syspath_prepend(ROOT / "docs")
+    import book
+
+    monkeypatch.setattr(book, "EXPLORER", tmp_path)
+    assert book.explorer(None) == ""  # not made
+    (tmp_path / "index.html").touch()
+    assert link in book.explorer(None)
+    (tmp_path / ".gitignore").write_text("*")
+    assert book.explorer(None) == ""
 
 
 def test_without_node_one_sentence(tmp_path):

@@ -31,6 +31,8 @@ MODULES = (
     "experiments.pairing",
     "cam",
     "experiments.map_measures",
+    "experiments.explorer.lists",
+    "experiments.explorer.maps",
     "evaluation",
     "training",
     "experiments.run",
@@ -404,6 +406,47 @@ FAULTS = {
         "(columns >= x) & (columns < x + w)",
         "columns < w",
         [("test_batches", "test_the_first_rectangle_is_the_same_both_ways", {})],
+        {},
+    ),
+    "junk counted in a list of the explorer": (
+        "experiments.explorer.lists",
+        "if self.gallery.ids[g] == -1:",
+        "if self.gallery.ids[g] == -2:",
+        [("experiments/test_explorer", "test_what_counts_in_a_list", {})],
+        {},
+    ),
+    "people in other clothes counted as look-alikes": (
+        "experiments.explorer.lists",
+        "(found - 1) // group == (identity - 1) // group",
+        "found // group == identity // group",
+        [("experiments/test_explorer", "test_whom_the_queries_find_first", {})],
+        {},
+    ),
+    "the queries that differ least for those that differ most": (
+        "experiments.explorer.lists",
+        "np.argsort(-spread[usable]",
+        "np.argsort(spread[usable]",
+        [("experiments/test_explorer", "test_the_queries_that_are_chosen", {})],
+        {},
+    ),
+    "a similarity map without the length of the vector": (
+        "experiments.explorer.maps",
+        "shares / length[:, :, None] / stripes",
+        "shares / stripes",
+        [
+            (
+                "experiments/test_explorer",
+                "test_a_similarity_map_sums_to_the_similarity",
+                {"variant": "b_p_ds_sa12", "kind": "parts"},
+            )
+        ],
+        {},
+    ),
+    "maps packed without the square root that the page takes back": (
+        "experiments.explorer.maps",
+        "255 * np.sqrt(share)",
+        "255 * share",
+        [("experiments/test_explorer", "test_maps_and_scores_survive_packing", {})],
         {},
     ),
     "every image of a batch on a GPU flipped": (
