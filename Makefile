@@ -1,4 +1,4 @@
-# Every target makes .venv on first use. Without make: see README, "Set-up".
+# Every target makes .venv on first use. Without make: see docs/setup.md.
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python

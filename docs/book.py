@@ -21,7 +21,8 @@ CHAPTERS = {
     "Appendix": "notebooks/appendix/*.ipynb",
     "Answers": "notebooks/answers/*.ipynb",
 }
-FIRST = ["docs/reading_order.md", "docs/ledger.md"]
+FIRST = ["reading_order", "glossary", "setup", "results", "ledger", "batches", "data"]
+FIRST = [f"docs/{name}.md" for name in FIRST]
 
 EXPLORER = ROOT / "build" / "explorer"  # what `make explorer` writes
 

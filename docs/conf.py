@@ -21,6 +21,7 @@ author = "the reidsa-utils authors"
 html_title = "Spatial attention for re-identification"
 root_doc = "docs/index"
 language = "en"
+highlight_language = "none"  # of blocks that name none: commands of a shell
 
 extensions = ["myst_nb", "sphinx_copybutton", "book"]
 include_patterns = ["docs/*.md", "notebooks/**.ipynb"]

@@ -46,7 +46,7 @@ def publish(*folders: Path, into: Path | None = None, weights: Flag = False) -> 
 
 @app.command
 def readme(*, check: Flag = False) -> int:
-    """Write the numbers and tables of the README anew from results/.
+    """Write the numbers of README, docs/ and notebooks, and the tables of docs/results.md, anew.
 
     Parameters
     ----------

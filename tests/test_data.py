@@ -358,6 +358,16 @@ def test_own_boxes_for_multi_query(copy):
 REAL = Path(os.environ.get("REIDSA_DATA", "nowhere"))
 
 
+@pytest.mark.skipif("REIDSA_DATA" not in os.environ, reason="set REIDSA_DATA: real copies")
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_real_copies_have_the_published_counts(name):
+    try:
+        found = load_benchmark(name, os.environ["REIDSA_DATA"], warn=False)
+    except InputError:
+        pytest.skip("the folder does not hold this benchmark")
+    assert found.source == "rendered" or found.counts == LAYOUTS[name].counts, found.differences()
+
+
 @pytest.mark.skipif(
     not (REAL / LAYOUTS["market1501"].folder).is_dir()
     and not (REAL / "bounding_box_test").is_dir(),
