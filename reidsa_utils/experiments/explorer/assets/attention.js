@@ -54,7 +54,7 @@ function temperatureAt(position) {
   if (position >= STEPS) return Infinity;
   return 10 ** (LOWEST + ((HIGHEST - LOWEST) * position) / STEPS);
 }
-function positionOf(temperature) {
+function positionAt(temperature) {
   if (temperature === 0) return 0;
   if (temperature === Infinity) return STEPS;
   const share = (Math.log10(temperature) - LOWEST) / (HIGHEST - LOWEST);

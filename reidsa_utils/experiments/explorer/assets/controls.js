@@ -77,13 +77,13 @@ function showTemperature() {
   const marks = temperatureMarks();
   const l1 = marks[2][2];
   const value = state.t === "l1" ? l1 : state.t;
-  $("temperature").value = positionOf(value);
+  $("temperature").value = positionAt(value);
   const words = temperatureInWords();
   $("temperature-value").textContent = words;
   $("temperature").setAttribute("aria-valuetext", words);
   $("ticks").replaceChildren(
     ...marks.map(([name, t, like]) => {
-      const share = positionOf(like ?? t) / STEPS;
+      const share = positionAt(like ?? t) / STEPS;
       const tick = make("span", { class: t === "l1" ? "above" : "" }, name.split(/[ ,]*[(,]/)[0]);
       // The thumb is 16 pixels wide, and its middle does not reach the ends of the track.
       tick.style.left = `calc(8px + ${share} * (100% - 16px))`;
