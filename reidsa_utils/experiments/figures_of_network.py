@@ -147,9 +147,11 @@ def draw_pixels_seen(image: np.ndarray, networks: dict) -> Figure:
     """
     styles = ("-", "--", "-.", ":")  # they tell the stages apart in grey
     colors = ("#0173b2", "#de8f05", "#029e73", "#d55e00")
-    fig, axes = plt.subplots(1, len(networks), figsize=(9, 5.8), sharex=True, sharey=True)
+    fig, axes = plt.subplots(
+        1, len(networks), figsize=(9, 5.8), sharex=True, sharey=True, squeeze=False
+    )
     fig.subplots_adjust(top=0.87, bottom=0.2, wspace=0.1)
-    for ax, (name, (height, width, pixels)) in zip(axes, networks.items(), strict=True):
+    for ax, (name, (height, width, pixels)) in zip(axes[0], networks.items(), strict=True):
         ax.imshow(image, extent=(-0.5, 0.5, 1.5, -1.5))  # in widths of the image
         for stage, (seen, color, style) in enumerate(zip(pixels, colors, styles, strict=True), 1):
             side = seen / width
