@@ -13,8 +13,6 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
-import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict, fields
@@ -22,11 +20,11 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from .. import InputError, known
 from ..data import LAYOUTS, SPLITS, Benchmark, Split, count
+from ..support.files import partial_folder
 from ..support.opencv import cv2
 from ..support.workers import in_processes
 from .pedestrians import ITEMS, LABEL, PARTS, make_person
@@ -52,7 +50,6 @@ __all__ = [
 
 RENDERER = 1  # raised whenever the same settings give other images
 FILES_A_JOB = 64  # what a worker renders before it reports
-PARTIAL = ".rendering-"  # what the folder of a rendering is called until it is complete
 CHECKSUMS = "SHA256SUMS"  # beside the manifest, as `sha256sum` writes it and `-c` reads it
 
 
@@ -150,8 +147,7 @@ def render_benchmark(
     parent = folder.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        _remove_leftovers(parent)
-        with _partial_folder(parent) as partial:
+        with partial_folder(parent, "rendering") as partial:
             _write_files(settings, partial, workers, progress)
             _move_into_place(partial, folder, settings)
     except OSError as error:
@@ -285,32 +281,6 @@ def _counts(shots: list[Shot]) -> dict:
         own = [shot for shot in shots if shot.split == split]
         counts[split] = count(split, [shot.pid for shot in own], [shot.camera for shot in own])
     return counts
-
-
-@contextlib.contextmanager
-def _partial_folder(parent: Path) -> Iterator[Path]:
-    """A hidden folder to write in, gone at the end. Its lock says that somebody works in it."""
-    partial = parent / f"{PARTIAL}{secrets.token_hex(4)}"
-    lock = FileLock(f"{partial}.lock")
-    with lock:  # held before the folder is there, so that nobody takes it for a leftover
-        partial.mkdir()
-        try:
-            yield partial
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    Path(lock.lock_file).unlink(missing_ok=True)
-
-
-def _remove_leftovers(parent: Path) -> None:
-    """Delete what killed renderings have left: hidden folders whose lock nobody holds."""
-    for path in parent.glob(f"{PARTIAL}*.lock"):
-        lock = FileLock(path)
-        try:
-            with lock.acquire(blocking=False):
-                shutil.rmtree(path.with_suffix(""), ignore_errors=True)
-        except Timeout:
-            continue  # a rendering at work
-        path.unlink(missing_ok=True)
 
 
 def _move_into_place(partial: Path, folder: Path, settings: Settings) -> None:

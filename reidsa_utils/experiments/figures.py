@@ -10,11 +10,11 @@ import pandas as pd
 import seaborn as sns
 
 from .. import InputError
+from ..attention import FORMS
 from ..datasets.rendered import Settings
 from ..support.arrays import as_array, check_number
 from ..support.files import ROOT, write_atomic
 from ..support.opencv import cv2
-from .pairing import FORMS
 from .statistics import MARGIN
 from .tables import title
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from .. import InputError, known
+from ..attention import FORMS
 from ..config import unusual
 from ..data import PUBLISHED
 from .records import numerics, other_settings, published_name, settings_of, starts
@@ -23,9 +24,6 @@ BASE = {
     "b_p_ds_sa2": "b_p_ds",
     "b_p_ds_sa12": "b_p_ds",
 }
-
-# Of spatial attention, in the order of tables and figures.
-FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
 
 # A metric -> what a record calls it, and the record's list that says it of each query.
 METRICS = {
@@ -231,57 +229,61 @@ def pooled(
     the paper's gains in these settings (NaN without); "rows", a dict for each setting.
     Raises InputError where there are fewer than two.
     """
-    ids = identities(records)
     chosen = [pair for pair in pairs_of(records) if _fits(pair, wanted, vector)]
-    rows, deltas, of_people = [], [], []
-    for pair in chosen:
-        runs = [record["metrics"] for record in pair.runs]
-        base = [record["metrics"] for record in pair.base_runs]
-        found = pair_difference(runs, base, metric, vector, ids.get(pair.setting.data), repeats)
-        paper = _paper_difference(dict(pair.setting.rest), pair.setting.variant, metric)
-        rows.append(
-            {
-                **dict(pair.setting.rest),
-                "variant": pair.setting.variant,
-                "form": pair.setting.form,
-                **found,
-                "paper": np.nan if paper is None else paper,
-            }
-        )
-        deltas.append(np.array(found["deltas"]))
-        queries = _queries(runs, base, metric, vector, ids.get(pair.setting.data))
-        if queries is None:
-            of_people.append(None)
-        else:
-            without, with_, people = queries
-            of_people.append(100 * person_effects((with_ - without).mean(0), people))
     if len(chosen) < 2:
         raise InputError(
             f"settings with {_words(wanted)} and {MIN_SEEDS} seeds or more: {len(chosen)}; a "
             "pooled effect needs two"
         )
-    covariance = _seed_covariance(chosen, deltas) + _people_covariance(chosen, of_people)
+    return _pool(chosen, identities(records), vector, metric, repeats)
+
+
+def pooled_effects(records: list, wanted: dict, vector: str = "parts", repeats: int = 5000) -> dict:
+    """{(form, metric): pooled()} of all forms that have two settings or more."""
+    ids = identities(records)
+    fitting = [pair for pair in pairs_of(records) if _fits(pair, wanted, vector)]
+    found = {}
+    for form in FORMS:
+        chosen = [pair for pair in fitting if pair.setting.form == form]
+        if len(chosen) >= 2:
+            for metric in METRICS:
+                found[form, metric] = _pool(chosen, ids, vector, metric, repeats)
+    return found
+
+
+def _pool(pairs: list, ids: dict, vector: str, metric: str, repeats: int) -> dict:
+    """What pooled() returns, of pairs that are chosen; ids: of identities()."""
+    rows, deltas, of_people = [], [], []
+    for pair in pairs:
+        setting = pair.setting
+        runs = [record["metrics"] for record in pair.runs]
+        base = [record["metrics"] for record in pair.base_runs]
+        people = ids.get(setting.data)
+        found = pair_difference(runs, base, metric, vector, people, repeats)
+        paper = _paper_difference(dict(setting.rest), setting.variant, metric)
+        rows.append(
+            {
+                **dict(setting.rest),
+                "variant": setting.variant,
+                "form": setting.form,
+                **found,
+                "paper": np.nan if paper is None else paper,
+            }
+        )
+        deltas.append(np.array(found["deltas"]))
+        of_people.append(None)
+        queries = _queries(runs, base, metric, vector, people)
+        if queries is not None:
+            without, with_, of_query = queries
+            of_people[-1] = 100 * person_effects((with_ - without).mean(0), of_query)
+    covariance = _seed_covariance(pairs, deltas) + _people_covariance(pairs, of_people)
     papers = [row["paper"] for row in rows if not np.isnan(row["paper"])]
     return {
         **pool([row["Δ"] for row in rows], covariance),
-        "seeds": min(len(pair.seeds) for pair in chosen),
+        "seeds": min(len(pair.seeds) for pair in pairs),
         "paper": np.mean(papers) if papers else np.nan,
         "rows": rows,
     }
-
-
-def pooled_effects(records: list, wanted: dict, vector: str = "parts") -> dict:
-    """{(form, metric): pooled()} of all forms that have two settings or more."""
-    found = {}
-    for form in FORMS:
-        of_form = [
-            pair for pair in pairs_of(records) if _fits(pair, wanted | {"form": form}, vector)
-        ]
-        if len(of_form) < 2:
-            continue
-        for metric in METRICS:
-            found[form, metric] = pooled(records, wanted | {"form": form}, vector, metric)
-    return found
 
 
 def _fits(pair: Pair, wanted: dict, vector: str) -> bool:

@@ -198,7 +198,8 @@ def pool(estimates, covariance) -> dict:
 
     def fit(variance: float) -> tuple:
         """The pooled effect, its variance and the weighted squares about it."""
-        weights = np.linalg.inv(covariance + variance * np.eye(n))
+        # The last term: settings whose runs are all alike have no error at all.
+        weights = np.linalg.inv(covariance + (variance + 1e-9) * np.eye(n))
         total = weights.sum()
         mean = (weights @ estimates).sum() / total
         rest = estimates - mean
@@ -235,7 +236,10 @@ def verdict(found: dict, claimed: float = 0.0, margin: float | None = MARGIN, co
     found: of difference() or pool(), with "seeds", the fewest of a setting. claimed: the gain that
     the paper has there. margin: below it a difference counts as none; None: no such test, as for
     measures of maps. confound: what else may have made the difference, "" if nothing is known.
+    Raises InputError where the paper has no number.
     """
+    if not np.isfinite(claimed):
+        raise InputError(f"a claimed gain of {claimed}; expected a number of points")
     low, high = found["low"], found["high"]
     if found["seeds"] < 3:
         return "not shown"

@@ -4,10 +4,11 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from ..attention import FORMS
 from ..config import PROFILES
 from ..data import LAYOUTS, PUBLISHED
 from ..model import VARIANTS
-from .pairing import BASE, FORMS, METRICS, MIN_SEEDS, SHOWN, paper_levels
+from .pairing import BASE, METRICS, MIN_SEEDS, SHOWN, paper_levels
 from .records import CELL, other_settings, starts
 from .statistics import holm, verdict
 
@@ -388,7 +389,8 @@ def pooled_rows(runs: str, pooled: dict) -> list:
             "a new setting": f"{found['predicted_low']:+.1f} to {found['predicted_high']:+.1f}",
             "between settings (τ)": f"{found['tau']:.1f}",
             "Δ paper": signed(found["paper"]),
-            "word": verdict(found, found["paper"]),
+            # Where the paper reports nothing, there is no claim to give a word to.
+            "word": "" if np.isnan(found["paper"]) else verdict(found, found["paper"]),
         }
         rows.append(row)
     return rows

@@ -8,6 +8,7 @@ from conftest import ROOT
 from made_records import record
 
 from reidsa_utils import InputError
+from reidsa_utils.experiments import tables
 from reidsa_utils.experiments.pairing import (
     METRICS,
     between,
@@ -16,9 +17,10 @@ from reidsa_utils.experiments.pairing import (
     pairs_of,
     pick,
     pooled,
+    pooled_effects,
 )
 from reidsa_utils.experiments.records import numerics
-from reidsa_utils.experiments.statistics import bootstrap, pool
+from reidsa_utils.experiments.statistics import bootstrap, pool, verdict
 
 
 def test_effects_by_hand():
@@ -225,6 +227,14 @@ def test_what_is_pooled():
     assert [row["benchmark"] for row in found["rows"]] == ["market1501", "cuhk03_np_labeled"]
     assert found["paper"] == pytest.approx((2.1 + 1.1) / 2)
     assert pooled(records, {"form": "l1"}, repeats=20)["settings"] == 4
+    by_form = pooled_effects(records, {"variant": "b_p_ds_sa2"}, repeats=20)
+    assert set(by_form) == {("l1", "rank-1"), ("l1", "mAP")}
+    assert by_form["l1", "mAP"]["Δ"] == found["Δ"]
+    [_, of_map] = tables.pooled_rows("made up", by_form)
+    assert of_map["settings"] == 2 and of_map["word"] == verdict(found, found["paper"])
+    # SA1 with erasing is in no table of the paper: nothing is claimed, so there is no word.
+    alone = pooled_effects(records, {"variant": "b_p_ds_sa12"}, repeats=20)
+    assert [row["word"] for row in tables.pooled_rows("made up", alone)] == ["", ""]
     with pytest.raises(
         InputError, match="variant=b_p_ds_sa2, lr=0.2 and 3 seeds or more: 1; a pooled"
     ):

@@ -116,6 +116,14 @@ def test_equal_effects_have_an_interval():
     assert found["high"] - found["low"] == pytest.approx(2 * 3.182 * np.sqrt(1 / 4), abs=1e-3)
 
 
+def test_settings_without_any_error():
+    """All runs alike, as where every query is right: what is left is how the settings differ."""
+    alike = pool([0, 0], np.zeros((2, 2)))
+    assert (alike["Δ"], alike["tau"]) == (0, 0) and alike["high"] < 0.001
+    apart = pool([1, 3], np.zeros((2, 2)))
+    assert apart["Δ"] == pytest.approx(2) and apart["tau"] == pytest.approx(np.sqrt(2))
+
+
 @pytest.mark.parametrize(
     ("estimates", "covariance", "told"),
     [
@@ -178,6 +186,8 @@ def test_verdicts_with_a_confound_and_without_a_margin():
     assert verdict(few, 1.5, confound="the total weight of the losses") == "not shown"
     assert verdict(found_as(-0.2, 0.2), margin=None) == "not shown"  # maps have no margin
     assert verdict(found_as(0.1, 0.2), margin=None) == "confirmed"
+    with pytest.raises(InputError, match="a claimed gain of nan; expected a number of points"):
+        verdict(found_as(0.1, 0.2), np.nan)
 
 
 def test_the_interval_of_90_percent_lies_in_that_of_95():

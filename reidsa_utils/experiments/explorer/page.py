@@ -9,7 +9,6 @@ import gzip
 import json
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -22,6 +21,7 @@ from ...data import load_images, resize
 from ...datasets.rendered import PARTS, plan
 from ...evaluation import extract
 from ...metrics import euclidean
+from ...support.files import partial_folder
 from ..map_measures import REMOVABLE, VISIBLE, without_part
 from . import maps
 from .lists import (
@@ -346,23 +346,18 @@ def new_folder(out: Path) -> Iterator[Path]:
     """
     out = Path(out).resolve()
     check_free(out)
-    partial = None
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".explorer-", dir=out.parent))
-        yield partial
-        partial.chmod(0o755)
-        check_free(out)
-        shutil.rmtree(out, ignore_errors=True)
-        os.rename(partial, out)
+        with partial_folder(out.parent, "explorer") as partial:
+            yield partial
+            check_free(out)
+            shutil.rmtree(out, ignore_errors=True)
+            os.rename(partial, out)
     except OSError as error:
         raise InputError(
             f"{out} cannot be written ({error.strerror or error}); free some space or name another "
             "folder with --out"
         ) from error
-    finally:
-        if partial:
-            shutil.rmtree(partial, ignore_errors=True)
 
 
 def say_done(out: Path, people: People) -> None:
