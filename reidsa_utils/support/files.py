@@ -118,14 +118,14 @@ def partial_folder(parent: Path, work: str) -> Iterator[Path]:
             shutil.rmtree(path.with_suffix(""), ignore_errors=True)
             path.unlink(missing_ok=True)
     partial = parent / f".{work}-{secrets.token_hex(4)}"
-    with FileLock(f"{partial}.lock") as lock:
-        # Held before the folder is there, so that nobody takes it for a leftover.
-        partial.mkdir()
-        try:
+    lock = FileLock(f"{partial}.lock")
+    try:
+        with lock:  # held before the folder is there, so that nobody takes it for a leftover
+            partial.mkdir()
             yield partial
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
-    Path(lock.lock_file).unlink(missing_ok=True)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def check_room(folder: Path, needed: int) -> None:
