@@ -15,6 +15,9 @@ from .support.arrays import any_array, as_array, as_features, check_whole
 # Features whose squared distance is a smaller share of their squared norms are subtracted from each
 # other, since |a|^2 - 2 ab + |b|^2 loses digits there. Trained networks' are hardly ever so close.
 CLOSE = 0.01
+# So many images per match are sorted at most to find the ranks of a query's matches; of more, those
+# that come before a match are counted, match by match. Either is right; this is the faster one.
+SORT_AT_MOST = 200
 # Features are centred first where the squared norm of their mean is more than so many times the
 # mean squared norm of what is left without it. Of trained networks it is 0.2 to 2.1 times that.
 OFFSET = 4
@@ -162,21 +165,12 @@ def _ranks_of_matches(
     distances: (Q, G). counted: (G,) bool, False for junk.
     """
     ranks = np.empty(len(matches.images))
-    has_junk = not counted.all()
+    junk = np.flatnonzero(~counted)
     for q in np.flatnonzero(matches.counts > 0):
         row = distances[q]
         own_images = left_out.of(q)
         match_distances = np.sort(row[matches.of(q)])
-
-        # The rank of a match is the number of images that come before it, plus 1. Only images as
-        # near as the furthest match can come before one: one comparison of the row finds them, and
-        # only they are sorted.
-        near = np.flatnonzero(row <= match_distances[-1])
-        if has_junk:
-            near = near[counted[near]]
-        near_distances = np.sort(row[near])
-        not_further = np.searchsorted(near_distances, match_distances, "right")
-        nearer = np.searchsorted(near_distances, match_distances, "left")
+        nearer, not_further = _images_before(row, match_distances, junk)
 
         is_tied = (not_further - nearer > 1).any()  # a match is as near as another image
         if is_tied:
@@ -189,6 +183,30 @@ def _ranks_of_matches(
         start = matches.starts[q]
         ranks[start : start + len(rank)] = rank
     return ranks
+
+
+def _images_before(row: np.ndarray, match_distances: np.ndarray, junk: np.ndarray) -> tuple:
+    """How many images are nearer than each match, and how many are not further, junk left out.
+
+    The rank of a match is the number of images that are not further, if none is as near as it.
+
+    row: (G,) distances; match_distances: (M,), sorted; junk: positions in the gallery.
+    Returns two arrays (M,).
+    """
+    # Only images as near as the furthest match can come before one: one comparison finds them.
+    near = row <= match_distances[-1]
+    if np.count_nonzero(near) > SORT_AT_MOST * len(match_distances):
+        nearer = np.array([np.count_nonzero(row < limit) for limit in match_distances])
+        not_further = np.array([np.count_nonzero(row <= limit) for limit in match_distances])
+    else:
+        near_distances = np.sort(row[np.flatnonzero(near)])
+        nearer = np.searchsorted(near_distances, match_distances, "left")
+        not_further = np.searchsorted(near_distances, match_distances, "right")
+    if len(junk):
+        junk_distances = np.sort(row[junk])
+        nearer = nearer - np.searchsorted(junk_distances, match_distances, "left")
+        not_further = not_further - np.searchsorted(junk_distances, match_distances, "right")
+    return nearer, not_further
 
 
 def _ranks_by_sorting(

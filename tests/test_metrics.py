@@ -75,6 +75,24 @@ def test_equals_brute_force_with_ties_junk_and_unmatched_queries(case):
     assert result.skipped == skipped and (result.first_match == np.array(first) + 1).all()
 
 
+@pytest.mark.parametrize("levels", [5, 300, 2**20], ids=["ties", "some ties", "no ties"])
+@pytest.mark.parametrize("junk", [0.0, 0.3])
+def test_few_matches_behind_many_images_equal_brute_force(levels, junk):
+    """Hundreds of images per match: they are counted instead of sorted (SORT_AT_MOST)."""
+    rng = np.random.default_rng(levels)
+    distances = rng.integers(0, levels, (12, 900)).astype(np.float32)
+    query_ids, gallery_ids = np.arange(1, 13), rng.integers(1, 400, 900)
+    gallery_ids[:60] = np.tile(query_ids, 5)
+    gallery_ids[rng.random(900) < junk] = -1
+    cameras = rng.integers(1, 3, 12), rng.integers(1, 3, 900)
+    result = evaluate_ranking(distances, query_ids, gallery_ids, *cameras)
+    cmc, step, trapezoid, steps, first, _ = brute_force(distances, query_ids, gallery_ids, *cameras)
+    np.testing.assert_allclose(result.cmc, cmc, rtol=1e-12)
+    np.testing.assert_allclose(result.average_precision, steps, rtol=1e-12)
+    assert result.mean_ap_trapezoid == pytest.approx(trapezoid, rel=1e-12)
+    assert (result.first_match == np.array(first) + 1).all()
+
+
 @settings(max_examples=200, deadline=None)
 @given(cases)
 def test_without_the_camera_rule_all_images_of_a_person_are_matches(case):
