@@ -192,7 +192,7 @@ def moved_positions(before: np.ndarray, after: np.ndarray) -> Figure:
         ax.imshow(shown)
         ax.set_title(title, fontsize=10)
         ax.set(xticks=[], yticks=[])
-    fig.suptitle("Positions moved: GAP and SA give the same score", fontsize=12)
+    fig.suptitle("If positions keep their activations, GAP and SA see no difference", fontsize=12)
     fig.tight_layout()
     return fig
 
