@@ -68,6 +68,17 @@ def learning_rate(config: Config, epoch: int, step: int) -> float:
     return lr * min(1.0, 0.01 + 0.99 * step / config.warmup)
 
 
+def seed_epoch(seed: int, epoch: int, rank: int = 0) -> np.random.Generator:
+    """Seed everything that is random in an epoch, which counts from 0.
+
+    Seeds torch, for dropout and, on a GPU, for the noise inside erased rectangles.
+    rank: of several processes, which one this is; each draws its own dropout.
+    Returns the generator of the order of the images, the flips and the erasing.
+    """
+    torch.manual_seed(seed * 1_000_003 + epoch + rank * 500_009)
+    return np.random.default_rng([seed, ORDER_STREAM, epoch])
+
+
 def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -> tuple[dict, dict]:
     """One epoch over the training images: its line of the history, and its times.
 
@@ -83,9 +94,7 @@ def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -
     check_mode()
     config, model = trainer.config, trainer.model
     rank, world = processes.rank_and_world()
-    rng = np.random.default_rng([config.seed, ORDER_STREAM, epoch])  # order, flips, erasing
-    # Of dropout, and on a GPU of the noise inside erased rectangles.
-    torch.manual_seed(config.seed * 1_000_003 + epoch + rank * 500_009)
+    rng = seed_epoch(config.seed, epoch, rank)
     order = rng.permutation(len(targets))
     steps = len(targets) // config.batch  # the last, smaller batch is dropped, as in released code
     sums = _Sums(model)
