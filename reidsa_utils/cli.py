@@ -46,7 +46,7 @@ def publish(*folders: Path, into: Path | None = None, weights: Flag = False) -> 
 
 @app.command
 def readme(*, check: Flag = False) -> int:
-    """Write the numbers of README, docs/ and notebooks, and the tables of docs/results.md, anew.
+    """Write anew what comes from records: numbers in texts, tables of docs/results.md, model cards.
 
     Parameters
     ----------
@@ -56,6 +56,28 @@ def readme(*, check: Flag = False) -> int:
     from .experiments.readme import write_readme
 
     return write_readme(check)
+
+
+@app.command
+def export(records: Path | None = None, *, out: Path) -> int:
+    """Write the tables of the paper from records, as CSV and as LaTeX (booktabs).
+
+    These are Tables 1, 2 and 3, the controls, the learning rates and the pooled effects. Each row
+    has mean, standard deviation and number of seeds, the difference and its 95 % interval.
+
+    Parameters
+    ----------
+    records
+        a folder with run records; otherwise results/
+    out
+        the folder that the tables are written into
+    """
+    from .experiments.export import export as export_records
+    from .support.files import ROOT
+
+    for path in export_records(records or ROOT / "results", out):
+        print(f"wrote {path}")
+    return 0
 
 
 @app.command

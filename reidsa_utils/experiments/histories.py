@@ -38,9 +38,10 @@ def epoch_table(records: list) -> pd.DataFrame:
     """One row for each run and epoch, with what was recorded through the form that was trained.
 
     Columns: form, seed, epoch; loss (the weighted sum of all losses), accuracy (%), l_F, parts (the
-    mean of the six part losses), and l_s1 to l_s3, means over the epoch; branch 1 to branch 3, the norm of the gradient of a branch's
-    loss by its map, for one image at the first step; layer 1 to layer 4, the mean norm of the
-    gradient of a layer's weights; scatter 1 to scatter 4, its standard deviation over its mean.
+    mean of the six part losses), and l_s1 to l_s3, means over the epoch; branch 1 to branch 3, the
+    norm of the gradient of a branch's loss by its map, for one image at the first step; layer 1 to
+    layer 4, the mean norm of the gradient of a layer's weights; scatter 1 to scatter 4, its
+    standard deviation over its mean.
     """
     rows = []
     for record in records:

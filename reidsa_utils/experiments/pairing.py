@@ -144,16 +144,21 @@ def _queries(runs: list, base: list, metric: str, vector: str, ids) -> tuple | N
     return without[:, has_match], with_[:, has_match], np.array(ids)[has_match]
 
 
+def without_sa(setting: Setting) -> Setting:
+    """The same setting without spatial attention; where it has none, a setting without runs."""
+    return setting._replace(variant=BASE.get(setting.variant), form="none")
+
+
 def pairs_of(records: list) -> list:
     """All settings with SA that have runs without it, of the same seeds and all else equal: Pairs.
 
     Raises InputError for two records of one run, and for a pair whose numerics differ.
     """
-    by_setting = _by_setting(records)
+    settings = by_setting(records)
     pairs = []
-    for setting, runs in by_setting.items():
-        base_setting = setting._replace(variant=BASE.get(setting.variant), form="none")
-        base = by_setting.get(base_setting, {})
+    for setting, runs in settings.items():
+        base_setting = without_sa(setting)
+        base = settings.get(base_setting, {})
         seeds = sorted(set(runs) & set(base))
         if not seeds:
             continue
@@ -340,7 +345,7 @@ def _people_covariance(pairs: list, of_people: list) -> np.ndarray:
     return covariance
 
 
-def _by_setting(records: list) -> dict:
+def by_setting(records: list) -> dict:
     """{Setting: {seed: record}}. Raises InputError for two records of one run."""
     out = {}
     for record in records:

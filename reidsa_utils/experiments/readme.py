@@ -1,4 +1,4 @@
-"""What is written from records: the tables of docs/results.md, and the numbers in sentences.
+"""What is written from records: tables of docs/results.md, numbers in sentences, model cards.
 
 A table stands between two comments with its name. A number in a sentence of README, CONTRIBUTING,
 docs/ or a notebook's text stands between two comments, too, which are not seen where Markdown is
@@ -17,6 +17,7 @@ from ..data import LAYOUTS, PUBLISHED
 from ..model import VARIANTS
 from ..support.files import read_text, write_atomic
 from .claims import read_claims, verdicts
+from .model_cards import stale_cards
 from .numbers import committed_effects, committed_records, number
 from .records import ROOT, read_records
 from .tables import (
@@ -61,7 +62,7 @@ class Stale(NamedTuple):
 
 
 def write_readme(check: bool = False, place: Path = ROOT) -> int:
-    """Write the tables of docs/results.md and the numbers in sentences anew from results/.
+    """Write anew from results/: the tables of docs/results.md, numbers in sentences, model cards.
 
     check: change nothing; print each place whose text is not what the records give.
     place: the folder with README.md, docs/ and the other texts.
@@ -84,6 +85,9 @@ def write_readme(check: bool = False, place: Path = ROOT) -> int:
         stale += found
         if after != before:
             texts[path] = after
+    for path, text in stale_cards(place / "results").items():
+        texts[path] = text
+        stale.append(Stale(path.relative_to(place).as_posix(), "the model card", "old", "new"))
     if not check:
         for path, text in texts.items():
             write_atomic(path, text.encode())

@@ -1,12 +1,13 @@
 """The tables of docs/results.md and the numbers in sentences: from the records, by name, and mended."""
 
 import json
+import re
 import shutil
 
 import pytest
 
 from reidsa_utils import SETTINGS, InputError
-from reidsa_utils.experiments import readme
+from reidsa_utils.experiments import model_cards, readme
 from reidsa_utils.experiments.claims import read_claims
 from reidsa_utils.experiments.numbers import (
     KINDS,
@@ -16,7 +17,7 @@ from reidsa_utils.experiments.numbers import (
     fill,
     number,
 )
-from reidsa_utils.experiments.records import ROOT
+from reidsa_utils.experiments.records import ROOT, read_record
 
 MARK = "<!--=demo.parts.mAP-->{}<!--/-->"  # 43.2 in the committed records
 
@@ -219,3 +220,31 @@ def test_each_selection_has_one_kind_and_is_used():
     files += (ROOT / "notebooks").rglob("*.ipynb")
     texts = "".join(path.read_text() for path in files)
     assert not [name for name in names if f"={name}" not in texts and f"{{{name}" not in texts]
+
+
+def test_the_model_cards_are_up_to_date():
+    """One for each stored network, as its record gives it; every link and number of it holds."""
+    stored = sorted((ROOT / "results" / "weights").glob("*.safetensors"))
+    assert stored and not model_cards.stale_cards(ROOT / "results")
+    for weights in stored:
+        text = model_cards.card_path(weights).read_text(encoding="utf-8")
+        record = read_record(ROOT / "results" / f"{weights.stem}.json")
+        for vector in ("parts", "parts+rerank"):
+            metrics = record["metrics"][vector]
+            assert f"| {100 * metrics['rank1']:.1f} | {100 * metrics['mean_ap']:.1f} |" in text
+        for heading in ("Data", "Training", "Metrics", "Intended use", "Limits", "Licence"):
+            assert f"## {heading}\n" in text
+        for link in re.findall(r"\]\(([^)#]+)", text):
+            assert (weights.parent / link).exists()
+
+
+def test_an_old_model_card_is_told(tmp_path):
+    [name, *_] = sorted(p.stem for p in (ROOT / "results" / "weights").glob("*.safetensors"))
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / f"{name}.safetensors").touch()
+    (tmp_path / f"{name}.json").write_bytes((ROOT / "results" / f"{name}.json").read_bytes())
+    [(path, text)] = model_cards.stale_cards(tmp_path).items()  # there is none
+    path.write_text(text, encoding="utf-8")
+    assert not model_cards.stale_cards(tmp_path)
+    path.write_text(text.replace("seed 3", "seed 4"), encoding="utf-8")
+    assert list(model_cards.stale_cards(tmp_path)) == [path]
