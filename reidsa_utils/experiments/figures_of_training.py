@@ -83,8 +83,8 @@ def draw_run(history: list, classes: int) -> Figure:
     left.set_title("loss of each head", fontsize=11)
     left.legend(fontsize=8)
     right.plot(epochs, [100 * line["accuracy"] for line in history], color="C3", marker=".")
-    right.set(xlabel="epoch", ylabel="training images named rightly (%)", ylim=(0, 100))
-    right.set_title("accuracy of the main head", fontsize=11)
+    right.set(xlabel="epoch", ylabel="accuracy (%)", ylim=(0, 100))
+    right.set_title("training accuracy of the main head", fontsize=11)
     for ax in (left, right):
         ax.xaxis.get_major_locator().set_params(integer=True)
         for before, line in zip(history, history[1:], strict=False):
