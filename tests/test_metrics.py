@@ -177,9 +177,8 @@ def test_single_shot_is_its_expectation(seed, levels):
         expected, abs=5 * 0.5 / np.sqrt(3000)
     )  # five standard errors of one query's draws
     assert (np.diff(cmc) >= 0).all() and cmc[5] == 1  # six ids at most
-    assert np.array_equal(
-        cmc, single_shot_cmc(*arguments, repeats=3000, seed=1)
-    )  # the seed decides
+    first, again = [single_shot_cmc(*arguments, repeats=20, seed=1) for _ in range(2)]
+    assert np.array_equal(first, again)  # the seed decides
 
 
 def test_single_shot_by_hand():
