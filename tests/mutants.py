@@ -153,7 +153,7 @@ class Plugin:
 
     def pytest_runtest_setup(self):
         if self.rank is None:
-            sys.setprofile(self.enter)
+            sys.settrace(self.enter)
 
     def enter(self, frame, event, argument):
         if frame.f_code.co_filename == self.path:
@@ -164,7 +164,7 @@ class Plugin:
             line = json.dumps([report.nodeid, report.duration, report.failed, [*self.entered]])
             os.write(self.pipe, f"{line}\n".encode())
         else:
-            sys.setprofile(None)
+            sys.settrace(None)
             self.entered.clear()
 
 
@@ -214,9 +214,8 @@ def survivors(module: str, sample: int | None, seed: int, wanted: str) -> tuple:
     limit = int(20 + 2 * seconds)
     functions = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     found = list(mutants(tree))
-    if sample < len(found):
-        chosen = sorted(random.Random(seed).sample(range(len(found)), sample))
-        found = [found[k] for k in chosen]
+    random.Random(seed).shuffle(found)
+    found = found[:sample]
     tested = 0
     alive = []
     for function, statement, holder, key, new in found:

@@ -47,11 +47,9 @@ def difference(
     student = stats.t(n - 1)  # gives NaN for one seed
     low = delta - student.ppf(0.975) * error
     high = delta + student.ppf(0.975) * error
-    p = np.nan
-    if n > 1:
-        p = 2 * student.sf(abs(delta) / max(error, 1e-12))
+    p = 2 * student.sf(abs(delta) / np.maximum(error, 1e-12))
 
-    people = queries_with is not None
+    people = queries_with is not None or queries_without is not None
     if people:
         queries_with = as_array(queries_with, float)
         queries_without = as_array(queries_without, float)
@@ -128,7 +126,7 @@ def holm(p) -> np.ndarray:
 
     Raises InputError for another shape.
     """
-    p = as_array(p, float)
+    p = as_array(p)
     if p.ndim != 1:
         raise InputError(f"p values of shape {p.shape}; expected one a test")
     tests = (~np.isnan(p)).sum()

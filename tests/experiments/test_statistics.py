@@ -1,5 +1,8 @@
 """Differences and their intervals, against hand-computed cases and slow draws."""
 
+import itertools
+import warnings
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -27,6 +30,21 @@ def test_bootstrap_against_slow_draws():
     assert bootstrap(np.full((3, 5), 0.25), np.arange(5)) == pytest.approx(0.25)  # nothing varies
     one_person = bootstrap(np.array([[0.0, 1.0]]), np.array([4, 4]))
     assert one_person == pytest.approx(0.5)  # queries of one person stay together
+
+
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_bootstrap_draws_every_combination_and_no_other(seeds):
+    """All draws of seeds and of identities, one by one: the means that may come out."""
+    d = np.array([[0.0, 10, 3], [2.0, 14, 3], [2.5, 9, 4]])[:seeds]
+    ids = np.array([5, 8, 8])
+    stretch = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1
+    d_wide = d.mean(0) + (d - d.mean(0)) * stretch
+    expected = set()
+    for drawn in itertools.product(range(seeds), repeat=seeds):
+        for people in itertools.product((5, 8), repeat=2):
+            queries = np.concatenate([np.flatnonzero(ids == person) for person in people])
+            expected.add(round(d_wide[list(drawn)][:, queries].mean(), 9))
+    assert {round(mean, 9) for mean in bootstrap(d, ids)} == expected
 
 
 def test_draws_are_the_same_every_time():
@@ -84,7 +102,9 @@ def test_the_smallest_difference_is_found_four_times_in_five():
 
 
 def test_what_one_seed_and_equal_seeds_say():
-    one = difference([0.3], [0.35])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = difference([0.3], [0.35])
     assert one["Δ"] == pytest.approx(5) and one["with"] == pytest.approx(35)
     assert np.isnan([one[name] for name in ("sd", "low", "high", "p", "smallest")]).all()
     same = difference([0.3, 0.4], [0.3, 0.4])
@@ -98,10 +118,10 @@ def test_an_interval_with_people_is_the_wider_of_two():
     rng = np.random.default_rng(0)
     vary, steady = rng.normal(0.01, 0.1, 20), np.full(20, 0.01)
     for shifts, people, wider in (([0, 0, 0], vary, "drawn"), ([-0.5, 0, 0.6], steady, "t")):
-        with_ = people + np.array(shifts)[:, None]
-        without = np.zeros_like(with_)
+        without = rng.normal(0.5, 0.2, (3, 20))
+        with_ = without + people + np.array(shifts)[:, None]
         student = difference(without.mean(1), with_.mean(1))
-        drawn = 100 * bootstrap(with_, ids, 1000)
+        drawn = 100 * bootstrap(with_ - without, ids, 1000)
         low, high = np.quantile(drawn, [0.025, 0.975])
         d = difference(without.mean(1), with_.mean(1), without, with_, ids, 1000)
         assert d["people"] is True and d["Δ"] == student["Δ"] and d["sd"] == student["sd"]
@@ -118,10 +138,10 @@ def test_an_interval_with_people_is_the_wider_of_two():
 def test_p_of_one_seed_counts_the_draws_on_the_other_side(sign):
     """Two people. Half of the draws take each of them once, a quarter one of them twice."""
 
-    def p(*deltas, repeats=5000):
+    def p(*deltas, **repeats):
         queries = sign * np.array([deltas])
         level = queries.mean(1)
-        d = difference(0 * level, level, 0 * queries, queries, [1, 2], repeats)
+        d = difference(0 * level, level, 0 * queries, queries, [1, 2], **repeats)
         assert np.isnan(d["sd"]) and np.isnan(d["smallest"]) and d["low"] <= d["Δ"] <= d["high"]
         return d["p"]
 
@@ -130,8 +150,8 @@ def test_p_of_one_seed_counts_the_draws_on_the_other_side(sign):
     assert p(-0.1, 0.1) == pytest.approx(1, abs=0.001)  # half of the draws are 0, on both sides
     assert p(0.0, 0.0) == 1
     # never 0: with so many draws no smaller one is known
-    assert p(0.1, 0.2) == pytest.approx(2 / 5001)
-    assert p(0.1, 0.2, repeats=99) == pytest.approx(2 / 100)
+    assert p(0.001, 0.002) == pytest.approx(2 / 5001)
+    assert p(0.001, 0.002, repeats=99) == pytest.approx(2 / 100)
 
 
 def test_metrics_that_do_not_fit():
@@ -146,9 +166,10 @@ def test_metrics_that_do_not_fit():
         (dict(with_=[0.1, np.inf]), "some of the metrics are NaN or infinite"),
         (dict(queries_without=np.zeros((1, 3))), r"queries of shapes \(1, 3\) and \(2, 3\)"),
         (dict(queries_without=None), "found a NoneType"),
+        (dict(queries_with=None), "found a NoneType"),
         (dict(ids=[1, 2]), r"differences of shape \(2, 3\) and ids of shape \(2,\)"),
         (dict(ids=[1, "a", None]), "the ids are objects that have no order"),
-        (dict(queries_with=np.full((2, 3), np.nan)), "some differences are NaN or infinite"),
+        (dict(queries_with=[[1, 1, 1], [1, np.nan, 1]]), "some differences are NaN or infinite"),
         (dict(repeats=0), "repeats is 0; expected a whole number from 1 on"),
         (dict(repeats=1.5), "repeats is 1.5; expected a whole number from 1 on"),
     ):
@@ -159,6 +180,8 @@ def test_metrics_that_do_not_fit():
 def test_differences_that_do_not_fit():
     for arguments, words in (
         (([0.1, 0.2], [1, 2]), r"differences of shape \(2,\) and ids of shape \(2,\); expected"),
+        ((np.zeros(2), 1), r"differences of shape \(2,\) and ids of shape \(\)"),
+        ((np.zeros((2, 2, 2)), np.ones((2, 2))), r"differences of shape \(2, 2, 2\) and"),
         ((np.zeros((0, 2)), [1, 2]), r"differences of shape \(0, 2\)"),
         ((np.zeros((2, 0)), []), r"differences of shape \(2, 0\)"),
         ((np.zeros((1, 2)), [1, 2], 10, -1), "seed is -1; expected a whole number from 0 on"),
@@ -175,6 +198,7 @@ def test_differences_that_do_not_fit():
         ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
         ([0.5, 0.6], [1.0, 1.0]),
         ([0.3, 0.7], [0.6, 0.7]),
+        ([0.8, 0.9], [1.0, 1.0]),
         ([0.02, np.nan, 0.02], [0.04, np.nan, 0.04]),
         ([], []),
     ],
