@@ -1,6 +1,7 @@
 """The evaluator against a literal one (sort, drop junk, walk down the list) and against scikit-learn."""
 
 import warnings
+from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
@@ -122,6 +123,25 @@ def test_by_hand():
     assert result.cmc[:3].tolist() == [0, 1, 1]
 
 
+def test_a_shorter_curve_is_the_beginning_of_a_longer():
+    rng = np.random.default_rng(5)
+    arguments = rng.random((30, 80)), rng.integers(1, 9, 30), rng.integers(-1, 9, 80)
+    arguments += rng.integers(1, 4, 30), rng.integers(1, 4, 80)
+    for evaluate in (lambda *a, **k: evaluate_ranking(*a, **k).cmc, single_shot_cmc):
+        long = evaluate(*arguments)
+        assert len(long) == 50 and 0 < long[0] < long[2] < long[6]
+        for n in (1, 3, 7, 90):
+            curve = evaluate(*arguments, max_rank=n)
+            assert len(curve) == n
+            np.testing.assert_array_equal(curve[:50], long[:n])
+
+
+def test_a_ranking_is_not_written_to():
+    ranking = evaluate_ranking([[0.1]], [1], [1], [1], [2])
+    with pytest.raises(FrozenInstanceError):
+        ranking.mean_ap = 1.0
+
+
 def test_step_sum_is_scikit_learns():
     rng = np.random.default_rng(2)
     distances = rng.random((20, 300))
@@ -187,6 +207,21 @@ def test_single_shot_by_hand():
         [[0.1, 0.9, 0.5, 0.0]], [7], [7, 7, 8, 7], [1], [2, 2, 2, 1], repeats=4000
     )
     assert cmc[0] == pytest.approx(0.5, abs=0.04) and cmc[1] == 1
+
+
+def test_single_shot_draws_are_the_same_every_time():
+    """Those of seed 0, a hundred for each camera."""
+    rng = np.random.default_rng(6)
+    arguments = rng.random((8, 40)), rng.integers(1, 5, 8), rng.integers(1, 5, 40)
+    arguments += rng.integers(1, 4, 8), rng.integers(1, 4, 40)
+    curve = single_shot_cmc(*arguments)
+    assert np.array_equal(curve, single_shot_cmc(*arguments, repeats=100, seed=0))
+    assert not np.array_equal(curve, single_shot_cmc(*arguments, repeats=100, seed=1))
+    with pytest.raises(InputError, match="seed is -1; expected a whole number from 0 on"):
+        single_shot_cmc(*arguments, seed=-1)
+    for name in ("repeats", "max_rank"):
+        with pytest.raises(InputError, match=f"{name} is 0; expected a whole number from 1 on"):
+            single_shot_cmc(*arguments, **{name: 0})
 
 
 def test_multi_query_is_the_mean_of_the_same_identity_and_camera():
@@ -272,10 +307,21 @@ def test_tensors_and_half_precision():
     [
         (dict(more=np.zeros((3, 5))), "expected \\(Q, D\\) and \\(M, D\\)"),
         (dict(more_ids=[1, 2]), "with 2 and 3; expected"),
-        (dict(ids=[7]), "with 1 ids"),
+        (dict(ids=[7]), "with 1 ids and 2 cameras"),
+        (dict(cams=[1]), "with 2 ids and 1 cameras"),
+        (dict(more_cams=[1]), "with 3 and 1; expected"),
+        (dict(features=np.zeros(4)), r"features \(4,\) with"),
+        (dict(features=np.zeros((2, 4, 1))), r"features \(2, 4, 1\) with"),
+        (dict(more=np.zeros(4)), r"more \(4,\) with"),
+        (dict(more=np.zeros((3, 4, 1))), r"more \(3, 4, 1\) with"),
+        (dict(cams=[[1], [1]]), r"the cameras are int64 of shape \(2, 1\)"),
+        (dict(more_ids=[7.5, 7, 8]), "the further ids are float64 of shape"),
+        (dict(more_cams=list("abc")), "the further cameras are <U1 of shape"),
         (dict(ids=["7", "8"]), "the ids are <U1"),
         (dict(features=[["0", "1", "2", "3"]] * 2), "found a list that is no array of numbers"),
         (dict(more=np.full((3, 4), np.inf)), "3 of the features hold NaN or infinity"),
+        (dict(more=np.full((3, 4), 1e39)), "3 of the features hold NaN or infinity"),  # in float32
+        (dict(features=[[0] * 4, [0, 0, 0, np.nan]]), "1 of the features hold NaN or infinity"),
     ],
 )
 def test_bad_input_of_multi_query(change, words):
@@ -307,6 +353,17 @@ def test_distances_rank_as_exact_ones(kind):
     assert (fall <= 5e-5 * walk).all(), (fall / walk).max()
     np.testing.assert_allclose(found, exact, rtol=5e-5)
     assert (found[exact == 0] == 0).all()
+
+
+def test_distances_of_more_than_one_block():
+    """Two far groups of 1,300: nearly every pair of a group is closer than float32 products tell."""
+    rng = np.random.default_rng(7)
+    side = np.repeat([-20.0, 20.0], 1300)[:, None]
+    x = (side + 1e-3 * rng.normal(size=(2600, 3))).astype(np.float32)
+    some = rng.permutation(2600)[:700]
+    exact = ((x[some].astype(float)[:, None] - x.astype(float)) ** 2).sum(2)
+    np.testing.assert_allclose(euclidean(x[some], x), exact, rtol=5e-5)
+    np.testing.assert_allclose(euclidean(x, x[some]), exact.T, rtol=5e-5)
 
 
 def test_an_offset_changes_no_ranking():
@@ -341,6 +398,7 @@ def test_usual_features_keep_their_digits():
         (np.full((2, 3), 1e-25), "too small for float32 distances; normalise"),
         ([["1", "2", "3"]], r"found a list that is no array of numbers \(its type is <U1\)"),
         (np.zeros(3), "features of shapes .*; expected"),
+        (np.zeros((2, 3, 1)), "features of shapes .*; expected"),
         (np.ones((2, 3), complex), "its type is complex128"),
         (None, "found a NoneType that is no array of numbers"),
         ((x for x in range(3)), "found a generator"),
