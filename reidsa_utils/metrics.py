@@ -111,7 +111,7 @@ def _average_precisions(ranks: np.ndarray, starts: np.ndarray, counts: np.ndarra
     return step_sum, trapezoid
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Images:
     """Some gallery images for each query, one query after the other."""
 
@@ -335,7 +335,6 @@ def euclidean(a, b) -> np.ndarray:
     distances = (-2 * x) @ y.T
     distances += x_norms[:, None]
     distances += y_norms[None, :]
-    np.maximum(distances, 0, out=distances)
     _subtract_where_close(distances, a, b, CLOSE * x_norms)
     return distances
 
