@@ -202,11 +202,12 @@ def effective_cells(maps: Tensor) -> Tensor:
     return torch.exp(torch.special.entr(p).sum(dim=1))
 
 
-def _without_autocast(f: Tensor):
-    """A context that leaves products in the type of f. The device "meta" knows no autocast."""
-    if torch.amp.is_autocast_available(f.device.type):
-        return torch.autocast(f.device.type, enabled=False)
-    return contextlib.nullcontext()
+def without_autocast(device: torch.device | str):
+    """A block in which an autocast that the caller has entered shortens nothing."""
+    kind = torch.device(device).type
+    if not torch.amp.is_autocast_available(kind):  # on the device "meta" there are shapes only
+        return contextlib.nullcontext()
+    return torch.autocast(kind, enabled=False)
 
 
 class _AttendedPool(torch.autograd.Function):
@@ -229,7 +230,7 @@ class _AttendedPool(torch.autograd.Function):
         ctx.p = p
         ctx.form = form
         p_map = _on_map(p.detach().to(f.dtype), f)  # (B, H, W)
-        with _without_autocast(f):  # in the type of f
+        with without_autocast(f.device):  # in the type of f
             return torch.einsum("bchw,bhw->bc", f, p_map)
 
     @staticmethod
@@ -244,7 +245,7 @@ class _AttendedPool(torch.autograd.Function):
         torch.mul(g[:, :, None, None], p_map, out=df)
 
         # Second term: dA(i, j), from dG/dp = sum_k g_k f_k.
-        with _without_autocast(f):
+        with without_autocast(f.device):
             dp = torch.einsum("bchw,bc->bhw", f.to(p.dtype), g.to(p.dtype)).flatten(1)  # (B, HW)
         (ds,) = torch.autograd.grad(p, ctx.s, dp, retain_graph=True)  # (B, HW)
         dA = ds

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from . import InputError, known
+from .attention import without_autocast
 from .model import ReIDNet, class_numbers
 from .support.arrays import any_array, as_tensor
 
@@ -58,7 +59,7 @@ def class_activation_maps(
         maps = _checked_maps(model, maps)
         n_images = len(maps[0])
     rows, classes = checked(model, stage, head, classes, n_images)
-    with torch.autocast(weight.device.type, enabled=False):
+    with without_autocast(weight.device):
         if maps is None:
             with torch.no_grad():
                 maps = model.feature_maps(images)
@@ -75,7 +76,8 @@ def _checked_maps(model: ReIDNet, maps) -> list[Tensor]:
     if isinstance(maps, (list, tuple)) and len(maps) == 4:
         maps = [as_tensor(f) for f in maps]
         shapes = [(f.dim(), f.shape[:2]) for f in maps]
-        if shapes == [(4, (len(maps[0]), channels)) for channels in model.channels]:
+        images = maps[0].shape[:1]
+        if shapes == [(4, (*images, channels)) for channels in model.channels]:
             return maps
     raise InputError(
         f"maps are a {type(maps).__name__} that the network has not made; expected what "

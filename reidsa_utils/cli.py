@@ -46,7 +46,7 @@ def publish(*folders: Path, into: Path | None = None, weights: Flag = False) -> 
 
 @app.command
 def readme(*, check: Flag = False) -> int:
-    """Write the numbers and tables of the README anew from results/.
+    """Write the numbers of README, docs/ and notebooks, and the tables of docs/results.md, anew.
 
     Parameters
     ----------
@@ -219,6 +219,51 @@ def examine(
         examine_untrained(saturation, backbone, size, into, data)
     else:
         examine_runs(runs, maps, populations, into, data)
+    return 0
+
+
+@app.command
+def explore(
+    *runs: str,
+    out: Path,
+    queries: int = 60,
+    data: str = "embedded",
+    features: Annotated[list[Path], Parameter(consume_multiple=True, negative=())] = [],  # noqa: B006
+    gallery: Path | None = None,
+    query: Annotated[list[Path], Parameter(consume_multiple=True, negative=())] = [],  # noqa: B006
+) -> int:
+    """Write a page on which a browser shows ranked lists and maps, from disk.
+
+    Parameters
+    ----------
+    runs
+        up to three: folders of finished runs, or names of networks in results/weights
+    out
+        the folder that the page is written into
+    queries
+        how many queries of the test set the page shows
+    data
+        what the runs were trained on: embedded (as usual), real, or a folder
+    features
+        instead of runs, up to three FILE.npz of vectors made elsewhere; docs/explorer.md
+        names their keys
+    gallery
+        with --query, a folder of your own images instead of the test set
+    query
+        with --gallery, images to look for
+    """
+    if features:
+        if runs or gallery or query:
+            raise InputError("--features stands alone, without runs, --gallery and --query")
+        from .experiments.explorer.features import explore_features
+
+        explore_features(features, out, queries)
+        return 0
+    if query and not gallery:
+        raise InputError("--query is given without --gallery; name the folder to look in")
+    from .experiments.explorer.runs import explore_runs
+
+    explore_runs(runs, out, queries, data, gallery, query)
     return 0
 
 

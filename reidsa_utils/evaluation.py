@@ -4,6 +4,7 @@ import numpy as np
 import torch
 
 from . import reranking
+from .attention import without_autocast
 from .batches import as_images, to_input
 from .data import Benchmark
 from .metrics import euclidean, evaluate_ranking
@@ -22,7 +23,7 @@ def extract(model: ReIDNet, images, batch: int = 64, device="cpu", tick=None) ->
     images = as_images(images)
     model.eval()
     batches = {}
-    with torch.inference_mode(), torch.autocast(torch.device(device).type, enabled=False):
+    with torch.inference_mode(), without_autocast(device):
         for start in range(0, len(images), batch):
             x = to_input(images[start : start + batch], device)  # (B, 3, H, W)
             for kind, vectors in model.embed_all(x).items():

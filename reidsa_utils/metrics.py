@@ -111,7 +111,7 @@ def _average_precisions(ranks: np.ndarray, starts: np.ndarray, counts: np.ndarra
     return step_sum, trapezoid
 
 
-@dataclass
+@dataclass(frozen=True)
 class _Images:
     """Some gallery images for each query, one query after the other."""
 

@@ -214,7 +214,8 @@ def _mend_lists(
         sums = norms[rows, None] + norms  # (b, N)
         d = sums - 2 * features[rows] @ features.T
         d[d < 1e-13 * sums] = 0  # less than the rounding of the norms
-        d[torch.arange(len(d)), rows] = -torch.inf  # every image is first in its own list
+        here = torch.arange(len(d), device=d.device)
+        d[here, rows] = -torch.inf  # every image is first in its own list
         value, index = _smallest(d.float(), near.shape[1])
         near[some] = index.cpu().numpy()
         distance[some] = value.clamp(min=0).cpu().numpy()

@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -62,6 +64,29 @@ def command():
         )
 
     return run
+
+
+def need(found, sentence):
+    """Fail where CI=true, skip elsewhere, with one sentence about what a browser test lacks."""
+    if not found:
+        if os.environ.get("CI") == "true":
+            pytest.fail(sentence)
+        pytest.skip(sentence)
+
+
+@pytest.fixture(scope="session")
+def browser():
+    """Chromium without a window, as Playwright's Browser."""
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next(filter(None, map(shutil.which, names)), None)
+    need(path, "no Chromium found: install it (Debian: apt-get install chromium)")
+    need(find_spec("playwright"), "no playwright found: install requirements.txt")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
 
 
 def options(settings):

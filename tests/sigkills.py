@@ -49,9 +49,10 @@ def files(folder: Path) -> dict:
         if path.is_dir() or path.suffix in OWN or inside.parts[0] == ".snakemake":
             continue
         content = path.read_bytes()
-        if path.name == "record.json":
-            record = json.loads(content)
-            content = {key: value for key, value in record.items() if key not in TIMES}
+        if path.suffix == ".json":
+            content = json.loads(content)
+            if isinstance(content, dict):
+                content = {key: value for key, value in content.items() if key not in TIMES}
         found[str(inside)] = content
     return found
 

@@ -68,13 +68,19 @@ def test_maps_given_as_arrays():
 
 
 @pytest.mark.parametrize("spoilt", [0, 2, 3])
-@pytest.mark.parametrize("change", ["channels", "images", "dimensions"])
+@pytest.mark.parametrize("change", ["channels", "images", "dimensions", "number"])
 def test_one_map_of_another_network(spoilt, change):
     net = trained_like("b_ds_sa2", "l1", "paper")
     with torch.no_grad():
         maps = net.feature_maps(torch.randn(2, 3, 96, 32))
     f = maps[spoilt]
-    maps[spoilt] = {"channels": f[:, 1:], "images": f[:1], "dimensions": f[..., 0]}[change]
+    spoilt_maps = {
+        "channels": f[:, 1:],
+        "images": f[:1],
+        "dimensions": f[..., 0],
+        "number": f.sum(),
+    }
+    maps[spoilt] = spoilt_maps[change]
     with pytest.raises(InputError, match="maps are a list that the network has not made"):
         class_activation_maps(net, None, [0, 3], 1, maps=maps)
 

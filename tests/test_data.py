@@ -247,16 +247,17 @@ def test_images_arrive_in_order_and_in_rgb(small_benchmark):
 )
 def test_the_nestings_of_other_toolboxes(name, nesting, four_benchmarks, tmp_path, monkeypatch):
     """Below the root in any usual letter case, and never the one beside it."""
-    folder = tmp_path / "home" / "root" / nesting
+    home = tmp_path / "home"
+    folder = home / "people" / nesting
     shutil.copytree(four_benchmarks[name], folder)
     for other in LAYOUTS:  # what else lies in such a root
         twin = {"cuhk03_np_labeled": "detected", "cuhk03_np_detected": "labeled"}.get(name)
         if other != name and "archive" not in nesting and "data" not in nesting:
             place = LAYOUTS[other].folder if not other.endswith(str(twin)) else f"CUHK03/{twin}"
-            shutil.copytree(four_benchmarks[other], tmp_path / "home" / "root" / place)
-    assert load_benchmark(name, tmp_path / "home" / "root").folder.samefile(folder)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    for root in ("~/root", f"~/root/{nesting}"):
+            shutil.copytree(four_benchmarks[other], home / "people" / place)
+    assert load_benchmark(name, home / "people").folder.samefile(folder)
+    monkeypatch.setenv("HOME", str(home))
+    for root in ("~/people", f"~/people/{nesting}"):
         assert load_benchmark(name, root).folder.samefile(folder)
 
 
@@ -356,6 +357,16 @@ def test_own_boxes_for_multi_query(copy):
 
 
 REAL = Path(os.environ.get("REIDSA_DATA", "nowhere"))
+
+
+@pytest.mark.skipif("REIDSA_DATA" not in os.environ, reason="set REIDSA_DATA: real copies")
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_real_copies_have_the_published_counts(name):
+    try:
+        found = load_benchmark(name, os.environ["REIDSA_DATA"], warn=False)
+    except InputError:
+        pytest.skip("the folder does not hold this benchmark")
+    assert found.source == "rendered" or found.counts == LAYOUTS[name].counts, found.differences()
 
 
 @pytest.mark.skipif(

@@ -97,6 +97,9 @@ def test_the_wheel_stands_alone(tmp_path):
     assert {p.name for p in place.iterdir() if not p.name.endswith(".dist-info")} == {
         "reidsa_utils"
     }
+    explorer = place / "reidsa_utils" / "experiments" / "explorer"
+    for asset in (ROOT / "reidsa_utils" / "experiments" / "explorer" / "assets").iterdir():
+        assert (explorer / "assets" / asset.name).read_bytes() == asset.read_bytes()
     elsewhere = tmp_path / "work"
     elsewhere.mkdir()
     code = (
@@ -112,7 +115,16 @@ def test_the_wheel_stands_alone(tmp_path):
 
 def test_the_help_is_readable_in_a_narrow_terminal(command):
     overview = command("-m", "reidsa_utils", "--help", env={"COLUMNS": "80"}).stdout
-    for name in ("train", "check", "prepare-cuhk03", "render", "examine", "publish", "readme"):
+    for name in (
+        "train",
+        "check",
+        "prepare-cuhk03",
+        "render",
+        "examine",
+        "explore",
+        "publish",
+        "readme",
+    ):
         assert re.search(rf"^│ {name} ", overview, re.M), name
     train = command("-m", "reidsa_utils", "train", "--help", env={"COLUMNS": "80"}).stdout
     assert max(map(len, train.splitlines())) <= 80

@@ -144,6 +144,18 @@ def test_a_ranking_is_not_written_to():
         ranking.mean_ap = 1.0
 
 
+def test_the_trapezoid_is_never_larger():
+    """Match by match: (h - 1) / (r - 1) <= h / r, so also for any one query."""
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        matches = rng.choice(40, rng.integers(1, 8), replace=False)
+        gallery_ids = np.isin(np.arange(40), matches).astype(int) + 1
+        found = evaluate_ranking(np.arange(40.0)[None], [2], gallery_ids, [1], np.full(40, 2))
+        assert found.mean_ap_trapezoid <= found.mean_ap
+        only_the_first = np.array_equal(np.sort(matches), np.arange(len(matches)))
+        assert (found.mean_ap_trapezoid == found.mean_ap) == only_the_first
+
+
 def test_step_sum_is_scikit_learns():
     rng = np.random.default_rng(2)
     distances = rng.random((20, 300))

@@ -13,6 +13,7 @@ from two_steps import CASES, two_steps
 from reidsa_utils import InputError
 from reidsa_utils.attention import SpatialAttention, attention_jacobian, attention_weights
 from reidsa_utils.batches import to_input
+from reidsa_utils.config import configure
 from reidsa_utils.data import LAYOUTS, load_benchmark, load_images
 from reidsa_utils.model import BACKBONES, RECIPES, VARIANTS, ReIDNet, loss_weights, reid_loss
 from reidsa_utils.training import NUMERICS
@@ -344,6 +345,15 @@ def test_last_stride_and_learning_rates(tmp_path):
     assert sum(len(g["params"]) for g in loaded.parameter_groups(1.0)) == len(
         list(loaded.parameters())
     )
+
+
+def test_what_the_text_leaves_open_is_as_in_the_released_code():
+    torch.manual_seed(0)
+    net = ReIDNet(751, "b_p_ds", "none", backbone="thin")
+    assert net.final.weight.std() < 0.0011 and net.final.bias.abs().sum() == 0
+    assert [type(module) for module in net.reduce] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
+    assert net.reduce[0].bias is None
+    assert configure({}).dropout == 0.47  # the paper's
 
 
 def test_unknown_names_and_weights(tmp_path):

@@ -14,7 +14,9 @@ from conftest import ROOT, own_data
 from reidsa_utils.config import Config
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+APPENDIX = sorted((ROOT / "notebooks" / "appendix").glob("*.ipynb"))
 ANSWERS = sorted((ROOT / "notebooks" / "answers").glob("*.ipynb"))
+ALL = NOTEBOOKS + APPENDIX + ANSWERS
 STRICT = [
     ["01_gap_vs_sa"],
     ["02_gradient_check"],
@@ -23,11 +25,12 @@ STRICT = [
     ["06_tables"],
     ["07_cam"],
     ["08_paper_vs_code"],
+    *([f"appendix/{p.stem}"] for p in APPENDIX),
     [f"answers/{p.stem}" for p in ANSWERS],
 ]
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS + ANSWERS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", ALL, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_executed_top_to_bottom(path):
     """nbval passes a notebook without outputs silently; this does not."""
     cells = [c for c in nbformat.read(path, 4).cells if c.cell_type == "code" and c.source.strip()]
@@ -54,11 +57,24 @@ def test_opens_and_ends_as_a_lesson(path):
     assert re.search(r"^## Exercise", answered, re.M)
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS + ANSWERS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+@pytest.mark.parametrize("path", APPENDIX, ids=lambda p: p.stem)
+def test_an_appendix_belongs_to_a_notebook(path):
+    """It opens like a lesson, and leads back to the notebook whose number it has, which leads to it."""
+    cells = nbformat.read(path, 4).cells
+    number = f"{int(path.stem[:2])}{path.stem[2]}"
+    for words in (f"# {number} · ", "**You will learn**", "**You need**", "**Takes**"):
+        assert words in cells[0].source
+    [main] = [p for p in NOTEBOOKS if p.stem[:2] == path.stem[:2]]
+    assert re.search(rf"Back to \[[^]]+\]\(\.\./{main.name}\)", cells[-1].source)
+    assert f"](appendix/{path.name})" in nbformat.read(main, 4).cells[-1].source
+
+
+@pytest.mark.parametrize("path", ALL, ids=lambda p: f"{p.parent.name}-{p.stem}")
 def test_draws_whatever_mplbackend_says(path):
     """Without this call MPLBACKEND=Agg leaves a notebook without a picture, and without an error."""
     sources = [cell.source for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
-    draws = [k for k, source in enumerate(sources) if "import matplotlib.pyplot" in source]
+    words = ("import matplotlib.pyplot", "import drawings")
+    draws = [k for k, source in enumerate(sources) if any(word in source for word in words)]
     calls = [k for k, source in enumerate(sources) if "show_inline(" in source]
     assert calls[: len(draws)] == draws
 

@@ -1,7 +1,7 @@
 """Planted faults: one changed line in the helper module, and the tests' and notebooks' own assertions must notice.
 
-Every fault is applied in this process to a fresh copy of the modules; then the named test functions and the first cells
-of the named notebooks run against it. Only a failed assertion counts as noticed: a crash would say nothing about them.
+Every fault is applied in this process to a fresh copy of the modules; then the named test functions run against
+it, and the cells of the named notebooks up to the one that must notice, named by its id. Only a failed assertion counts as noticed: a crash would say nothing about them.
 """
 
 import importlib
@@ -31,6 +31,8 @@ MODULES = (
     "experiments.pairing",
     "cam",
     "experiments.map_measures",
+    "experiments.explorer.lists",
+    "experiments.explorer.maps",
     "evaluation",
     "training",
     "experiments.run",
@@ -48,35 +50,35 @@ PARTS, LOSS, JACOBIAN = (
 IMAGES = torch.randn(3, 3, 96, 32, generator=torch.Generator().manual_seed(1))
 CAM = {"variant": "b_p_ds_sa12", "form": "l1", "recipe": "paper", "backbone": "thin"}
 
-# name: (file, the line, the faulty line, tests that notice, notebooks that notice: first code cells)
+# name: (file, the line, the faulty line, tests that notice, {notebook: id of the cell that notices})
 FAULTS = {
     "a sign in eq. 12": (
         "attention",
         "dp = p.diag() - p[:, None] * p[None, :]",
         "dp = p.diag() + p[:, None] * p[None, :]",
         [("test_attention", JACOBIAN, {})],
-        {"02_gradient_check": 3},
+        {"02_gradient_check": "jacobian-three-ways"},
     ),
     "case 1 of eq. 12 without its + p": (
         "attention",
         "[:, None, :, None] * p.diag()[None, :, None, :]",
         "[:, None, :, None] * 0",
         [("test_attention", JACOBIAN, {})],
-        {"02_gradient_check": 3},
+        {"02_gradient_check": "jacobian-three-ways"},
     ),
     "softmax over the images instead of the positions": (
         "attention",
         "return A.softmax(dim=1)",
         "return A.softmax(dim=0)",
         [("test_attention", "test_by_hand", {})],
-        {"01_gap_vs_sa": 9},
+        {"01_gap_vs_sa": "weights-of-each-form"},
     ),
     "mean over channels for the sum in eq. 1": (
         "attention",
         "A = f.sum(dim=1, dtype=wide)",
         "A = f.mean(dim=1, dtype=wide)",
         [("test_attention", "test_by_hand", {})],
-        {"01_gap_vs_sa": 9},
+        {"01_gap_vs_sa": "weights-of-each-form"},
     ),
     "p dropped from the pooling of eq. 6": (
         "attention",
@@ -86,14 +88,14 @@ FAULTS = {
             ("test_attention", "test_by_hand", {}),
             ("test_attention", "test_pool_equals_layer_then_sum", FORM),
         ],
-        {"01_gap_vs_sa": 12},
+        {"01_gap_vs_sa": "pooled-without-the-map"},
     ),
     "the competition term forgotten on the way back": (
         "attention",
         "df += _on_map(dA.to(f.dtype), f)[:, None]",
         "pass",
         [("test_attention", "test_pool_equals_layer_then_sum", FORM)],
-        {"02_gradient_check": 10},
+        {"02_gradient_check": "contracted-gradient"},
     ),
     "a sigmoid that is not divided by its sum": (
         "attention",
@@ -114,7 +116,7 @@ FAULTS = {
         "weights[name] = 1 - lam\n        else:\n            weights[name] = lam\n",
         "weights[name] = lam\n        else:\n            weights[name] = 1 - lam\n",
         [("test_model", LOSS, {})],
-        {"04_model": 27},
+        {"04_model": "loss-by-hand"},
     ),
     "the main head weighted like a part": (
         "model",
@@ -128,7 +130,7 @@ FAULTS = {
         "stripes = attended.reshape(B, C, self.parts, H // self.parts * W)",
         "stripes = attended.transpose(2, 3).reshape(B, C, self.parts, H // self.parts * W)",
         [("test_model", PARTS, {})],
-        {"04_model": 13},
+        {"04_model": "parts-by-hand"},
     ),
     "a sum over the part for its mean": (
         "model",
@@ -406,6 +408,47 @@ FAULTS = {
         [("test_batches", "test_the_first_rectangle_is_the_same_both_ways", {})],
         {},
     ),
+    "junk counted in a list of the explorer": (
+        "experiments.explorer.lists",
+        "if self.gallery.ids[g] == -1:",
+        "if self.gallery.ids[g] == -2:",
+        [("experiments/test_explorer", "test_what_counts_in_a_list", {})],
+        {},
+    ),
+    "people in other clothes counted as look-alikes": (
+        "experiments.explorer.lists",
+        "(found - 1) // group == (identity - 1) // group",
+        "found // group == identity // group",
+        [("experiments/test_explorer", "test_whom_the_queries_find_first", {})],
+        {},
+    ),
+    "the queries that differ least for those that differ most": (
+        "experiments.explorer.lists",
+        "np.argsort(-spread[usable]",
+        "np.argsort(spread[usable]",
+        [("experiments/test_explorer", "test_the_queries_that_are_chosen", {})],
+        {},
+    ),
+    "a similarity map without the length of the vector": (
+        "experiments.explorer.maps",
+        "shares / length[:, :, None] / stripes",
+        "shares / stripes",
+        [
+            (
+                "experiments/test_explorer",
+                "test_a_similarity_map_sums_to_the_similarity",
+                {"variant": "b_p_ds_sa12", "kind": "parts"},
+            )
+        ],
+        {},
+    ),
+    "maps packed without the square root that the page takes back": (
+        "experiments.explorer.maps",
+        "255 * np.sqrt(share)",
+        "255 * share",
+        [("experiments/test_explorer", "test_maps_and_scores_survive_packing", {})],
+        {},
+    ),
     "every image of a batch on a GPU flipped": (
         "batches",
         "images = torch.where(flipped, images.flip(2), images)",
@@ -466,18 +509,28 @@ def run_test(request, file, function, arguments):
     namespace[function](**fixtures, **arguments)
 
 
-def run_cells(notebook, n):
-    """The first n code cells, in a namespace of their own; PyTorch's defaults come back afterwards."""
+def code_cells(notebook):
+    """{id of a code cell: its source}, in the order of the notebook."""
+    path = ROOT / "notebooks" / f"{notebook}.ipynb"
+    return {c.id: c.source for c in nbformat.read(path, 4).cells if c.cell_type == "code"}
+
+
+def run_cells(notebook, last):
+    """The code cells up to the one with the id `last`. Returns the id of the one that noticed.
+
+    They share a namespace of their own; PyTorch's defaults come back afterwards.
+    """
     threads = torch.get_num_threads()
-    cells = [
-        c.source
-        for c in nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
-        if c.cell_type == "code"
-    ]
     try:
         namespace = {}
-        for cell in cells[:n]:
-            exec(compile(cell, notebook, "exec"), namespace)
+        for name, source in code_cells(notebook).items():
+            try:
+                exec(compile(source, notebook, "exec"), namespace)
+            except NOTICED:
+                return name
+            if name == last:
+                return None
+        raise LookupError(f"{notebook} has no code cell with the id {last!r}")
     finally:
         torch.set_default_dtype(torch.float32)
         torch.set_num_threads(threads)
@@ -497,9 +550,8 @@ def test_noticed(name, request):
         for test in tests:
             with pytest.raises(NOTICED):
                 run_test(request, *test)
-        for notebook, n in notebooks.items():
-            with pytest.raises(NOTICED):
-                run_cells(notebook, n)
+        for notebook, cell in notebooks.items():
+            assert run_cells(notebook, cell) == cell
 
 
 def test_nothing_is_noticed_without_a_fault(request):
@@ -510,13 +562,14 @@ def test_nothing_is_noticed_without_a_fault(request):
             (file, function, str(arguments)): (file, function, arguments)
             for file, function, arguments in noticed
         }
-        for notebook, n in notebooks.items():
-            cells[notebook] = max(n, cells.get(notebook, 0))
+        for notebook, cell in notebooks.items():
+            cells.setdefault(notebook, []).append(cell)
     with modules():
         for test in tests.values():
             run_test(request, *test)
-        for notebook, n in cells.items():
-            run_cells(notebook, n)
+        for notebook, named in cells.items():
+            last = max(named, key=list(code_cells(notebook)).index)
+            assert run_cells(notebook, last) is None
 
 
 def test_every_module_has_faults():

@@ -13,9 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterator
 from dataclasses import asdict, fields
 from functools import lru_cache
@@ -26,6 +24,7 @@ from tqdm import tqdm
 
 from .. import InputError, known
 from ..data import LAYOUTS, SPLITS, Benchmark, Split, count
+from ..support.files import partial_folder
 from ..support.opencv import cv2
 from ..support.workers import in_processes
 from .pedestrians import ITEMS, LABEL, PARTS, make_person
@@ -135,6 +134,8 @@ def render_benchmark(
     settings = _checked_settings(name, scale, seed, knobs)
     if not isinstance(workers, (int, np.integer)):
         raise InputError(f"workers is {workers!r}; expected a whole number")
+    if not isinstance(root, (str, os.PathLike)):
+        raise InputError(f"root is {root!r}; expected a folder")
     folder = Path(root) / LAYOUTS[name].folder
     if folder.exists():
         if read_settings(folder) == settings:
@@ -146,12 +147,9 @@ def render_benchmark(
     parent = folder.parent
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        partial = Path(tempfile.mkdtemp(prefix=".rendering-", dir=parent))
-        try:
+        with partial_folder(parent, "rendering") as partial:
             _write_files(settings, partial, workers, progress)
             _move_into_place(partial, folder, settings)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise InputError(
             f"could not write the rendered benchmark under {parent}: {error.strerror}; free some "
@@ -287,7 +285,6 @@ def _counts(shots: list[Shot]) -> dict:
 
 def _move_into_place(partial: Path, folder: Path, settings: Settings) -> None:
     """Give a complete benchmark its final name. One that another run has made meanwhile is kept."""
-    partial.chmod(0o755)
     try:
         os.rename(partial, folder)
     except OSError:

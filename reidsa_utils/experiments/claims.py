@@ -9,8 +9,8 @@ from .. import SETTINGS
 from ..support.files import read_text, read_toml
 from .numbers import fill
 from .records import ROOT
+from .statistics import VERDICTS
 
-VERDICTS = ("confirmed", "mixed", "contradicted", "not shown", "not testable here")
 # What a verdict may be on: a computation, the paper's own tables, rendered or real images.
 DATA = ("exact", "published", "rendered", "real")
 
@@ -25,9 +25,9 @@ def read_claims() -> list:
 
 
 def verdicts(claims: list) -> dict:
-    """How many claims have each verdict."""
+    """How many claims have each verdict that is given."""
     given = [claim["verdict"] for claim in claims]
-    return {verdict: given.count(verdict) for verdict in VERDICTS}
+    return {verdict: given.count(verdict) for verdict in VERDICTS if verdict in given}
 
 
 def claim_table(claims: list) -> pd.DataFrame:

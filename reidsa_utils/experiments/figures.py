@@ -10,11 +10,13 @@ import pandas as pd
 import seaborn as sns
 
 from .. import InputError
+from ..attention import FORMS
 from ..datasets.rendered import Settings
 from ..support.arrays import as_array, check_number
 from ..support.files import ROOT, write_atomic
 from ..support.opencv import cv2
-from .tables import FORMS, title
+from .statistics import MARGIN
+from .tables import title
 
 # Perceptually even, and lighter wherever it is hotter: readable in grey.
 HEAT = "magma"
@@ -177,6 +179,67 @@ def _legend_of_dots(fig, ax) -> None:
     ax.plot([], [], "Dk", label="paper, real, one run", markerfacecolor="none")
     handles, labels = ax.get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
+
+
+def forest(found: dict, name: str, heading: str, shows=None) -> None:
+    """Draw effects pooled from several settings as a forest plot, and save the figure.
+
+    A row of panels for each form, a column for each metric. A setting is a dot with its 95 %
+    interval and the paper's difference as a hollow diamond; the pooled effect is a filled diamond
+    as wide as its interval, over a thin line where the effect of a new setting lies. The grey band
+    are differences that count as none.
+    found: {(form, metric): pairing.pooled()}; name: of the file. shows: as in save_figure().
+    """
+    forms = [form for form in FORMS if any(form == key[0] for key in found)]
+    colors = sns.color_palette("colorblind")
+    most = {form: max(v["settings"] for k, v in found.items() if k[0] == form) for form in forms}
+    fig, axes = plt.subplots(
+        len(forms),
+        len(PANELS),
+        figsize=(10, 1.2 + sum(1.0 + 0.42 * n for n in most.values())),
+        squeeze=False,
+        sharex="row",
+        sharey="row",
+        height_ratios=[2 + n for n in most.values()],
+        layout="constrained",
+    )
+    for form, panels, color in zip(forms, axes, colors, strict=False):
+        for ax, metric in zip(panels, PANELS, strict=True):
+            if (form, metric) in found:
+                _forest_panel(ax, found[form, metric], color)
+            ax.set(xlabel=f"Δ {metric} (points)", title=f"SA as {form}: {metric}")
+    fig.suptitle(heading)
+    save_figure(fig, name, shows)
+
+
+def _forest_panel(ax, effect: dict, color) -> None:
+    """The settings of one pooled effect, and below them the effect itself."""
+    ax.axvspan(-MARGIN, MARGIN, color="0.9", zorder=0)
+    ax.axvline(0, color="0.3", linewidth=1)
+    labels = []
+    for y, row in enumerate(effect["rows"]):
+        ax.plot([row["low"], row["high"]], [y, y], color=color, linewidth=3, alpha=0.5)
+        ax.plot(row["Δ"], y, "o", color=color, markersize=7)
+        ax.plot(row["paper"], y - 0.25, "D", color="black", markersize=6, markerfacecolor="none")
+        erasing = "" if row["erasing"] else ", no erasing"
+        labels.append(
+            f"{title(row['benchmark'])}, {row['profile']}, {row['variant']}{erasing} "
+            f"(n = {row['seeds']})"
+        )
+    y = len(labels)
+    predicted = [effect["predicted_low"], effect["predicted_high"]]
+    ax.plot(predicted, [y, y], color="black", linewidth=1)
+    middle = effect["Δ"]
+    ax.fill(
+        [effect["low"], middle, effect["high"], middle],
+        [y, y - 0.3, y, y + 0.3],
+        color=color,
+        edgecolor="black",
+        zorder=3,
+    )
+    labels.append("all settings together")
+    ax.set(yticks=range(y + 1), yticklabels=labels, ylim=(y + 0.6, -0.6))
+    ax.grid(False, axis="y")
 
 
 def curves(rows: pd.DataFrame, name: str, heading: str, shows=None) -> None:

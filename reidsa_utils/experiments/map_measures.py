@@ -17,7 +17,7 @@ from torch.nn import functional
 from torchvision.transforms.functional import gaussian_blur
 
 from .. import InputError
-from ..attention import effective_cells
+from ..attention import effective_cells, without_autocast
 from ..batches import to_input
 from ..cam import checked, class_activation_maps
 from ..data import SPLITS, decode, load_images, resize
@@ -258,7 +258,7 @@ def confidence(model: ReIDNet, images: Tensor, classes: Tensor, stage: int) -> T
     images = model.checked_images(images)
     rows, classes = checked(model, stage, "final", classes, len(images))
     head = "final" if stage == 4 else f"stage{stage}"
-    with torch.no_grad(), torch.autocast(rows.device.type, enabled=False):
+    with torch.no_grad(), without_autocast(rows.device):
         logits = model(images)[head]
     return logits.softmax(dim=1)[rows, classes]
 
@@ -358,7 +358,7 @@ def maps_of(model, images: np.ndarray, classes=None, batch: int = 64) -> tuple[l
     """
     batches, shown = [], []
     for k in range(0, len(images), batch):
-        with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        with torch.no_grad(), without_autocast("cpu"):
             f = model.feature_maps(to_input(images[k : k + batch]))
             if classes is None:
                 own_classes = model.heads(f)["final"].argmax(1)

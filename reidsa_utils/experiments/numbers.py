@@ -11,6 +11,7 @@ looked at, and what of it is said; the kinds of selections, with examples:
     cells.l1.1-3.lowest                 the least of it at stages 1 to 3; see MEASURES
     without.l1.hair.change              the same, of people drawn without a part of the body
     demo-losses.l1.final.delta          the same, of what trainings recorded epoch by epoch
+    pooled-l1.parts.mAP                 the effect pooled from several settings; see POOLED
     table2-softmax.better               in how many rows of pairing.effects() Δ is above zero
     loss-photo-last                     one number of a JSON file
     speed.distances.seconds             the same, by the group and the key of the file
@@ -29,13 +30,14 @@ import pandas as pd
 from .. import SETTINGS, InputError, known
 from ..attention import FORMS
 from ..support.files import read_toml
-from .pairing import METRICS, between, effects, pick
+from .pairing import METRICS, between, effects, pick, pooled
 from .records import ROOT, read_records
 from .statistics import difference
 
 SELECTIONS = read_toml(SETTINGS / "numbers.toml")
 KINDS = (
     "differences",
+    "pooled",
     "levels",
     "stages",
     "overlaps",
@@ -61,6 +63,14 @@ DIFFERENCE = {
     "without": "{without:.1f}",
     "with": "{with:.1f}",
     "seeds": "{seeds}",
+}
+# Of an effect that is pooled from several settings; "predicted": where that of a new setting lies.
+POOLED = {
+    **{word: DIFFERENCE[word] for word in ("change", "delta", "interval", "gain", "loss")},
+    "settings": "{settings}",
+    "between": "{tau:.1f}",
+    "predicted": "{predicted_low:+.1f} to {predicted_high:+.1f}",
+    "paper": "{paper:+.1f}",
 }
 # Of a difference in rank-1, too: queries that are right at rank 1 in only one of the two settings,
 # in percent, mean over the seeds; and how many in all seeds.
@@ -110,6 +120,7 @@ def number(name: str) -> str:
     selection, *words = path.split(".")
     say = {
         "differences": _difference,
+        "pooled": _pooled,
         "levels": _level,
         "stages": _measure,
         "overlaps": _measure,
@@ -203,6 +214,21 @@ def _difference(selection: str, words: list) -> tuple:
     if metric == "rank-1" and what in FOUND:
         return FOUND, _found_by_one(selection, vector), what
     return DIFFERENCE, values, what
+
+
+def _pooled(selection: str, words: list) -> tuple:
+    """The effect of SA over several settings."""
+    vector, metric, what = _words(words, "vector metric what", "change")
+    known("metric", metric, METRICS)
+    found = pooled_of(selection, vector, metric)
+    return POOLED, {**found, "loss": -found["Δ"]}, what
+
+
+@functools.cache
+def pooled_of(selection: str, vector: str, metric: str) -> dict:
+    """pairing.pooled() of a selection in settings/numbers.toml, computed once."""
+    _, entry = _selection(selection)
+    return pooled(_of_seeds(entry), _settings(entry), vector, metric)
 
 
 def _found_by_one(selection: str, vector: str) -> dict:

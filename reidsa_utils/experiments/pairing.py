@@ -10,9 +10,11 @@ import numpy as np
 import pandas as pd
 
 from .. import InputError, known
+from ..attention import FORMS
+from ..config import unusual
 from ..data import PUBLISHED
 from .records import numerics, other_settings, published_name, settings_of, starts
-from .statistics import difference
+from .statistics import difference, person_effects, pool
 
 # A variant of the network -> the same without its spatial attention.
 BASE = {
@@ -60,10 +62,15 @@ COLUMNS = [
     "sd",
     "low",
     "high",
+    "low90",
+    "high90",
     "p",
     "smallest",
     "paper",
 ]
+
+
+MIN_SEEDS = 3  # fewer show no spread, so they are not pooled
 
 
 class Setting(NamedTuple):
@@ -74,6 +81,16 @@ class Setting(NamedTuple):
     rest: tuple  # the other settings of the configuration, as sorted pairs (name, value)
     variant: str
     form: str
+
+
+class Pair(NamedTuple):
+    """The runs of a setting with SA and those of the same without, seed by seed."""
+
+    setting: Setting
+    base: Setting
+    seeds: list
+    runs: list  # records
+    base_runs: list
 
 
 def paper_levels(benchmark: str, erasing: bool) -> dict:
@@ -98,29 +115,63 @@ def pair_difference(
     ids: the identities of the queries; None, or a record that does not say what each query gave:
     other people are not in the interval.
     """
-    mean, queries = METRICS[metric]
+    mean, _ = METRICS[metric]
+    without = [metrics[vector][mean] for metrics in base]
+    with_ = [metrics[vector][mean] for metrics in runs]
+    of_queries = _queries(runs, base, metric, vector, ids)
+    if of_queries is None:
+        return difference(without, with_, repeats=repeats)
+    return difference(without, with_, *of_queries, repeats)
+
+
+def _queries(runs: list, base: list, metric: str, vector: str, ids) -> tuple | None:
+    """A metric of every query that has a match: without and with, (seeds, queries); identities.
+
+    None if it is not known.
+    """
+    _, queries = METRICS[metric]
     runs = [metrics[vector] for metrics in runs]
     base = [metrics[vector] for metrics in base]
-    without = [metrics[mean] for metrics in base]
-    with_ = [metrics[mean] for metrics in runs]
     if ids is None or not all(queries in metrics for metrics in runs + base):
-        return difference(without, with_, repeats=repeats)
-
-    queries_with = np.array([metrics[queries] for metrics in runs], float)  # (seeds, queries)
-    queries_without = np.array([metrics[queries] for metrics in base], float)
-    has_match = ~np.isnan(queries_with[0]) & (queries_with[0] != 0)
+        return None
+    with_ = np.array([metrics[queries] for metrics in runs], float)
+    without = np.array([metrics[queries] for metrics in base], float)
+    has_match = ~np.isnan(with_[0]) & (with_[0] != 0)
     if queries == "first_match":
         # The place of the first match in the ranking -> whether the query is right at rank 1.
-        queries_with = queries_with == 1
-        queries_without = queries_without == 1
-    return difference(
-        without,
-        with_,
-        queries_without[:, has_match],
-        queries_with[:, has_match],
-        np.array(ids)[has_match],
-        repeats,
-    )
+        with_ = (with_ == 1).astype(float)
+        without = (without == 1).astype(float)
+    return without[:, has_match], with_[:, has_match], np.array(ids)[has_match]
+
+
+def pairs_of(records: list) -> list:
+    """All settings with SA that have runs without it, of the same seeds and all else equal: Pairs.
+
+    Raises InputError for two records of one run, and for a pair whose numerics differ.
+    """
+    by_setting = _by_setting(records)
+    pairs = []
+    for setting, runs in by_setting.items():
+        base_setting = setting._replace(variant=BASE.get(setting.variant), form="none")
+        base = by_setting.get(base_setting, {})
+        seeds = sorted(set(runs) & set(base))
+        if not seeds:
+            continue
+        for seed in seeds:
+            check_numerics(runs[seed], base[seed])
+        with_sa = [runs[seed] for seed in seeds]
+        without = [base[seed] for seed in seeds]
+        pairs.append(Pair(setting, base_setting, seeds, with_sa, without))
+    return pairs
+
+
+def identities(records: list) -> dict:
+    """{fingerprint of data: identities of its queries}, where a record says them."""
+    ids = {}
+    for record in records:
+        if "query_ids" in record:
+            ids[record["identity"]["fingerprint"]] = record["query_ids"]
+    return ids
 
 
 def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
@@ -134,20 +185,11 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
     paper: the paper's own difference there.
     Raises InputError for two records of one run.
     """
-    # Runs on the same data have the same queries.
-    ids = {}
-    for record in records:
-        if "query_ids" in record:
-            ids[record["identity"]["fingerprint"]] = record["query_ids"]
+    ids = identities(records)
     began_with = starts(records)
-    by_setting = _by_setting(records)
     rows = []
-    for setting, runs in by_setting.items():
-        without_sa = setting._replace(variant=BASE.get(setting.variant), form="none")
-        base = by_setting.get(without_sa, {})
-        seeds = sorted(set(runs) & set(base))
-        if not seeds:
-            continue
+    for pair in pairs_of(records):
+        setting = pair.setting
         config = dict(setting.rest)
         described = {
             "table": _paper_table(config, setting.variant),
@@ -159,17 +201,13 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
             "variant": setting.variant,
             "form": setting.form,
         }
-        for seed in seeds:
-            check_numerics(runs[seed], base[seed])
-        runs_paired = [runs[seed]["metrics"] for seed in seeds]
-        base_paired = [base[seed]["metrics"] for seed in seeds]
-        for vector in runs_paired[0]:
-            if vector not in base_paired[0]:
+        runs = [record["metrics"] for record in pair.runs]
+        base = [record["metrics"] for record in pair.base_runs]
+        for vector in runs[0]:
+            if vector not in base[0]:
                 continue
             for metric in METRICS:
-                found = pair_difference(
-                    runs_paired, base_paired, metric, vector, ids.get(setting.data), repeats
-                )
+                found = pair_difference(runs, base, metric, vector, ids.get(setting.data), repeats)
                 row = {**described, "vector": vector, "metric": metric, **found}
                 paper = _paper_difference(config, setting.variant, metric)
                 # The paper's tables are not re-ranked.
@@ -177,6 +215,129 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
                     row["paper"] = paper
                 rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def pooled(
+    records: list, wanted: dict, vector: str = "parts", metric: str = "mAP", repeats: int = 5000
+) -> dict:
+    """The effect of SA over all settings of a kind that have three seeds or more, in points.
+
+    wanted: what they have in common, {setting: value}, as {"form": "l1", "recipe": "paper"};
+    settings that are turned by hand (settings_of() other than the profile's) are left out unless
+    they are named.
+    Returns what statistics.pool() does, and "seeds", the fewest of a setting; "paper", the mean of
+    the paper's gains in these settings (NaN without); "rows", a dict for each setting.
+    Raises InputError where there are fewer than two.
+    """
+    chosen = [pair for pair in pairs_of(records) if _fits(pair, wanted, vector)]
+    if len(chosen) < 2:
+        raise InputError(
+            f"settings with {_words(wanted)} and {MIN_SEEDS} seeds or more: {len(chosen)}; a "
+            "pooled effect needs two"
+        )
+    return _pool(chosen, identities(records), vector, metric, repeats)
+
+
+def pooled_effects(records: list, wanted: dict, vector: str = "parts", repeats: int = 5000) -> dict:
+    """{(form, metric): pooled()} of all forms that have two settings or more."""
+    ids = identities(records)
+    fitting = [pair for pair in pairs_of(records) if _fits(pair, wanted, vector)]
+    found = {}
+    for form in FORMS:
+        chosen = [pair for pair in fitting if pair.setting.form == form]
+        if len(chosen) >= 2:
+            for metric in METRICS:
+                found[form, metric] = _pool(chosen, ids, vector, metric, repeats)
+    return found
+
+
+def _pool(pairs: list, ids: dict, vector: str, metric: str, repeats: int) -> dict:
+    """What pooled() returns, of pairs that are chosen; ids: of identities()."""
+    rows, deltas, of_people = [], [], []
+    for pair in pairs:
+        setting = pair.setting
+        runs = [record["metrics"] for record in pair.runs]
+        base = [record["metrics"] for record in pair.base_runs]
+        people = ids.get(setting.data)
+        found = pair_difference(runs, base, metric, vector, people, repeats)
+        paper = _paper_difference(dict(setting.rest), setting.variant, metric)
+        rows.append(
+            {
+                **dict(setting.rest),
+                "variant": setting.variant,
+                "form": setting.form,
+                **found,
+                "paper": np.nan if paper is None else paper,
+            }
+        )
+        deltas.append(np.array(found["deltas"]))
+        of_people.append(None)
+        queries = _queries(runs, base, metric, vector, people)
+        if queries is not None:
+            without, with_, of_query = queries
+            of_people[-1] = 100 * person_effects((with_ - without).mean(0), of_query)
+    covariance = _seed_covariance(pairs, deltas) + _people_covariance(pairs, of_people)
+    papers = [row["paper"] for row in rows if not np.isnan(row["paper"])]
+    return {
+        **pool([row["Δ"] for row in rows], covariance),
+        "seeds": min(len(pair.seeds) for pair in pairs),
+        "paper": np.mean(papers) if papers else np.nan,
+        "rows": rows,
+    }
+
+
+def _fits(pair: Pair, wanted: dict, vector: str) -> bool:
+    """Whether a pair is one of the settings that pooled() is asked for."""
+    settings = settings_of(pair.runs[0])
+    unknown = [name for name in wanted if name not in settings]
+    if unknown:
+        raise InputError(f"unknown setting {unknown[0]!r}; known: {', '.join(settings)}")
+    turned = set(unusual(pair.runs[0]["config"])) - set(wanted)
+    return (
+        all(settings[name] == value for name, value in wanted.items())
+        and not turned
+        and len(pair.seeds) >= MIN_SEEDS
+        and vector in pair.runs[0]["metrics"]
+    )
+
+
+def _seed_covariance(pairs: list, deltas: list) -> np.ndarray:
+    """What other seeds would change: (settings, settings).
+
+    The variance of one seed is taken from all settings together: three seeds alone would give it
+    no better than within a factor of three. Two settings with one baseline share that half of each
+    difference which comes from the baseline's runs of the seeds that both have.
+    """
+    freedom = sum(len(of_setting) - 1 for of_setting in deltas)
+    variance = sum(((d - d.mean()) ** 2).sum() for d in deltas) / freedom
+    covariance = np.zeros((len(pairs), len(pairs)))
+    for i, a in enumerate(pairs):
+        for j, b in enumerate(pairs):
+            if i == j:
+                covariance[i, i] = variance / len(a.seeds)
+            elif a.base == b.base:
+                shared = len(set(a.seeds) & set(b.seeds))
+                covariance[i, j] = variance / 2 * shared / (len(a.seeds) * len(b.seeds))
+    return covariance
+
+
+def _people_covariance(pairs: list, of_people: list) -> np.ndarray:
+    """What other test people would change: (settings, settings). Settings of one data share them.
+
+    Older records do not say which queries were right at rank 1. Their settings get the mean
+    variance of the others.
+    """
+    variances = [u @ u for u in of_people if u is not None]
+    covariance = np.zeros((len(pairs), len(pairs)))
+    for i, a in enumerate(pairs):
+        for j, b in enumerate(pairs):
+            if i == j and of_people[i] is None:
+                covariance[i, i] = np.mean(variances) if variances else 0.0
+            elif of_people[i] is None or of_people[j] is None:
+                continue
+            elif a.setting.data == b.setting.data:
+                covariance[i, j] = of_people[i] @ of_people[j]
+    return covariance
 
 
 def _by_setting(records: list) -> dict:

@@ -1,4 +1,4 @@
-"""What is written from records: the README's tables, and the numbers in sentences.
+"""What is written from records: the tables of docs/results.md, and the numbers in sentences.
 
 A table stands between two comments with its name. A number in a sentence of README, CONTRIBUTING,
 docs/ or a notebook's text stands between two comments, too, which are not seen where Markdown is
@@ -33,6 +33,8 @@ from .tables import (
     title,
 )
 
+# Where the tables stand.
+TABLES = "docs/results.md"
 # The comments before and behind a table.
 MARKS = "<!-- {}: made by `reidsa readme` -->\n", "<!-- end of {} -->"
 # A number between its comments: its name, and what stands there.
@@ -59,10 +61,10 @@ class Stale(NamedTuple):
 
 
 def write_readme(check: bool = False, place: Path = ROOT) -> int:
-    """Write the README's tables and the numbers in sentences anew from the records in results/.
+    """Write the tables of docs/results.md and the numbers in sentences anew from results/.
 
     check: change nothing; print each place whose text is not what the records give.
-    place: the folder with README.md and the other texts.
+    place: the folder with README.md, docs/ and the other texts.
     Returns the exit code: 1 where `check` found such a place, else 0.
     Raises InputError, before anything is written, for lost comments or an unknown name.
     """
@@ -71,13 +73,14 @@ def write_readme(check: bool = False, place: Path = ROOT) -> int:
     for path in _files(place):
         before = read_text(path)
         after = before
+        file = path.relative_to(place).as_posix()
         if path.suffix == ".ipynb":
-            after, found = _number_notebook(before, str(path.relative_to(place)))
+            after, found = _number_notebook(before, file)
         else:
-            if path == place / "README.md":
-                after, found = _tables_anew(before, path)
+            if file == TABLES:
+                after, found = _tables_anew(before, file)
                 stale += found
-            after, found = number_text(after, str(path.relative_to(place)))
+            after, found = number_text(after, file)
         stale += found
         if after != before:
             texts[path] = after
@@ -98,7 +101,10 @@ def _files(place: Path) -> list:
         if ".ipynb_checkpoints" not in path.parts
     ]
     contributing = [path for path in [place / "CONTRIBUTING.md"] if path.exists()]
-    docs = sorted((place / "docs").rglob("*.md"))
+    # Not below docs/: _build and node_modules hold copies and texts of others.
+    docs = sorted((place / "docs").glob("*.md"))
+    if place / TABLES not in docs:
+        raise InputError(f"{place / TABLES} is missing; the tables stand there")
     return [place / "README.md", *contributing, *docs, *notebooks]
 
 
@@ -167,8 +173,8 @@ def _number_notebook(text: str, file: str) -> tuple:
     return json.dumps(notebook, indent=1, ensure_ascii=False) + "\n", stale
 
 
-def _tables_anew(text: str, path: Path) -> tuple:
-    """The README with its tables written anew: (text, [Stale])."""
+def _tables_anew(text: str, file: str) -> tuple:
+    """A page with its tables written anew: (text, [Stale]). file: its name, for messages."""
     makers = {
         "claims": lambda: claims_block(read_claims()),
         "tables": lambda: tables_block(committed_records(""), committed_effects("")),
@@ -178,7 +184,7 @@ def _tables_anew(text: str, path: Path) -> tuple:
         start, end = (mark.format(name) for mark in MARKS)
         if start not in text or end not in text:
             raise InputError(
-                f"{path} has lost the marks between which its {name} stand; restore "
+                f"{file} has lost the marks between which its {name} stand; restore "
                 f"{start.strip()} and {end}"
             )
     stale = []
@@ -189,7 +195,7 @@ def _tables_anew(text: str, path: Path) -> tuple:
         expected = make()
         if found != expected:
             old, new = _first_difference(found, expected)
-            stale.append(Stale(path.name, f"the block {name}", old, new))
+            stale.append(Stale(file, f"the block {name}", old, new))
         text = before + start + expected + end + after
     return text, stale
 
@@ -207,7 +213,7 @@ def _first_difference(found: str, expected: str, around: int = 40) -> tuple:
 
 
 def tables_block(records: list, differences: pd.DataFrame) -> str:
-    """The README's tables of results: Tables 3 and 2 at `laptop`, recipe `paper`; real data.
+    """The tables of results: Tables 3 and 2 at `laptop`, recipe `paper`; real data.
 
     differences: pairing.effects() of the records.
     """
@@ -222,8 +228,9 @@ def tables_block(records: list, differences: pd.DataFrame) -> str:
         lines += _paper_table(ours, differences, table, vector)
     lines += [
         "",
-        "**Real data**, vector `parts`: the level, and the gap to the paper's Table 3 or 2; "
-        "0 epochs: direct transfer",
+        "**Real data** (vector `parts`). The gap is ours minus the paper's Table 3 (with erasing) "
+        "or Table 2 (without). A row of 0 epochs is a direct transfer: nothing was trained on "
+        "photographs.",
         "",
     ]
     lines += markdown_heading(REAL_COLUMNS)
@@ -235,16 +242,20 @@ def tables_block(records: list, differences: pd.DataFrame) -> str:
 def _paper_table(cells, differences, table: str, vector: str) -> list:
     """The lines of Table 3 or 2 with one retrieval vector."""
     erasing = table == "table3"
+    # What all rows of a table have in common stands above it.
     if erasing:
         benchmarks = list(LAYOUTS)
         variants = PUBLISHED["table3"]["market1501"]
+        common = f"variants `{'` and `'.join(variants)}`, with random erasing"
+        first = "benchmark"
     else:
         benchmarks = ["market1501"]
         variants = VARIANTS
+        common = "Market-1501, without random erasing"
+        first = "variant"
     lines = [
         "",
-        f"**Table {table[-1]}** (rendered, `laptop`, vector `{vector}`, "
-        f"{'with' if erasing else 'without'} random erasing)",
+        f"**Table {table[-1]}** (rendered, `laptop`, vector `{vector}`, {common})",
         "",
     ]
     rows = cells[
@@ -261,8 +272,7 @@ def _paper_table(cells, differences, table: str, vector: str) -> list:
     for row in in_table.itertuples():
         of_cell[(*(getattr(row, key) for key in keys), row.metric)] = row
     lines += markdown_heading(
-        "benchmark | variant | SA as | seeds | rank-1 | mAP | Δ rank-1 | Δ mAP | paper's Δ "
-        "| command of a run"
+        f"{first} | SA as | seeds | rank-1 | mAP | Δ rank-1 | Δ mAP | paper's Δ"
     )
     for row in rows.itertuples():
         cell = tuple(getattr(row, key) for key in keys)
@@ -270,38 +280,27 @@ def _paper_table(cells, differences, table: str, vector: str) -> list:
         changes = [f"{change(delta)} ({interval(delta)})" if delta else "" for delta in found]
         paper = ", ".join(signed(delta.paper) for delta in found if delta)
         line = markdown_row(
-            title(row.benchmark),
-            row.variant,
+            title(row.benchmark) if erasing else row.variant,
             row.form,
             row.seeds,
             spread(row.rank1, row.rank1_sd),
             spread(row.mAP, row.mAP_sd),
             *changes,
             paper,
-            f"`{_command(row, erasing)}`",
         )
         lines.append(line)
     return lines
 
 
-def _command(row, erasing: bool) -> str:
-    """The command that trains one run of a row."""
-    erased = "--erasing" if erasing else "--no-erasing"
-    return (
-        f"reidsa train --profile laptop --benchmark {row.benchmark} --variant {row.variant} "
-        f"--form {row.form} {erased} --threads 1 --seed 0"
-    )
-
-
 def photographs_block(folder: Path) -> str:
-    """The README's rows of runs on photographs that began with ImageNet weights.
+    """The rows of runs on photographs that began with ImageNet weights.
 
     They are the records of a folder, full runs only.
     """
     lines = [
         "",
-        "**Photographs, ImageNet weights** (real Market-1501): the level, and the gap to the "
-        "paper's Table 2, which is ResNet-50 at 384x128",
+        "**Photographs, ImageNet weights** (real Market-1501). The gap is ours minus the paper's "
+        "Table 2, which has a ResNet-50 at 384x128.",
         "",
     ]
     records = read_records(folder) if folder.is_dir() else []
@@ -340,7 +339,7 @@ def _real_row(row) -> str:
 
 
 def claims_block(claims: list) -> str:
-    """The README's summary of the ledger: how many of each verdict, and all of them in a fold."""
+    """The summary of the ledger: how many of each verdict, and all of them in a fold."""
     lines = ["", *markdown_heading("verdict | claims | such as")]
     for verdict, count in verdicts(claims).items():
         examples = [

@@ -2,16 +2,18 @@
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
+from ..attention import FORMS
 from ..config import PROFILES
-from ..data import LAYOUTS
+from ..data import LAYOUTS, PUBLISHED
 from ..model import VARIANTS
-from .pairing import SHOWN, paper_levels
+from .pairing import BASE, METRICS, MIN_SEEDS, SHOWN, paper_levels
 from .records import CELL, other_settings, starts
+from .statistics import holm, verdict
 
 # What runs must share to stand in one table.
 SETTING = ["source", "profile", "recipe", "epochs", "weights", "other"]
-FORMS = ("softmax", "l1", "softmax_mean", "sigmoid")
 
 
 def title(benchmark: str) -> str:
@@ -107,7 +109,10 @@ def interval(row) -> str:
 
 
 def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of pairing.effects(), with a column holm, as a table for people."""
+    """Rows of pairing.effects(), with a column holm, as a table for people.
+
+    A line is named by its setting in words, the form of attention and the metric.
+    """
     shown = pd.DataFrame(
         {
             "seeds": rows.seeds,
@@ -121,14 +126,21 @@ def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
             "Δ paper": rows.paper.map(signed),
         }
     )
-    # A setting that all rows share is left out, but for these four.
-    always = ("source", "profile", "form", "metric")
-    keys = [
-        key
-        for key in [*SETTING, "benchmark", "variant", "form", "metric"]
-        if key in always or rows[key].nunique() > 1
-    ]
-    return shown.set_index(pd.MultiIndex.from_frame(rows[keys]))
+    lines = rows.assign(setting=_setting_words(rows))
+    return shown.set_index(pd.MultiIndex.from_frame(lines[["setting", "form", "metric"]]))
+
+
+def _setting_words(rows: pd.DataFrame) -> list:
+    """The setting of each row in words: benchmark, profile, and what not all rows share."""
+    told = [key for key in ("source", "variant", "weights", "epochs") if rows[key].nunique() > 1]
+    out = []
+    for _, row in rows.iterrows():
+        words = [title(row.benchmark), row.profile]
+        if row.recipe != "paper":
+            words.append(row.recipe)
+        words += [f"{row[key]} epochs" if key == "epochs" else row[key] for key in told]
+        out.append(", ".join(word for word in [*words, row.other] if word))
+    return out
 
 
 def _positive_seeds(row) -> str:
@@ -192,3 +204,326 @@ def markdown_row(*values) -> str:
 def markdown_heading(columns: str) -> list:
     """The two lines that open a Markdown table; columns: their names with " | " between them."""
     return [f"| {columns} |", "|" + "---|" * (columns.count("|") + 1)]
+
+
+def overview(runs: pd.DataFrame) -> pd.DataFrame:
+    """What some runs are, a row for each source, profile, recipe and table of the paper."""
+    one = runs[runs.vector == "global"].copy()
+    one["table"] = np.where(one.erasing, "Table 3 (random erasing)", "Table 2 (none)")
+    one["setting"] = one.groupby(["data", "variant", "form", *SHOWN], dropna=False).ngroup()
+    seeds = one.groupby(["source", "profile", "recipe", "table", "setting"], sort=False).seed
+    seeds = seeds.nunique().groupby(level=[0, 1, 2, 3], sort=False)
+    return pd.DataFrame(
+        {
+            "runs": seeds.sum(),
+            "settings": seeds.size(),
+            f"with {MIN_SEEDS} seeds or more": seeds.agg(lambda n: (n >= MIN_SEEDS).sum()),
+        }
+    )
+
+
+def judge(effects: pd.DataFrame) -> pd.DataFrame:
+    """The rows of pairing.effects() that belong to a table of the paper, with corrected p values.
+
+    Two columns are added. tested: three seeds or more. holm: the p value after Holm's correction
+    over all tested differences of one source, profile and recipe. Settings with a turned knob of
+    the renderer are left out: they have a figure of their own.
+    """
+    turned = effects.occlusion.notna() | effects.view_overlap.notna()
+    plain = effects.vector.isin(["global", "parts"])
+    rows = in_order(effects[~turned & (effects.table != "") & plain]).reset_index(drop=True)
+    rows["tested"] = (rows.seeds >= MIN_SEEDS) & rows.p.notna()
+    settings = [rows[key] for key in SETTING]
+    rows["holm"] = rows.p.where(rows.tested).groupby(settings).transform(holm)
+    return rows
+
+
+def conclusions(judged: pd.DataFrame) -> list:
+    """A sentence on "consistent improvement" for each setting and form, from judge()'s rows."""
+    lines = []
+    for keys, rows in judged.groupby([*SETTING, "form"], sort=False):
+        source, profile, recipe, _, _, other, form = keys
+        setting = ", ".join(word for word in (source, profile, recipe, other) if word)
+        lines.append(f"{setting}: SA as {form}: {_conclusion(rows)}")
+    return lines or ["no pair of runs, so no claim"]
+
+
+def _conclusion(rows: pd.DataFrame) -> str:
+    tested = rows[rows.tested]
+    if tested.empty:
+        return f"no setting has {MIN_SEEDS} seeds, so nothing is claimed"
+    delta = tested["Δ"]
+    shown = tested.holm < 0.05
+    better = int((shown & (delta > 0)).sum())
+    worse = int((shown & (delta < 0)).sum())
+    if better and worse:
+        word = "better in some settings and worse in others"
+    elif better == len(tested):
+        word = "an improvement is shown"
+    elif better:
+        word = "an improvement is shown in some settings, not consistently"
+    elif worse:
+        word = "no consistent improvement: worse wherever a difference is shown"
+    else:
+        word = "neither improvement nor harm is shown"
+    networks = len(tested.drop_duplicates(["table", "benchmark", "variant"]))
+    return (
+        f"{word} (comparisons with three seeds or more: {networks}; "
+        f"their differences: {len(tested)}, {int((delta > 0).sum())} positive, "
+        f"{better} shown better, {worse} shown worse, median {delta.median():+.1f})"
+    )
+
+
+def levels_of_table2(runs: pd.DataFrame) -> pd.DataFrame:
+    """The levels of the variants of Table 2 on Market-1501 without erasing, for people."""
+    some = runs[~runs.erasing & (runs.benchmark == "market1501")]
+    some = some[(some.source == "rendered") & some.vector.isin(["global", "parts"])]
+    cells = aggregate(some)
+    table = pd.DataFrame(
+        {
+            "rank-1": [spread(row.rank1, row.rank1_sd) for row in cells.itertuples()],
+            "mAP": [spread(row.mAP, row.mAP_sd) for row in cells.itertuples()],
+            "seeds": cells.seeds,
+        }
+    )
+    keys = ["profile", "recipe", "vector", "variant", "form"]
+    table.index = pd.MultiIndex.from_frame(cells[keys])
+    return table.sort_index(level="vector", sort_remaining=False, kind="stable")
+
+
+def published_table1() -> pd.DataFrame:
+    """Table 1 as the paper prints it, and the paper's own numbers without re-ranking (Table 3)."""
+    rows = {}
+    for name, row in PUBLISHED["table1"].items():
+        rows[name] = []
+        for levels in row:  # (rank-1, mAP) on each benchmark, or nothing
+            rows[name] += levels or ("", "")
+    plain = [PUBLISHED["table3"][benchmark]["b_p_ds_sa2"] for benchmark in LAYOUTS]
+    rows["Ours, not re-ranked (Table 3)"] = [level for levels in plain for level in levels]
+    return pd.DataFrame(rows, index=_benchmark_columns()).T
+
+
+def reranking_gains(runs: pd.DataFrame) -> pd.DataFrame:
+    """What re-ranking adds to the network with SA, in points: in the paper, then in the runs."""
+    reranked = np.array(PUBLISHED["table1"]["Ours"])  # (benchmark, metric)
+    plain = np.array([PUBLISHED["table3"][benchmark]["b_p_ds_sa2"] for benchmark in LAYOUTS])
+    published = zip(_benchmark_columns(), (reranked - plain).ravel(), strict=True)
+    gains = {("paper", "real", "", ""): dict(published)}
+    unturned = runs.occlusion.isna() & runs.view_overlap.isna()
+    some = runs[runs.erasing & (runs.variant == "b_p_ds_sa2") & unturned]
+    keys = ["profile", "source", "recipe", "other", "form"]
+    for (profile, source, recipe, other, form), group in some.groupby(keys, sort=False):
+        means = group.pivot_table(index="vector", columns="benchmark", values=["rank1", "mAP"])
+        if not {"parts", "parts+rerank"} <= set(means.index):
+            continue
+        added = means.loc["parts+rerank"] - means.loc["parts"]
+        setting = (profile, source, f"{recipe}, {other}" if other else recipe, form)
+        gains[setting] = {}
+        for benchmark in means["mAP"]:
+            gains[setting][title(benchmark), "rank-1"] = added["rank1", benchmark]
+            gains[setting][title(benchmark), "mAP"] = added["mAP", benchmark]
+    own = sorted(set(some.benchmark) - set(LAYOUTS))  # data of one's own
+    columns = _benchmark_columns().append(pd.MultiIndex.from_product([own, ["rank-1", "mAP"]]))
+    return pd.DataFrame(gains, index=columns).T
+
+
+def _benchmark_columns() -> pd.MultiIndex:
+    titles = [title(benchmark) for benchmark in LAYOUTS]
+    return pd.MultiIndex.from_product([titles, ["rank-1", "mAP"]])
+
+
+def real_levels(runs: pd.DataFrame) -> pd.DataFrame:
+    """Runs on real benchmarks beside the paper's level in the table with the same settings.
+
+    What all of them share is left out. Empty where there are none.
+    """
+    some = runs[(runs.source == "real") & runs.vector.isin(["global", "parts"])]
+    if some.empty:
+        return pd.DataFrame()
+    cells = aggregate(some).sort_values(["weights", "epochs"], kind="stable")
+    rows = []
+    for row in cells.itertuples():
+        gap_rank1, gap_map = gap(row.rank1, row.mAP, row.benchmark, row.variant, row.erasing)
+        rows.append(
+            {
+                "benchmark": title(row.benchmark),
+                "profile": row.profile,
+                "recipe": row.recipe,
+                "other": row.other,
+                "variant": row.variant,
+                "form": row.form,
+                "erasing": "yes" if row.erasing else "no",
+                "began with": "nothing" if row.weights == "none" else row.weights,
+                "epochs": row.epochs,
+                "vector": row.vector,
+                "seeds": row.seeds,
+                "rank-1": row.rank1,
+                "mAP": row.mAP,
+                "paper's rank-1": row.rank1 - gap_rank1,
+                "paper's mAP": row.mAP - gap_map,
+                "gap rank-1": gap_rank1,
+                "gap mAP": gap_map,
+            }
+        )
+    table = pd.DataFrame(rows)
+    always = ("variant", "form", "began with", "epochs", "vector")
+    settings = list(table.columns[: list(table.columns).index("rank-1")])
+    index = [key for key in settings if key in always or table[key].nunique() > 1]
+    return table.drop(columns=[key for key in settings if key not in index]).set_index(index)
+
+
+def pooled_rows(runs: str, pooled: dict) -> list:
+    """pairing.pooled_effects() as rows of a table for people, with the word of each.
+
+    runs: what the runs are called.
+    """
+    rows = []
+    for (form, metric), found in pooled.items():
+        row = {
+            "runs": runs,
+            "form": form,
+            "metric": metric,
+            "settings": found["settings"],
+            "Δ": signed(found["Δ"]),
+            "95 % interval": f"{found['low']:+.1f} to {found['high']:+.1f}",
+            "a new setting": f"{found['predicted_low']:+.1f} to {found['predicted_high']:+.1f}",
+            "between settings (τ)": f"{found['tau']:.1f}",
+            "Δ paper": signed(found["paper"]),
+            # Where the paper reports nothing, there is no claim to give a word to.
+            "word": "" if np.isnan(found["paper"]) else verdict(found, found["paper"]),
+        }
+        rows.append(row)
+    return rows
+
+
+def agreement_with_table2(runs: pd.DataFrame) -> pd.DataFrame:
+    """Kendall's tau of runs with the paper's Table 2, for people; empty without all variants.
+
+    A row for each setting, form and metric. Three taus: over the eight variants; over the seven
+    neighbours in the table that differ in SA alone; over those of the seven that differ by half a
+    point or more in the paper. With several seeds, 95 % intervals over them.
+    """
+    eight = runs[~runs.erasing & (runs.benchmark == "market1501") & (runs.vector == "global")]
+    rng = np.random.default_rng(0)
+    rows = []
+    for setting, group in eight.groupby(SETTING, sort=False):
+        for form in FORMS:
+            of_form = group[group.form.isin(["none", form])]
+            for metric, column in zip(METRICS, ("rank1", "mAP"), strict=True):
+                wide = of_form.pivot_table(index="seed", columns="variant", values=column)
+                wide = wide.dropna()
+                if set(wide) == set(VARIANTS) and len(wide):
+                    taus = _with_interval(wide, metric, rng)
+                    rows.append([*setting, form, metric, len(wide), *taus])
+    names = ["tau: 8 variants", "7 SA pairs", "clear SA pairs"]
+    table = pd.DataFrame(rows, columns=[*SETTING, "form", "metric", "seeds", *names])
+    if not table.other.any():  # no settings other than the profile's
+        table = table.drop(columns="other")
+    return table
+
+
+def _taus(levels: pd.Series, metric: str) -> np.ndarray:
+    """The three taus of agreement_with_table2(); levels: variant -> points."""
+    place = list(METRICS).index(metric)
+    theirs = pd.Series({variant: row[place] for variant, row in PUBLISHED["table2"].items()})
+    variants = list(theirs.index)
+    tau = stats.kendalltau(levels[variants], theirs).statistic
+    agree, clear = [], []
+    for i, a in enumerate(variants):
+        for b in variants[i + 1 :]:
+            # With SA against without, or one use of SA more.
+            if b not in BASE or BASE[b] not in (a, BASE.get(a)):
+                continue
+            delta = theirs[b] - theirs[a]
+            agree.append(np.sign((levels[b] - levels[a]) * delta))
+            if abs(delta) >= 0.5 - 1e-9:
+                clear.append(agree[-1])
+    return np.array([tau, np.mean(agree), np.mean(clear)])
+
+
+def _with_interval(wide: pd.DataFrame, metric: str, rng) -> list:
+    """The three taus as texts. wide: (seeds, variants), points."""
+    taus = _taus(wide.mean(), metric)
+    if len(wide) == 1:
+        return [f"{tau:+.2f}" for tau in taus]
+    again = []
+    for _ in range(500):
+        some_seeds = rng.integers(len(wide), size=len(wide))
+        again.append(_taus(wide.iloc[some_seeds].mean(), metric))
+    lows, highs = np.quantile(again, [0.025, 0.975], axis=0)
+    return [f"{t:+.2f} ({a:+.2f} to {b:+.2f})" for t, a, b in zip(taus, lows, highs, strict=True)]
+
+
+def signs(judged: pd.DataFrame, table: str, vector: str) -> pd.DataFrame:
+    """The sign of SA's effect on each benchmark, from judge()'s rows.
+
+    In brackets: a sign whose interval contains zero, or that stands on fewer than three seeds.
+    """
+    rows = judged[(judged.table == table) & (judged.vector == vector)].copy()
+    sign = np.where(rows["Δ"] > 0, "+", "-")
+    shown = rows.tested & (rows.low * rows.high > 0)
+    rows["sign"] = np.where(shown, sign, [f"({s})" for s in sign])
+    rows["benchmark"] = rows.benchmark.map(title)
+    index = [key for key in [*SETTING, "form", "metric"] if key != "other" or rows.other.any()]
+    return rows.pivot_table(
+        index=index,
+        columns="benchmark",
+        values="sign",
+        aggfunc=" ".join,
+        sort=False,
+        fill_value="",
+    )
+
+
+def effective_positions(records: list) -> pd.DataFrame:
+    """Effective positions of SA's weights on Market-1501 at laptop, in percent of each stage's map.
+
+    In the first and the last epoch, each network by its own form, mean over the seeds; for records
+    that tell it.
+    """
+    rows = []
+    for record in records:
+        config = record["config"]
+        of_market = config["benchmark"] == "market1501" and config["profile"] == "laptop"
+        with_sa = config["variant"] == "b_p_ds_sa2" and config["form"] in ("softmax", "l1")
+        if not (of_market and with_sa and "first_step" in record["history"][-1]):
+            continue
+        for epoch, line in (("first", record["history"][0]), ("last", record["history"][-1])):
+            share = line["first_step"][config["form"]]["cells"]
+            row = {
+                "form": config["form"],
+                "source": record["source"],
+                "erasing": "yes" if config["erasing"] else "no",
+                "epoch": epoch,
+                "seeds": config["seed"],
+            }
+            for stage in (1, 2, 3):
+                row[f"stage {stage} (%)"] = 100 * share[stage - 1]
+            rows.append(row)
+    if not rows:
+        return pd.DataFrame()
+    how = {"seeds": "nunique"} | {f"stage {stage} (%)": "mean" for stage in (1, 2, 3)}
+    keys = ["form", "source", "erasing", "epoch"]
+    return pd.DataFrame(rows).groupby(keys).agg(how).round(1)
+
+
+def as_markdown(judged: pd.DataFrame) -> str:
+    """The tables of differences and the conclusion as a Markdown text, from judge()'s rows."""
+    lines = [
+        "In points of 100. Δ: with SA minus without, seed by seed, ± standard deviation over the "
+        "seeds. The paper's Δ is one run on the real",
+        "benchmark. One seed shows no spread over seeds, so it supports no claim.",
+        "",
+    ]
+    sections = [
+        ("table3", "parts"),
+        ("table3", "global"),
+        ("table2", "global"),
+        ("table2", "parts"),
+    ]
+    for table, vector in sections:
+        rows = judged[(judged.table == table) & (judged.vector == vector)]
+        lines += markdown(rows, f"Table {table[-1]}, vector {vector}")
+    lines += ["## The claim", ""]
+    lines += [f"- {line}" for line in conclusions(judged)]
+    return "\n".join(lines) + "\n"

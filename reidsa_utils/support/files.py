@@ -3,10 +3,12 @@
 import codecs
 import contextlib
 import os
+import secrets
 import shutil
 import sys
 import tomllib
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -102,6 +104,28 @@ def write_atomic(path, data: bytes) -> None:
             f"could not write {path} ({len(data):,} bytes: {error.strerror}){kept}; free some "
             "space and start the same run again"
         ) from error
+
+
+@contextlib.contextmanager
+def partial_folder(parent: Path, work: str) -> Iterator[Path]:
+    """A hidden folder to write in, gone at the end unless it was moved away.
+
+    work: what is done, for its name. What killed processes have left of the same work goes first.
+    A lock beside the folder says that somebody works in it. Raises OSError.
+    """
+    for path in parent.glob(f".{work}-*.lock"):
+        with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0):
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+            path.unlink(missing_ok=True)
+    partial = parent / f".{work}-{secrets.token_hex(4)}"
+    lock = FileLock(f"{partial}.lock")
+    try:
+        with lock:  # held before the folder is there, so that nobody takes it for a leftover
+            partial.mkdir()
+            yield partial
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
 
 
 def check_room(folder: Path, needed: int) -> None:

@@ -683,7 +683,7 @@ def test_upper_case_endings_and_names_with_spaces(tmp_path):
 
 
 def test_the_picture_of_a_phone_stands_upright(tmp_path):
-    """As the README says it: an EXIF orientation is applied, which PIL does only if told to."""
+    """As docs/data.md says it: an EXIF orientation is applied, which PIL does only if told to."""
     exif = PIL.Image.Exif()
     exif[0x112] = 6  # turned by a quarter
     lying = PIL.Image.fromarray(np.zeros((40, 20, 3), np.uint8))

@@ -2,6 +2,10 @@
 
 import json
 import re
+import shutil
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import cv2
@@ -268,3 +272,25 @@ def test_command_line(command, tmp_path):
         ),
         "choose another root",
     )
+
+
+def test_what_a_killed_rendering_leaves_goes_with_the_next(small_benchmark, tmp_path):
+    """A rendering beside it, which is at work, keeps its folder."""
+    command = [sys.executable, "-m", "reidsa_utils", "render", "market1501", str(tmp_path)]
+    killed = subprocess.Popen(
+        [*command, "--scale", "0.5", "--seed", "5"], stderr=subprocess.DEVNULL
+    )
+    while not list(tmp_path.glob(".rendering-*/query/*.jpg")):
+        assert killed.poll() is None
+        time.sleep(0.05)
+    (at_work,) = tmp_path.glob(".rendering-*/")
+    render_benchmark("market1501", tmp_path / "beside", 0.016, 5, progress=False)
+    folder = render_benchmark("market1501", tmp_path, 0.016, 5, progress=False)
+    assert at_work.exists()
+    assert files(folder) == files(small_benchmark)
+    shutil.rmtree(folder)
+
+    killed.kill()
+    killed.wait()
+    render_benchmark("market1501", tmp_path, 0.016, 5, progress=False)
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []

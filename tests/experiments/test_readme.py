@@ -1,4 +1,4 @@
-"""The README's tables and the numbers in sentences: from the records, by name, and mended."""
+"""The tables of docs/results.md and the numbers in sentences: from the records, by name, and mended."""
 
 import json
 import shutil
@@ -23,8 +23,11 @@ MARK = "<!--=demo.parts.mAP-->{}<!--/-->"  # 43.2 in the committed records
 
 @pytest.fixture
 def place(tmp_path):
-    """A folder with the README and one notebook."""
+    """A folder with the README, the pages of docs/ and one notebook."""
     shutil.copy(ROOT / "README.md", tmp_path)
+    (tmp_path / "docs").mkdir()
+    for path in ROOT.glob("docs/*.md"):
+        shutil.copy(path, tmp_path / "docs")
     (tmp_path / "notebooks").mkdir()
     shutil.copy(ROOT / "notebooks" / "06_tables.ipynb", tmp_path / "notebooks")
     return tmp_path
@@ -36,8 +39,8 @@ def test_every_number_is_what_the_records_give(command):
     assert done.stdout == ""
 
 
-def test_committed_records_regenerate_the_readme():
-    text = (ROOT / "README.md").read_text()
+def test_committed_records_regenerate_the_tables():
+    text = (ROOT / readme.TABLES).read_text()
     made = {
         "tables": readme.tables_block(committed_records(""), committed_effects("")),
         "claims": readme.claims_block(read_claims()),
@@ -51,12 +54,18 @@ def test_committed_records_regenerate_the_readme():
 
 
 def test_a_stale_number_is_found_named_and_mended(place, capsys):
-    """In the README, in its tables, and in a notebook's text; --check changes nothing."""
-    path = place / "README.md"
+    """In the README, on a page and in its tables, and in a notebook's text; --check changes nothing."""
+    path = place / "docs" / "results.md"
     whole = path.read_text()
+    assert MARK.format("43.2") in whole
     broken = whole.replace(MARK.format("43.2"), MARK.format("43.3"), 1)
-    broken = broken.replace("| Market-1501 | b_p_ds | none | 5 | 73.6", "| Market-1501 | 1", 1)
+    broken = broken.replace("| Market-1501 | none | 5 | 73.6", "| Market-1501 | 1", 1)
     path.write_text(broken)
+    front = place / "README.md"
+    whole_front = front.read_text()
+    broken_front = whole_front.replace("<!--=parameters-demo-->4.3<", "<!--=parameters-demo--><")
+    assert broken_front != whole_front
+    front.write_text(broken_front)
     notebook = place / "notebooks" / "06_tables.ipynb"
     whole_notebook = notebook.read_text()
     mark = "<!--=photo-l1.parts.rank-1.delta-->{}<!--/-->"
@@ -65,15 +74,18 @@ def test_a_stale_number_is_found_named_and_mended(place, capsys):
     notebook.write_text(broken_notebook)
 
     assert readme.write_readme(check=True, place=place) == 1
-    table, sentence, cell = capsys.readouterr().out.splitlines()
-    assert table.startswith("README.md: the block tables is '")
+    first, table, sentence, cell = capsys.readouterr().out.splitlines()
+    assert first == "README.md: parameters-demo is empty, expected 4.3"
+    assert table.startswith("docs/results.md: the block tables is '")
     assert "Market-1501 | 1" in table and "expected" in table
-    assert sentence == "README.md: demo.parts.mAP is 43.3, expected 43.2"
+    assert sentence == "docs/results.md: demo.parts.mAP is 43.3, expected 43.2"
     assert cell.endswith("06_tables.ipynb: photo-l1.parts.rank-1.delta is 1.2, expected +1.2")
     assert path.read_text() == broken and notebook.read_text() == broken_notebook
+    assert front.read_text() == broken_front
 
     assert readme.write_readme(place=place) == 0
     assert path.read_text() == whole and notebook.read_text() == whole_notebook
+    assert front.read_text() == whole_front
     assert readme.write_readme(check=True, place=place) == 0
 
 
@@ -89,6 +101,7 @@ def test_outputs_and_code_cells_are_left_alone(place):
     assert notebook.read_text() == text
 
 
+@pytest.mark.parametrize("file", ["README.md", "docs/results.md", "docs/speed.md"])
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -99,27 +112,34 @@ def test_outputs_and_code_cells_are_left_alone(place):
         ("mAP <!--=demoo.parts.mAP-->43.2<!--/-->\n", "no selection 'demoo' in"),
     ],
 )
-def test_a_broken_mark_is_refused(place, line, words):
-    path = place / "README.md"
+def test_a_broken_mark_is_refused(place, line, words, file):
+    path = place / file
     text = path.read_text() + line
     path.write_text(text)
     for check in (True, False):
         with pytest.raises(InputError) as error:
             readme.write_readme(check, place)
         assert words in str(error.value)
-        assert "README.md" in str(error.value)
+        assert file in str(error.value)
     assert path.read_text() == text
 
 
-def test_a_readme_without_marks_is_left_alone(tmp_path):
-    path = tmp_path / "README.md"
+def test_a_page_without_marks_is_left_alone(place):
+    path = place / "docs" / "results.md"
     path.write_text("# mine\n")
     with pytest.raises(
         InputError,
-        match="has lost the marks between which its claims stand; restore <!-- claims: made by",
+        match="docs/results.md has lost the marks between which its claims stand; restore "
+        "<!-- claims: made by",
     ):
-        readme.write_readme(place=tmp_path)
+        readme.write_readme(place=place)
     assert path.read_text() == "# mine\n"
+
+
+def test_without_the_page_of_the_tables_one_sentence(place):
+    (place / "docs" / "results.md").unlink()
+    with pytest.raises(InputError, match="results.md is missing; the tables stand there"):
+        readme.write_readme(place=place)
 
 
 @pytest.mark.parametrize(
@@ -195,6 +215,7 @@ def test_a_selection_of_no_run_or_several_is_refused(monkeypatch, kind, entry, n
 def test_each_selection_has_one_kind_and_is_used():
     names = [name for kind in KINDS for name in SELECTIONS[kind]]
     assert len(set(names)) == len(names)
-    files = [ROOT / "README.md", SETTINGS / "claims.toml", *(ROOT / "notebooks").glob("*.ipynb")]
+    files = [ROOT / "README.md", SETTINGS / "claims.toml", *(ROOT / "docs").glob("*.md")]
+    files += (ROOT / "notebooks").rglob("*.ipynb")
     texts = "".join(path.read_text() for path in files)
     assert not [name for name in names if f"={name}" not in texts and f"{{{name}" not in texts]

@@ -1,4 +1,4 @@
-"""The benchmark script runs, and compares like with like. Nothing here depends on the clock: ratios are for the README."""
+"""The benchmark script runs, and compares like with like. Nothing here depends on the clock: ratios are for docs/speed.md."""
 
 import os
 import subprocess

@@ -7,9 +7,27 @@ import pytest
 from made_records import record
 
 from reidsa_utils import InputError
-from reidsa_utils.experiments.pairing import between, effects
+from reidsa_utils.data import PUBLISHED
+from reidsa_utils.experiments.pairing import BASE, between, effects
 from reidsa_utils.experiments.records import published_name
-from reidsa_utils.experiments.tables import aggregate, gap, in_order, markdown, run_table, title
+from reidsa_utils.experiments.tables import (
+    aggregate,
+    agreement_with_table2,
+    as_markdown,
+    conclusions,
+    effect_table,
+    effective_positions,
+    gap,
+    in_order,
+    judge,
+    markdown,
+    overview,
+    real_levels,
+    reranking_gains,
+    run_table,
+    signs,
+    title,
+)
 
 
 def test_aggregate_by_hand():
@@ -98,3 +116,123 @@ def test_runs_with_other_settings_are_told_apart():
         "": 2,
         "data_seed=3, lr=0.1": 1,
     }
+
+
+def pair(variant="b_p_ds_sa2", form="l1", seed=0, **settings):
+    """Runs of one seed, with SA and without: 20 points apart in mAP."""
+    runs = [
+        record("b_p_ds", "none", seed, [1, 2], [0.5, 0.3]),
+        record(variant, form, seed, [1, 1], [0.7, 0.5]),
+    ]
+    for r in runs:
+        r["config"] |= settings
+    return runs
+
+
+def test_lines_are_named_by_what_they_do_not_share():
+    judged = judge(effects(pair()))
+    table = effect_table(judged)
+    assert list(table.index.get_level_values("setting")) == ["Market-1501, laptop"] * 2
+    assert list(table.index.names) == ["setting", "form", "metric"]
+    released = pair(recipe="released", lr=0.1)
+    for r in released:
+        r["source"] = "real"
+    names = effect_table(judge(effects(pair() + released))).index.get_level_values("setting")
+    assert set(names) == {
+        "Market-1501, laptop, rendered",
+        "Market-1501, laptop, released, real, lr=0.1",
+    }
+
+
+def test_only_settings_with_three_seeds_are_tested():
+    """Holm over the tested differences of one setting; a turned knob has its own figure."""
+    records = [r for seed in range(3) for r in pair(seed=seed)]
+    records += pair(form="softmax")[1:] + pair(occlusion=0.6)
+    judged = judge(effects(records))
+    assert set(judged.form) == {"softmax", "l1"} and judged.occlusion.isna().all()
+    assert set(judged[judged.tested].form) == {"l1"} and judged.tested.sum() == 2
+    assert judged.holm.notna().equals(judged.tested)
+    tested = judged[judged.tested]
+    assert tested.holm.tolist() == pytest.approx([2 * p for p in tested.p])  # two equal ones
+    [of_l1, of_softmax] = sorted(conclusions(judged))
+    assert "SA as l1: an improvement is shown (comparisons with three seeds or more: 1" in of_l1
+    assert of_softmax.endswith("SA as softmax: no setting has 3 seeds, so nothing is claimed")
+    assert conclusions(judged[:0]) == ["no pair of runs, so no claim"]
+    text = as_markdown(judged)
+    assert of_l1 in text and text.count("| rendered |") == len(judged)
+
+
+def test_conclusions_in_both_directions():
+    judged = judge(effects([r for seed in range(3) for r in pair(seed=seed)]))
+    worse = judged.assign(**{"Δ": -judged["Δ"]})
+    assert "worse wherever a difference is shown" in conclusions(worse)[0]
+    both = judged.assign(**{"Δ": judged["Δ"] * [1, -1]})
+    assert "better in some settings and worse in others" in conclusions(both)[0]
+    neither = judged.assign(holm=0.5)
+    assert "neither improvement nor harm is shown" in conclusions(neither)[0]
+
+
+def test_signs_in_brackets_are_not_shown():
+    records = [r for seed in range(3) for r in pair(seed=seed)] + pair(form="softmax")[1:]
+    table = signs(judge(effects(records)), "table3", "parts")
+    assert table["Market-1501"].xs("l1", level="form").tolist() == ["+", "+"]
+    assert table["Market-1501"].xs("softmax", level="form").tolist() == ["(+)", "(+)"]
+
+
+def test_overview_counts_seeds_of_settings():
+    records = [r for seed in range(3) for r in pair(seed=seed)] + pair(form="softmax", seed=7)[1:]
+    for r in records:
+        r["metrics"]["global"] = r["metrics"]["parts"]
+    table = overview(run_table(records))
+    assert len(table) == 1
+    assert table.iloc[0].tolist() == [7, 3, 2]
+
+
+def test_the_paper_agrees_with_itself():
+    """Levels equal to Table 2's give taus of one, and opposite ones minus one."""
+    for sign, tau in ((1, "+1.00"), (-1, "-1.00")):
+        records = []
+        for variant, (rank1, mean_ap) in PUBLISHED["table2"].items():
+            form = "none" if variant in BASE.values() else "l1"
+            made = record(variant, form, 0, [1], [0.5])
+            made["config"]["erasing"] = False
+            levels = {"rank1": sign * rank1 / 100, "mean_ap": sign * mean_ap / 100}
+            made["metrics"] = {"global": made["metrics"]["parts"] | levels}
+            records.append(made)
+        table = agreement_with_table2(run_table(records))
+        assert len(table) == 2 and (table.iloc[:, -3:] == tau).all(axis=None)
+    assert agreement_with_table2(run_table(records[1:])).empty
+
+
+def test_real_levels_beside_the_papers():
+    assert real_levels(run_table(pair())).empty
+    records = pair(erasing=False)
+    for r in records:
+        r["source"] = "real"
+    table = real_levels(run_table(records))
+    assert table.loc[("b_p_ds", "none", "nothing", 10, "parts"), "paper's mAP"] == 77.0
+    assert table["gap mAP"].tolist() == pytest.approx([40 - 77.0, 60 - 78.2])
+
+
+def test_what_reranking_adds():
+    records = pair()
+    reranked = {"rank1": 1.0, "mean_ap": 0.9, "mean_ap_trapezoid": 0.9}
+    records[1]["metrics"]["parts+rerank"] = reranked
+    gains = reranking_gains(run_table(records))
+    paper = gains.loc[("paper", "real", "", "")]
+    assert paper["Market-1501", "mAP"] == pytest.approx(10.0)  # the abstract's 91.7 after 81.7
+    ours = gains.loc[("laptop", "rendered", "paper", "l1")]
+    assert ours["Market-1501"].tolist() == pytest.approx([0.0, 30.0])
+    assert "DukeMTMC-reID" not in ours.dropna()
+
+
+def test_effective_positions_of_the_last_epoch():
+    records = pair()
+    share = {"l1": {"cells": [0.9, 0.8, 0.7]}, "softmax": {"cells": [0.1, 0.1, 0.1]}}
+    last = {"l1": {"cells": [0.5, 0.4, 0.3]}, "softmax": {"cells": [0.1, 0.1, 0.1]}}
+    records[1]["history"] = [{"first_step": share}, {"first_step": last}]
+    records[0]["history"] = records[1]["history"]  # without SA nothing is weighted
+    table = effective_positions(records)
+    assert table.loc[("l1", "rendered", "yes", "last")].tolist() == [1, 50, 40, 30]
+    assert len(table) == 2
+    assert effective_positions([]).empty

@@ -30,8 +30,10 @@ NotebookClient(notebook, kernel_name="python3").execute()
 print(notebook.cells[0].outputs[0].text)
 """
 # A job a second, so that a test can come between.
+# A shell starts what it puts in the background (`make test &`) with SIGINT ignored.
 WAIT = """
-import time
+import signal, time
+signal.signal(signal.SIGINT, signal.default_int_handler)
 from reidsa_utils.support.workers import in_processes
 for _ in in_processes(time.sleep, [1] * 100, 2): print("job", flush=True)
 """

@@ -1,0 +1,238 @@
+"""Ranked lists with their numbers, and which queries a page shows."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ... import reranking
+from ...config import Config
+from ...data import Split
+from ...datasets.rendered import Settings
+from ...metrics import euclidean, evaluate_ranking
+from ...model import ReIDNet
+
+LISTED = 50  # images of a ranked list
+MAPPED = 10  # ranks of a list whose images have maps
+# Re-ranking keeps a number for each pair of images: 4 GB for so many, and 35 GB for MSMT17.
+RERANKED = 30_000
+
+
+@dataclass(frozen=True)
+class People:
+    """The images that all networks of a page are shown on."""
+
+    title: str
+    source: str  # "rendered", "real", or "own": files that somebody named
+    query: Split
+    gallery: Split  # junk (id -1), which counts in no list, comes last
+    junk: int = 0
+    labelled: bool = True  # False: nobody knows who is on the images
+    camera_rule: bool = True  # False: images of the query's own camera are matches, too
+    settings: Settings | None = None  # of the renderer, which can leave a part out
+
+    @property
+    def counted(self) -> int:
+        """How many gallery images are no junk: the first ones."""
+        return len(self.gallery) - self.junk
+
+    def cameras(self, queries=slice(None)) -> tuple:
+        """Cameras of some queries and of the gallery without junk; None where they do not count."""
+        if not self.camera_rule:
+            return None, None
+        return self.query.cameras[queries], self.gallery.cameras[: self.counted]
+
+    def is_left_out(self, q: int, g: int) -> bool:
+        """Whether a gallery image counts in no list of a query: junk, or its person and camera."""
+        if not self.labelled:
+            return False
+        if self.gallery.ids[g] == -1:
+            return True
+        same_identity = self.gallery.ids[g] == self.query.ids[q]
+        same_camera = self.gallery.cameras[g] == self.query.cameras[q]
+        return bool(self.camera_rule and same_identity and same_camera)
+
+    @property
+    def look_alikes(self) -> int:
+        """How many consecutive identities wear the same clothes; 0 where nobody knows."""
+        groups = self.settings.look_alikes if self.settings else 0
+        return groups if groups > 1 else 0
+
+    def matches(self, q: int) -> np.ndarray:
+        """The gallery images that are matches of a query: their numbers."""
+        same = np.flatnonzero(self.gallery.ids[: self.counted] == self.query.ids[q])
+        return np.array([g for g in same if not self.is_left_out(q, g)], int)
+
+
+@dataclass
+class Network:
+    """One column of the page: the vectors of a network, and the network if there is one."""
+
+    heading: str
+    query: np.ndarray  # (Q, D)
+    gallery: np.ndarray  # (G, D), junk last
+    facts: dict = field(default_factory=dict)  # what the page says of it
+    record: dict = field(default_factory=dict)  # its numbers on the whole test set, as published
+    model: ReIDNet | None = None
+    config: Config | None = None
+    vector: str = ""  # "global" or "parts"
+    pooled: np.ndarray | None = None  # (G, C), the vectors "global" of the gallery
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """The distances of some queries, with the numbers of all."""
+
+    distances: dict[int, np.ndarray]  # {query: (G,)}; re-ranked: without junk
+    numbers: dict  # of numbers_of()
+    at_rank_1: dict  # of at_rank_1()
+
+
+def rank(network: Network, people: People, queries: Iterable[int]) -> dict[str, Ranking]:
+    """The rankings of one network: {"plain", and "reranked" unless why_not_reranked()}.
+
+    queries: whose distances are kept; those of a whole benchmark would take gigabytes.
+    The numbers are made as a run makes those of its record.
+    """
+    gallery, junk = network.gallery[: people.counted], network.gallery[people.counted :]
+    distances = euclidean(network.query, gallery)
+    numbers = numbers_of(distances, people)
+    first = at_rank_1(distances, people)
+    rows = {q: distances[q].copy() for q in queries}
+    del distances
+    if len(junk):
+        to_junk = euclidean(network.query[list(rows)], junk)
+        for q, more in zip(rows, to_junk, strict=True):
+            rows[q] = np.concatenate([rows[q], more])
+    rankings = {"plain": Ranking(rows, numbers, first)}
+    if not why_not_reranked(people):
+        distances = reranking.rerank(network.query, gallery)
+        numbers = numbers_of(distances, people)
+        rows = {q: distances[q].copy() for q in queries}
+        rankings["reranked"] = Ranking(rows, numbers, at_rank_1(distances, people))
+    return rankings
+
+
+def why_not_reranked(people: People) -> str:
+    """Why no list is re-ranked, in a sentence; "" where all are."""
+    if people.counted <= reranking.K1:
+        return f"Re-ranking needs more than {reranking.K1} gallery images."
+    images = len(people.query) + people.counted
+    if images > RERANKED:
+        gigabytes = 4 * images**2 / 1e9
+        return f"Not re-ranked: for {images:,} images that takes {gigabytes:.0f} GB of memory."
+    return ""
+
+
+def precision_of(network: Network, people: People) -> np.ndarray:
+    """Average precision of all queries, (Q,); NaN without a match."""
+    gallery = network.gallery[: people.counted]
+    return numbers_of(euclidean(network.query, gallery), people)["ap"]
+
+
+def numbers_of(distances: np.ndarray, people: People, queries=slice(None)) -> dict:
+    """Average precision ("ap") and rank of the first match ("first") of each query; rank-1 and mAP.
+
+    distances: (N, G without junk) of some queries. {} where nobody knows who is who.
+    """
+    if not people.labelled:
+        return {}
+    gallery_ids = people.gallery.ids[: people.counted]
+    query_ids = people.query.ids[queries]
+    found = evaluate_ranking(distances, query_ids, gallery_ids, *people.cameras(queries))
+    return {
+        "ap": found.average_precision,
+        "first": found.first_match,
+        "rank1": float(found.cmc[0]),
+        "mean_ap": found.mean_ap,
+    }
+
+
+def at_rank_1(distances: np.ndarray, people: People) -> dict:
+    """Whom the queries with a match find first: how many find whom.
+
+    distances: (Q, G without junk). Returns {"hit", "alike": a wrong person in the same clothes,
+    "miss": another wrong person}; {} where nobody knows who is who.
+    """
+    if not people.labelled:
+        return {}
+    counts = {"hit": 0, "alike": 0, "miss": 0}
+    ids, group = people.gallery.ids, people.look_alikes
+    for q, row in enumerate(distances):
+        identity = people.query.ids[q]
+        if not len(people.matches(q)):
+            continue
+        same = np.flatnonzero(ids[: people.counted] == identity)
+        row = row.copy()
+        row[[g for g in same if people.is_left_out(q, g)]] = np.inf
+        found = ids[row.argmin()]
+        if found == identity:
+            counts["hit"] += 1
+        elif group and (found - 1) // group == (identity - 1) // group:
+            counts["alike"] += 1
+        else:
+            counts["miss"] += 1
+    return counts
+
+
+def choose_queries(precision: np.ndarray | None, total: int, n: int) -> dict[int, str]:
+    """The queries that the page shows, in their order, and why: {number: reason}.
+
+    Half are evenly spaced, a quarter those whose average precision differs most between the
+    networks, the rest the hardest. All of them if there are no more than n.
+    precision: (networks, Q), NaN for a query without a match; None where nobody knows who is who.
+    total: Q. n: how many are wanted.
+    """
+    if total <= n or precision is None:
+        spaced = np.unique(np.linspace(0, total - 1, min(n, total)).astype(int))
+        return {int(q): "evenly spaced" for q in spaced}
+    usable = np.flatnonzero(~np.isnan(precision).any(axis=0))
+    n = min(n, len(usable))
+    chosen = {}
+    for place in np.linspace(0, len(usable) - 1, n - n // 2).astype(int):
+        chosen[int(usable[place])] = "evenly spaced"
+    if len(precision) > 1:
+        spread = precision.max(axis=0) - precision.min(axis=0)
+        most_different = usable[np.argsort(-spread[usable], kind="stable")]
+        _add_first(chosen, most_different, n // 4, "differ")
+    hardest = usable[np.argsort(precision.mean(axis=0)[usable], kind="stable")]
+    _add_first(chosen, hardest, n - len(chosen), "hard")
+    return dict(sorted(chosen.items()))
+
+
+def _add_first(chosen: dict, candidates: np.ndarray, n: int, reason: str) -> None:
+    """Add the first n candidates that are not chosen yet."""
+    new = [q for q in candidates.tolist() if q not in chosen]
+    chosen |= dict.fromkeys(new[:n], reason)
+
+
+def beginning(distances: np.ndarray, numbers: dict, row: int) -> dict:
+    """The first images of a ranking, as the page reads them.
+
+    distances: (G,); ties rank in gallery order. numbers: of numbers_of(), whose row is shown.
+    Returns {"images": gallery numbers, "distances": theirs} and, where there are numbers, "ap"
+    (None without a match) and "first".
+    """
+    order = np.argsort(distances, kind="stable")[:LISTED]
+    shown = {
+        "images": order.tolist(),
+        "distances": [float(f"{d:.5g}") for d in distances[order].tolist()],
+    }
+    if not numbers:
+        return shown
+    ap = float(numbers["ap"][row])
+    shown["ap"] = None if np.isnan(ap) else round(ap, 5)
+    shown["first"] = int(numbers["first"][row])
+    return shown
+
+
+def mapped(shown: dict, people: People, query: int) -> list[int]:
+    """The images of a list that have maps: all up to the tenth that counts."""
+    counts = 0
+    found = []
+    for g in shown["images"]:
+        if counts == MAPPED:
+            break
+        found.append(g)
+        counts += not people.is_left_out(query, g)
+    return found
