@@ -186,6 +186,8 @@ def pool(estimates, covariance) -> dict:
     """
     estimates = as_array(estimates, float)
     covariance = as_array(covariance, float)
+    if estimates.ndim != 1:
+        raise InputError(f"estimates of shape {estimates.shape}; expected one a setting")
     n = len(estimates)
     if n < 2:
         raise InputError(f"{n} setting; a pooled effect needs two or more")

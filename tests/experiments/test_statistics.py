@@ -86,12 +86,14 @@ def test_a_difference_of_seeds_is_students(deltas):
     d = difference(without, with_)
     theirs = stats.ttest_rel(100 * with_, 100 * without)
     interval = theirs.confidence_interval(0.95)
+    narrower = theirs.confidence_interval(0.90)
     assert d["seeds"] == len(deltas) and d["people"] is False
     assert d["deltas"] == pytest.approx(deltas) and d["Δ"] == pytest.approx(np.mean(deltas))
     assert d["without"] == pytest.approx(100 * np.mean(without))
     assert d["with"] == pytest.approx(100 * np.mean(with_))
     assert d["sd"] == pytest.approx(np.sqrt(np.var(deltas) * len(deltas) / (len(deltas) - 1)))
     assert (d["low"], d["high"]) == pytest.approx((interval.low, interval.high))
+    assert (d["low90"], d["high90"]) == pytest.approx((narrower.low, narrower.high))
     assert d["p"] == pytest.approx(theirs.pvalue)
 
 
@@ -131,12 +133,14 @@ def test_an_interval_with_people_is_the_wider_of_two():
         with_ = without + people + np.array(shifts)[:, None]
         student = difference(without.mean(1), with_.mean(1))
         drawn = 100 * bootstrap(with_ - without, ids, 1000)
-        low, high = np.quantile(drawn, [0.025, 0.975])
+        low, low90, high90, high = np.quantile(drawn, [0.025, 0.05, 0.95, 0.975])
         d = difference(without.mean(1), with_.mean(1), without, with_, ids, 1000)
         assert d["people"] is True and d["Δ"] == student["Δ"] and d["sd"] == student["sd"]
         assert (low < student["low"]) == (high > student["high"]) == (wider == "drawn")
         assert d["low"] == pytest.approx(min(low, student["low"]))
         assert d["high"] == pytest.approx(max(high, student["high"]))
+        assert d["low90"] == pytest.approx(min(low90, student["low90"]))
+        assert d["high90"] == pytest.approx(max(high90, student["high90"]))
         share = min(np.mean(drawn <= 0), np.mean(drawn >= 0))
         assert d["p"] == pytest.approx(max(student["p"], 2 * share), abs=0.003)
         error = max(drawn.std(), d["sd"] / np.sqrt(3))
@@ -241,6 +245,18 @@ def test_pooled_by_hand():
     assert found["p"] == pytest.approx(1 - 2 / np.pi * np.arctan(2))
 
 
+@pytest.mark.parametrize("scale", [0.01, 3.0])
+def test_pooled_in_another_unit(scale):
+    """Points or hundredths: all numbers scale, the p value stays."""
+    effects, covariance = np.array([1.0, 3.0, 2.5]), np.diag([0.1, 0.4, 0.2]) + 0.05
+    found = pool(effects, covariance)
+    other = pool(scale * effects, scale**2 * covariance)
+    assert found["tau"] > 0.1
+    for name in ("Δ", "tau", "low", "high", "low90", "high90", "predicted_low", "predicted_high"):
+        assert other[name] == pytest.approx(scale * found[name], rel=1e-4)
+    assert other["p"] == pytest.approx(found["p"], rel=1e-4)
+
+
 def test_pooled_shares_what_its_settings_share():
     """Two estimates of one baseline, all of whose error is common, are one estimate."""
     common = np.full((2, 2), 4.0)
@@ -284,8 +300,10 @@ def test_settings_without_any_error():
     ("estimates", "covariance", "told"),
     [
         ([1], [[1]], "1 setting; a pooled effect needs two or more"),
+        ([[1], [2]], np.eye(2), "estimates of shape \\(2, 1\\); expected one a setting"),
         ([1, 2], [1, 2], "a covariance of shape \\(2,\\); expected \\(2, 2\\)"),
         ([1, np.nan], np.eye(2), "some estimates or covariances are NaN or infinite"),
+        ([1, 2], [[1, 0], [0, np.inf]], "some estimates or covariances are NaN or infinite"),
     ],
 )
 def test_what_cannot_be_pooled(estimates, covariance, told):
@@ -305,6 +323,14 @@ def test_people_against_the_bootstrap():
     assert u @ u == pytest.approx(drawn_a.var(), rel=0.06)
     assert u @ v == pytest.approx(np.cov(drawn_a, drawn_b)[0, 1], rel=0.06)
     assert person_effects([0.5, 1.5], [4, 4]) == pytest.approx(0)  # one person: nothing is known
+
+
+def test_people_by_hand():
+    """Their sums of differences about the mean, per query; stretched as few people vary too little."""
+    two = person_effects([1, 3, 8], [5, 5, 9])  # the mean is 4
+    assert two == pytest.approx(np.array([-4, 4]) / 3 * np.sqrt(2))
+    three = person_effects([1, 3, 8, 0], ["a", "a", "b", "c"])  # the mean is 3
+    assert three == pytest.approx(np.array([-2, 5, -3]) / 4 * np.sqrt(3 / 2))
 
 
 def found_as(low, high, low90=None, high90=None, seeds=3):
@@ -327,6 +353,10 @@ def found_as(low, high, low90=None, high90=None, seeds=3):
         (found_as(-1.2, 1.1, -0.9, 0.9), 1.5, "equivalent"),
         (found_as(-1.2, 1.1, -1.1, 0.9), 1.5, "smaller than claimed"),
         (found_as(-1.2, 1.1, -1.1, 1.0), 0.8, "not shown"),
+        (found_as(-1.2, 1.1, -0.9, 1.0), 0.8, "not shown"),  # the margin itself is no equivalence
+        (found_as(-1.2, 1.1, -1.0, 0.9), 1.1, "not shown"),
+        (found_as(-1.2, 0), 1.5, "smaller than claimed"),  # 0 contradicts and confirms nothing
+        (found_as(0, 2), 1.5, "not shown"),
         (found_as(-1.2, 2.0, -1.1, 1.7), 1.5, "not shown"),
         (found_as(0, 0), 0.0, "equivalent"),
     ],
