@@ -329,8 +329,8 @@ def _distances_of_pairs(
     n = len(near)
     listed = (near + np.arange(n)[:, None] * n).ravel()  # the lists as such pairs
     order = np.argsort(listed)
-    place = np.searchsorted(listed, pairs, sorter=order)
-    place = order[np.minimum(place, len(order) - 1)]
+    # The last image is in its own list, so no pair lies behind all that are listed.
+    place = order[np.searchsorted(listed, pairs, sorter=order)]
     d = distance.ravel()[place]
 
     missing = np.flatnonzero(listed[place] != pairs)

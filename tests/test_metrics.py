@@ -435,6 +435,24 @@ def test_features_that_have_no_distances(a, words):
             euclidean(*arguments)
 
 
+def test_the_scale_changes_no_digit_that_float32_holds():
+    """The largest distance is that of two opposite images, four times the largest norm."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 6))
+    images = np.concatenate([x, -x])
+    norm = np.square(images).sum(1).max()
+    exact = np.square(images[:, None] - images).sum(2)
+    limit = float(np.finfo(np.float32).max)
+    for largest in (1.01e-30, 1.0, 2.0, 0.2 * limit, 0.24 * limit):
+        scale = np.sqrt(largest / norm)
+        found = euclidean(scale * images[:9], scale * images)
+        np.testing.assert_allclose(found / np.square(scale), exact[:9], rtol=1e-5, atol=1e-6)
+    for largest, words in ((0.99e-30, "too small"), (0.26 * limit, "too large")):
+        scaled = images * np.sqrt(largest / norm)
+        with pytest.raises(InputError, match=words):
+            euclidean(scaled[:9], scaled)
+
+
 def test_no_images_have_no_distances():
     assert euclidean(np.zeros((0, 3)), np.ones((2, 3))).shape == (0, 2)
     assert euclidean(np.ones((2, 3)), np.zeros((0, 3))).shape == (2, 0)

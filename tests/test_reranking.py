@@ -1,5 +1,7 @@
 """Re-ranking against the publication's steps written with plain sets and loops."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidsa_utils import InputError
-from reidsa_utils.reranking import rerank
+from reidsa_utils.reranking import _smallest, rerank
 
 
 def with_sets(query, gallery, k1, k2, lambda_, power=2, share=2 / 3):
@@ -141,9 +143,21 @@ def test_exact_ties_of_whole_numbers(kind):
             )
 
 
-def test_one_far_image_spoils_nothing():
+@pytest.mark.parametrize("n, k, levels", [(12, 3, 4), (40, 39, 6), (40, 40, 6), (500, 10, 100)])
+def test_the_smallest_are_those_of_a_stable_sort(n, k, levels):
+    rows = torch.randint(0, levels, (200, n), generator=torch.Generator().manual_seed(0)).float()
+    value, index = _smallest(rows, k)
+    expected = rows.sort(stable=True)
+    assert torch.equal(value, expected.values[:, :k])
+    assert torch.equal(index, expected.indices[:, :k])
+
+
+@pytest.mark.parametrize("far", [0, 17])
+def test_one_far_image_spoils_nothing(far):
     query, gallery = people(10, 50, 64, seed=9)
-    gallery[7] *= 3000
+    images = np.concatenate([query, gallery])
+    images[far] *= 3000
+    query, gallery = images[:10], images[10:]
     np.testing.assert_allclose(
         rerank(query, gallery, 6, 3), with_sets(query, gallery, 6, 3, 0.3), atol=1e-5
     )
@@ -170,6 +184,25 @@ def test_more_copies_than_a_list_holds(dimensions):
     np.testing.assert_allclose(
         rerank(query, gallery, 6, 3), with_sets(query, gallery, 6, 3, 0.3), atol=1e-5
     )
+
+
+@pytest.mark.parametrize("convention", ["original", "squared_twice"])
+def test_the_scale_changes_nothing_that_float32_holds(convention):
+    """The largest distance is that of two opposite images, four times the largest norm."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 6))
+    images = np.concatenate([x, -x, np.zeros((1, 6))])  # their median is 0
+    norm = np.square(images).sum(1).max()
+    expected = rerank(images[:4], images[4:], 6, 3, convention=convention)
+    limit = np.finfo(np.float32).max
+    for largest in (1.01e-30, 0.2 * limit, 0.24 * limit):
+        scaled = images * np.sqrt(largest / norm)
+        found = rerank(scaled[:4], scaled[4:], 6, 3, convention=convention)
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+    for largest, words in ((0.99e-30, "too small"), (0.26 * limit, "too large")):
+        scaled = images * np.sqrt(largest / norm)
+        with pytest.raises(InputError, match=words):
+            rerank(scaled[:4], scaled[4:], 6, 3, convention=convention)
 
 
 def test_a_small_type_of_k1_is_no_limit():
@@ -226,10 +259,12 @@ def test_precision_does_not_depend_on_the_callers_settings():
         torch.set_default_dtype(torch.float64)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = rerank(torch.from_numpy(query), gallery, 6, 3)
+        alike = rerank(np.ones((2, 8)), np.ones((9, 8)), 6, 3)
     finally:
         torch.set_default_dtype(torch.float32)
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found.numpy(), expected)
+    assert np.isfinite(alike).all()
 
 
 def test_products_have_full_precision_and_the_callers_comes_back(monkeypatch):
@@ -253,6 +288,25 @@ def test_products_have_full_precision_and_the_callers_comes_back(monkeypatch):
     finally:
         torch.set_float32_matmul_precision(before)
     assert set(seen) == {("highest", False)} and after == "medium"
+
+
+def test_no_more_rows_than_a_block_are_held(monkeypatch):
+    """Seen at the product itself. An output of another shape would be a warning of torch."""
+    query, gallery = people(8, 45, 8, seed=6)
+    rows = []
+    product = torch.addmm
+
+    def spy(norms, block, *arguments, **more):
+        rows.append(len(block))
+        return product(norms, block, *arguments, **more)
+
+    monkeypatch.setattr(torch, "addmm", spy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for block in (3, 10, 60):
+            rows.clear()
+            rerank(query, gallery, 6, 3, block=block)
+            assert sum(rows) == 53 and max(rows) <= block and len(rows) == -(-53 // block)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -303,6 +357,10 @@ def test_on_a_gpu():
         (dict(query_features=[[1.0], [1.0, 2.0]]), "expected rows of one length"),
         (dict(query_features=[[np.inf] * 8, [1] * 8]), "^1 of the features hold NaN, infinity"),
         (dict(query_features=torch.ones(2, 8, device="meta")), "on the device meta and have no"),
+        (
+            dict(query_features=[[-1.7e308, 1.7e308] * 4]),
+            "^1 of the features hold NaN, infinity or",
+        ),
         (dict(query_features=np.full((2, 8), 1e25)), "too large for float32 distances; normalise"),
         (
             dict(query_features=np.eye(8) * 1e-25, gallery_features=np.zeros((30, 8))),

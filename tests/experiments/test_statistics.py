@@ -331,6 +331,8 @@ def test_people_by_hand():
     assert two == pytest.approx(np.array([-4, 4]) / 3 * np.sqrt(2))
     three = person_effects([1, 3, 8, 0], ["a", "a", "b", "c"])  # the mean is 3
     assert three == pytest.approx(np.array([-2, 5, -3]) / 4 * np.sqrt(3 / 2))
+    short = np.array([1, 3, 7], np.float16)  # whose mean has more digits
+    assert person_effects(short, [5, 5, 9]) == pytest.approx(person_effects([1, 3, 7], [5, 5, 9]))
 
 
 def found_as(low, high, low90=None, high90=None, seeds=3):
