@@ -273,9 +273,13 @@ def main() -> int:
         n, alive = survivors(module, options.sample, options.seed, options.only)
         unexplained = [name for name in alive if name not in explained]
         holes += len(unexplained)
-        share = 100 * (n - len(alive)) / max(n, 1)
+        noticed = n - len(alive)
+        n_explained = len(alive) - len(unexplained)
+        share = 100 * noticed / max(n - n_explained, 1)
         print(
-            f"{module}: {n - len(alive)} of {n} mutants noticed ({share:.1f} %), {len(unexplained)} survivors unexplained"
+            f"{module}: {noticed} of {n} mutants noticed, {n_explained} survivors change nothing "
+            f"({share:.1f} % of the others noticed), {len(unexplained)} unexplained",
+            flush=True,
         )
     return 1 if holes else 0
 
