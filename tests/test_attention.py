@@ -83,6 +83,46 @@ def test_temperature_and_standardised_scores(form, how):
             attended_pool(f, other, temperature, standardise)
 
 
+def test_temperature_and_standardised_scores_by_hand():
+    f = maps(2, 3, 4, 2)
+    A = f.sum(1).flatten(1).numpy()
+    scores = {
+        ("softmax", 0.3, False): A / 0.3,
+        ("softmax", 1.0, True): (A - A.mean(1, keepdims=True)) / A.std(1, keepdims=True),
+        ("softmax", 2.0, True): (A - A.mean(1, keepdims=True)) / A.std(1, keepdims=True) / 2,
+        ("softmax_mean", 0.3, False): A / 3 / 0.3,
+    }
+    for how, s in scores.items():
+        expected = np.exp(s) / np.exp(s).sum(1, keepdims=True)
+        np.testing.assert_allclose(attention_weights(f, *how).flatten(1), expected, rtol=1e-12)
+
+
+def test_a_second_derivative_is_refused():
+    """Not given, and not silently wrong."""
+    f = maps(1, 2, 3, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(attended_pool(f).square().sum(), f, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-40, 1e100])
+def test_l1_does_not_depend_on_the_scale(scale):
+    f = maps(2, 3, 4, 2)
+    torch.testing.assert_close(
+        attention_weights(scale * f, "l1"), attention_weights(f, "l1"), rtol=1e-13, atol=0
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_layer_rounds_once(form, dtype):
+    """In half precision the rescaled map is the exact one, rounded: weights are not rounded before."""
+    f = maps(4, 3, 5, 7).to(dtype)
+    exact = SpatialAttention(form)(f.double())
+    error = (SpatialAttention(form)(f).double() - exact).abs() / exact
+    assert error.max() <= 1.01 * torch.finfo(dtype).eps / 2
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_gradient_by_finite_differences(form):
     f = maps(2, 3, 3, 2).requires_grad_()
@@ -109,7 +149,7 @@ def test_jacobian_is_eq_12():
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("value", ["zero", "constant", "saturated", "tiny"])
+@pytest.mark.parametrize("value", ["zero", "constant", "saturated", "tiny", "subnormal"])
 def test_edges_stay_finite(form, dtype, value):
     f = torch.zeros(2, 64, 3, 4, dtype=dtype)
     if value == "constant":
@@ -118,6 +158,8 @@ def test_edges_stay_finite(form, dtype, value):
         f[:, :, 1, 2] = 2000.0  # the sum over channels is past the range of float16
     elif value == "tiny":
         f += torch.finfo(dtype).tiny
+    elif value == "subnormal":  # the inverse of their sum overflows
+        f += torch.finfo(dtype).tiny / 6144
     f.requires_grad_()
     p = attention_weights(f, form)
     assert p.dtype == dtype and torch.isfinite(p).all()
@@ -129,7 +171,12 @@ def test_edges_stay_finite(form, dtype, value):
         torch.testing.assert_close(
             p.double(), torch.full((2, 3, 4), 1 / 12, dtype=torch.float64), rtol=1e-2, atol=0
         )
-    for result in (attended_pool(f, form), SpatialAttention(form)(f).sum((2, 3))):
+    rescaled = SpatialAttention(form)(f)
+    assert rescaled.dtype == dtype
+    for result in (attended_pool(f, form), rescaled.sum((2, 3)), 2 * p[:, 0]):
+        assert result.dtype == dtype
+        if form == "none" and result.grad_fn is None:
+            continue  # weights that do not depend on the map
         (gradient,) = torch.autograd.grad(result.sum(), f)
         assert torch.isfinite(result).all() and torch.isfinite(gradient).all()
 
