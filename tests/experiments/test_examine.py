@@ -16,6 +16,7 @@ from reidsa_utils.data import load_benchmark, load_images
 from reidsa_utils.datasets.rendered import LABEL, plan, read_settings, render_shot
 from reidsa_utils.evaluation import extract
 from reidsa_utils.experiments import examine, map_measures
+from reidsa_utils.experiments.nearest import read_nearest
 from reidsa_utils.experiments.run import load_run, train
 from reidsa_utils.metrics import evaluate_ranking
 from reidsa_utils.model import ReIDNet
@@ -99,6 +100,18 @@ def test_a_finished_run(small_benchmark, tmp_path, capfd):
     )
     assert found["weights"]["none"]["cells"] == pytest.approx([1] * 4)
     assert str(tmp_path) not in json.dumps(found)
+
+    # The ranked lists: the first match stands where the record says.
+    lists = tmp_path / "lists"
+    words = ["examine", "--nearest", str(run), "--data", str(small_benchmark), "--into", str(lists)]
+    assert main(words) == 0
+    nearest = read_nearest(record, lists)
+    ids = benchmark.gallery.ids[nearest] == benchmark.query.ids[:, None]
+    other_camera = benchmark.gallery.cameras[nearest] != benchmark.query.cameras[:, None]
+    first = np.array(record["metrics"]["parts"]["first_match"])
+    assert nearest.shape == (len(first), 5) and (ids <= other_camera).all()
+    for row, rank in zip(ids, first, strict=True):
+        assert (np.flatnonzero(row) + 1)[:1].tolist() == ([rank] if 0 < rank <= 5 else [])
 
 
 @pytest.mark.parametrize("name", ["market1501", "cuhk03_np_labeled"])  # .jpg and .png
