@@ -140,14 +140,14 @@ class FunctionExercise(Exercise):
         expected = self._results_of(self.reference)
         if _all_close(results, expected):
             return None
+        for sentence, mistaken in self.mistakes.items():
+            if _all_close(results, self._results_of(mistaken)):
+                return sentence
         if _ignores_its_arguments(results, expected):
             return (
                 "the result is the same for two different inputs; use the arguments of the "
                 "function, not variables of the cells above"
             )
-        for sentence, mistaken in self.mistakes.items():
-            if _all_close(results, self._results_of(mistaken)):
-                return sentence
         for result, right, arguments in zip(results, expected, self.probes, strict=True):
             if result.shape != right.shape:
                 return (
@@ -205,15 +205,14 @@ def _all_close(results, others) -> bool:
 
 
 def _ignores_its_arguments(results, expected) -> bool:
-    """Whether two probes have one and the same result, although they should not."""
+    """Whether probes that should give different results of one shape all give the same."""
+    pairs = []
     for i in range(len(results)):
         for j in range(i):
-            comparable = expected[i].shape == expected[j].shape
-            if comparable and not _all_close([expected[i]], [expected[j]]):
-                same_shape = results[i].shape == results[j].shape
-                if same_shape and np.array_equal(results[i], results[j], equal_nan=True):
-                    return True
-    return False
+            should_differ = not np.array_equal(expected[i], expected[j])
+            if should_differ and expected[i].shape == expected[j].shape:
+                pairs.append((results[i], results[j]))
+    return bool(pairs) and all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
 
 
 def _same_arguments(one, other) -> bool:
