@@ -70,6 +70,12 @@ def _without_subtracting_the_maximum(f):
     return powers / powers.sum((1, 2), keepdim=True)
 
 
+def _subtracting_the_maximum_of_the_batch(f):
+    A = f.sum(1)
+    powers = (A - A.max()).exp()
+    return powers / powers.sum((1, 2), keepdim=True)
+
+
 softmax_over_positions = FunctionExercise(
     name="softmax_over_positions",
     notebook="01_gap_vs_sa",
@@ -82,8 +88,8 @@ softmax_over_positions = FunctionExercise(
         (_maps(3, 4, 3, 5, seed=0),),
         (_maps(3, 4, 3, 5, seed=1, scale=3),),
         (_maps(2, 1, 1, 6, seed=2),),
-        # As large as the sums over the channels of a trained network.
-        (_maps(2, 256, 4, 3, seed=3, scale=10),),
+        # Sums over the channels as large as those of a trained network, beside a dark image.
+        (torch.cat([_maps(1, 256, 4, 3, seed=3, scale=10), _maps(1, 256, 4, 3, seed=7)]),),
     ),
     shape="(B, H, W)",
     mistakes={
@@ -128,6 +134,8 @@ softmax_over_positions = FunctionExercise(
         ),
         "right on small maps, but exp overflows on a map of 256 bright channels; subtract the "
         "largest A of the image first, or use torch's softmax": _without_subtracting_the_maximum,
+        "right for each image alone, but a dark image beside a bright one gives 0/0; subtract the "
+        "largest A of the image, not of the batch": _subtracting_the_maximum_of_the_batch,
         "this is the logarithm of the weights": lambda f: attention_weights(f).log(),
         "this is the rescaled map F = p f; the exercise asks for p alone": lambda f: (
             f * attention_weights(f)[:, None]

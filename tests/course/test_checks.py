@@ -112,6 +112,12 @@ wrong(
 )
 wrong(
     "softmax_over_positions",
+    "a dark image beside a bright one",
+    "def mine(f):\n    A = f.sum(1)\n    e = torch.exp(A - torch.max(A))\n"
+    "    return e / e.sum(dim=(1, 2))[:, None, None]",
+)
+wrong(
+    "softmax_over_positions",
     "this is the rescaled map",
     "def mine(f):\n    A = f.sum(1)\n"
     "    return f * A.flatten(1).softmax(1).view_as(A).unsqueeze(1)",
