@@ -1,5 +1,6 @@
 """docs/own_attention.md: its blocks are one program, and it runs from end to end at `smoke`."""
 
+import math
 import os
 import re
 import shutil
@@ -31,8 +32,9 @@ def test_the_page_runs_from_end_to_end(tmp_path):
     out = done.stdout
     effective = {form: float(x) for form, x in re.findall(r"(\w+) +([\d.]+) of 4 positions", out)}
     assert effective["none"] == 4
-    # Squares of the sums 3, 0, 1 and 1: 9/11, 0, 1/11 and 1/11.
-    assert effective["square"] == 1.83
+    # Squares of the sums 3, 0, 1 and 1: p is 9/11, 0, 1/11 and 1/11.
+    entropy = 9 / 11 * math.log(11 / 9) + 2 / 11 * math.log(11)
+    assert effective["square"] == round(math.exp(entropy), 2)
     assert effective["softmax"] < effective["l1"]
     assert "the Jacobian by hand is that of autograd" in out
     table, effects = out.split("seeds  rank1")[1].split("seeds")
