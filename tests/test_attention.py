@@ -7,13 +7,15 @@ import pytest
 import torch
 from conftest import enclosing_modes
 
-from reidsa_utils import InputError
+from reidsa_utils import InputError, attention
 from reidsa_utils.attention import (
     FORMS,
     SpatialAttention,
     attended_pool,
     attention_jacobian,
     attention_weights,
+    known_forms,
+    register_form,
 )
 
 
@@ -247,3 +249,78 @@ def test_shapes_without_numbers():
     assert pooled.shape == (2, 8) and pooled.device.type == "meta"
     pooled.sum().backward()
     assert f.grad.shape == f.shape
+
+
+# Forms of one's own.
+
+
+@pytest.fixture
+def own_form():
+    """Registers a form under the name "mine", and forgets it after the test."""
+    yield lambda weights: register_form("mine", weights)
+    attention._OWN_FORMS.pop("mine", None)
+
+
+def power(A):
+    p = A**3 + 1e-9
+    return p / p.sum(1, keepdim=True)
+
+
+def test_an_own_form_is_a_form_like_the_others(own_form):
+    with pytest.raises(InputError, match="unknown attention form 'mine'"):
+        attention_weights(torch.rand(1, 2, 2, 2), "mine")
+    own_form(power)
+    f = torch.rand(3, 4, 5, 2, dtype=torch.float64)
+    p = power(f.sum(1).flatten(1)).view(3, 5, 2)
+    torch.testing.assert_close(attention_weights(f, "mine"), p)
+    torch.testing.assert_close(SpatialAttention("mine")(f), f * p[:, None])
+    torch.testing.assert_close(attended_pool(f, "mine"), (f * p[:, None]).sum((2, 3)))
+    leaf = f.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: attended_pool(f, "mine"), leaf)
+    with pytest.raises(InputError, match="only softmax and softmax_mean have"):
+        attention_weights(f, "mine", temperature=2.0)
+
+
+def test_an_own_form_leaves_the_forms_of_the_project_alone(own_form):
+    f = torch.rand(2, 3, 4, 2)
+    before = {form: attention_weights(f, form) for form in FORMS}
+    own_form(power)
+    assert FORMS == ("softmax", "l1", "softmax_mean", "sigmoid", "none")
+    assert known_forms() == (*FORMS, "mine")
+    for form in FORMS:
+        assert torch.equal(attention_weights(f, form), before[form])
+        with pytest.raises(InputError, match=f"{form} is a form of this project"):
+            register_form(form, power)
+
+
+def test_an_own_form_may_be_replaced_and_may_ignore_the_scores(own_form):
+    own_form(power)
+    own_form(lambda A: torch.full_like(A, 1 / A.shape[1]).detach())
+    f = torch.rand(2, 3, 4, 2, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(attended_pool(f, "mine"), attended_pool(f, "none"))
+    (own,) = torch.autograd.grad(attended_pool(f, "mine").sum(), f)
+    torch.testing.assert_close(own, torch.full_like(f, 1 / 8))
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ("softmax", "are a str; expected a function of the scores"),
+        (lambda A: A.softmax(0), r"sum to \[.*\] on random scores; each image's must sum to 1"),
+        (lambda A: A / A.sum(1, keepdim=True), "nan or infinite on scores of zero"),
+        (lambda A: A.softmax(1)[:, :, None], r"are \(4, 6, 1\) for scores of shape \(4, 6\)"),
+        (lambda A: A.softmax(1).tolist(), "are list for scores of shape"),
+        (lambda A: (A / (1 + A.amax())).softmax(1), "mix the images of a batch"),
+        (lambda A: (A.sqrt() + 1).softmax(1), "the gradient .* nan or infinite on scores of zero"),
+    ],
+)
+def test_an_own_form_that_breaks_a_promise(own_form, weights, words):
+    with pytest.raises(InputError, match=words):
+        own_form(weights)
+    assert known_forms() == FORMS
+
+
+@pytest.mark.parametrize("name", ["", "my form", "a-b", 3, None, "1st"])
+def test_an_own_form_needs_a_name(name):
+    with pytest.raises(InputError, match="expected letters, digits and underscores"):
+        register_form(name, power)
