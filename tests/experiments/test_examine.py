@@ -392,7 +392,7 @@ def test_attention_before_training(small_benchmark, tmp_path, capfd):
         )
 
 
-def test_bad_input(tmp_path, command):
+def test_bad_input(tmp_path, reidsa):
     for words, expected in (
         ([], "no run is named"),
         (["--populations", "1,x", tmp_path], "--populations is 1,x; expected data seeds"),
@@ -403,16 +403,14 @@ def test_bad_input(tmp_path, command):
             "no ImageNet weights for the thin backbone",
         ),
     ):
-        assert_one_sentence(
-            command("-m", "reidsa_utils", "examine", *words, "--into", tmp_path / "into"), expected
-        )
+        assert_one_sentence(reidsa("examine", *words, "--into", tmp_path / "into"), expected)
     assert_one_sentence(
-        command("-m", "reidsa_utils", "examine", tmp_path),
+        reidsa("examine", tmp_path),
         "no record.json in",
         "name folders of finished runs",
     )
     assert_one_sentence(
-        command("-m", "reidsa_utils", "examine", "--maps", tmp_path),
+        reidsa("examine", "--maps", tmp_path),
         "no record.json in",
         "name folders of finished runs",
     )
@@ -456,7 +454,7 @@ def test_runs_of_one_setting():
         examine.of_one_setting(three[1:], "x")
 
 
-def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
+def test_runs_are_not_mixed(small_benchmark, tmp_path, reidsa):
     """A checkpoint of another run, two runs of one name, a folder that cannot be made: refused before anything is written."""
     other = shutil.copytree(small_benchmark, tmp_path / "other" / small_benchmark.name)
     max((other / "bounding_box_test").iterdir()).unlink()
@@ -475,9 +473,7 @@ def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
             progress=False,
         )
     out = tmp_path / "out"
-    done = command(
-        "-m",
-        "reidsa_utils",
+    done = reidsa(
         "examine",
         tmp_path / "a",
         tmp_path / "b",
@@ -490,13 +486,9 @@ def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
         done, "are both called market1501-rendered-smoke-b_p_ds_sa2-softmax-paper-erasing-e1-s0"
     )
     shutil.copy(tmp_path / "b" / "checkpoint.pt", tmp_path / "a" / "checkpoint.pt")
-    done = command(
-        "-m", "reidsa_utils", "examine", tmp_path / "a", "--data", small_benchmark, "--into", out
-    )
+    done = reidsa("examine", tmp_path / "a", "--data", small_benchmark, "--into", out)
     assert_one_sentence(done, "are not of one run")
-    done = command(
-        "-m", "reidsa_utils", "examine", tmp_path / "b", "--into", tmp_path / "a" / "record.json"
-    )
+    done = reidsa("examine", tmp_path / "b", "--into", tmp_path / "a" / "record.json")
     assert_one_sentence(done, "--into", "name another folder")
     assert list(out.iterdir()) == []
     # The second run was trained on real data: told before the first is looked at.
@@ -504,6 +496,6 @@ def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
     (tmp_path / "b" / "record.json").write_text(json.dumps(found | {"source": "real"}))
     for options in ([], ["--maps"], ["--populations", "5"]):
         runs = [tmp_path / "a", tmp_path / "b"]
-        done = command("-m", "reidsa_utils", "examine", *options, *runs, "--into", out)
+        done = reidsa("examine", *options, *runs, "--into", out)
         assert_one_sentence(done, f"{tmp_path / 'b'} was trained on real data; name it: --data")
     assert list(out.iterdir()) == []
