@@ -82,7 +82,9 @@ def plain(text: str) -> str:
 
 
 def evidence_link(evidence: str) -> str:
-    """A piece of a claim's evidence as Markdown: links to a heading, to a test, or to records."""
+    """A piece of a claim's evidence as Markdown: links to where it is."""
+    if evidence.startswith("https://"):
+        return f"[{plain(evidence)}]({evidence})"
     if evidence.startswith("tests/"):
         return f"the test [{plain(evidence)}](../{evidence.partition('::')[0]})"
     if evidence.startswith("results/"):
