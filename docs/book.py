@@ -21,7 +21,8 @@ CHAPTERS = {
     "Appendix": "notebooks/appendix/*.ipynb",
     "Answers": "notebooks/answers/*.ipynb",
 }
-FIRST = ["reading_order", "glossary", "setup", "results", "ledger", "batches", "data"]
+FIRST = ["reading_order", "glossary", "setup", "results", "ledger", "own_attention", "teaching"]
+FIRST += ["batches", "data"]
 FIRST = [f"docs/{name}.md" for name in FIRST]
 
 EXPLORER = ROOT / "build" / "explorer"  # what `make explorer` writes
@@ -81,7 +82,9 @@ def plain(text: str) -> str:
 
 
 def evidence_link(evidence: str) -> str:
-    """A piece of a claim's evidence as Markdown: links to a heading, to a test, or to records."""
+    """A piece of a claim's evidence as Markdown: links to where it is."""
+    if evidence.startswith("https://"):
+        return f"[{plain(evidence)}]({evidence})"
     if evidence.startswith("tests/"):
         return f"the test [{plain(evidence)}](../{evidence.partition('::')[0]})"
     if evidence.startswith("results/"):
@@ -124,6 +127,23 @@ def ledger(config) -> str:
     return "\n".join(lines)
 
 
+def exercises(config) -> str:
+    """The exercises of the notebooks with the mistakes that their checks know, as Markdown."""
+    from reidsa_utils.course.check import EXERCISES  # seconds: it loads torch
+
+    lines = []
+    for exercise in EXERCISES:
+        page = f"../notebooks/{exercise.notebook}.ipynb"
+        lines += [
+            f"### {plain(exercise.notebook[:2])} · {plain(exercise.title)}",
+            "",
+            f"[Notebook]({page}), {exercise.level}, {exercise.minutes} minutes.",
+            "",
+        ]
+        lines += [f"- {plain(mistake)}" for mistake in exercise.known_mistakes()] + [""]
+    return "\n".join(lines)
+
+
 def has_explorer() -> bool:
     """Whether the explorer's page has been made; one of real people stays out of the book."""
     return (EXPLORER / "index.html").is_file() and not (EXPLORER / ".gitignore").exists()
@@ -142,6 +162,7 @@ MADE = {
     "docs/reading_order": reading_order,
     "docs/ledger": ledger,
     "docs/explorer": explorer,
+    "docs/teaching": exercises,
 }
 
 

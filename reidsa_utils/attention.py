@@ -8,10 +8,11 @@ The layer gives every position (i, j) of a feature map f one weight p and rescal
     G_k       = sum_ij F_k(i, j)                   what the head sees, eq. 6
 
 `attention_weights` computes p, `SpatialAttention` F, `attended_pool` G and `attention_jacobian`
-dF/df (eq. 12).
+dF/df (eq. 12). `register_form` adds a form of one's own.
 """
 
 import contextlib
+from collections.abc import Callable
 from numbers import Real
 
 import torch
@@ -21,6 +22,74 @@ from . import InputError, known
 from .support.arrays import as_tensor
 
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid", "none")
+_OWN_FORMS: dict[str, Callable[[Tensor], Tensor]] = {}  # of register_form
+
+
+def known_forms() -> tuple[str, ...]:
+    """The names of all forms: FORMS, and those that register_form has added in this process."""
+    return (*FORMS, *_OWN_FORMS)
+
+
+def register_form(name: str, weights: Callable[[Tensor], Tensor]) -> None:
+    """Add a form of attention of one's own, for this process; docs/own_attention.md is a tour.
+
+    name: letters, digits and underscores; one of FORMS is refused, an own one is replaced.
+    weights: A -> p, both (B, HW), for scores A = sum_k f_k that are not negative (behind a ReLU).
+        Each row of p sums to 1 and depends on its own row of A only. It is differentiated by
+        autograd, so it is made of torch's functions.
+    Raises InputError for a name that cannot be used, and for weights that break the rules above on
+    a few random scores, on equal ones or on zeros.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise InputError(
+            f"a form is named {name!r}; expected letters, digits and underscores, such as my_form"
+        )
+    if name in FORMS:
+        raise InputError(f"{name} is a form of this project; choose another name")
+    if not callable(weights):
+        raise InputError(
+            f"the weights of {name} are a {type(weights).__name__}; expected a function of the "
+            "scores A: (B, HW) -> (B, HW)"
+        )
+    _check_weights(name, weights)
+    _OWN_FORMS[name] = weights
+
+
+def _check_weights(name: str, weights: Callable) -> None:
+    """What every form promises, on scores of a small map."""
+    generator = torch.Generator().manual_seed(0)
+    random = 20 * torch.rand(4, 6, generator=generator)
+    flat = torch.ones(1, 6)
+    cases = {"random scores": random, "equal scores": 3 * flat, "scores of zero": 0 * flat}
+    for words, A in cases.items():
+        leaf = A.clone().requires_grad_()
+        p = weights(leaf)
+        if not torch.is_tensor(p) or p.shape != A.shape:
+            found = tuple(p.shape) if torch.is_tensor(p) else type(p).__name__
+            raise InputError(
+                f"the weights of {name} are {found} for scores of shape {tuple(A.shape)}; "
+                "expected a tensor of the same shape"
+            )
+        if not torch.isfinite(p).all():
+            raise InputError(f"the weights of {name} are nan or infinite on {words}")
+        if not torch.allclose(p.sum(1), torch.ones(len(p), dtype=p.dtype), atol=1e-4):
+            sums = [round(total, 4) for total in p.sum(1).tolist()]
+            raise InputError(
+                f"the weights of {name} sum to {sums} on {words}; each image's must sum to 1"
+            )
+        if p.requires_grad:
+            (gradient,) = torch.autograd.grad(p.square().sum(), leaf)
+            if not torch.isfinite(gradient).all():
+                raise InputError(
+                    f"the gradient of the weights of {name} is nan or infinite on {words}; "
+                    "training would stop there"
+                )
+    one_by_one = torch.cat([weights(row[None]) for row in random])
+    if not torch.allclose(one_by_one, weights(random), atol=1e-5):
+        raise InputError(
+            f"the weights of {name} mix the images of a batch; each row of p may depend on its "
+            "own row of A only"
+        )
 
 
 def attention_weights(
@@ -36,6 +105,7 @@ def attention_weights(
         "softmax_mean"  exp(A / C) / sum exp(A / C)      eq. 1 with the mean over channels
         "sigmoid"       sigmoid(A) / sum sigmoid(A)      what section 3.2 argues against
         "none"          1 / HW                           average pooling
+        or a form that register_form has added.
     temperature, standardise: controls of notebook 08 for the two softmaxes; they are not in the
         paper. `standardise` first brings the scores of each image to mean 0 and standard
         deviation 1 over its positions. The scores are then divided by `temperature`.
@@ -52,7 +122,7 @@ def attention_weights(
 
 def _checked(f, form: str) -> Tensor:
     """The map as a tensor of floats. Raises InputError for an unknown form or another shape."""
-    known("attention form", form, FORMS)
+    known("attention form", form, known_forms())
     f = as_tensor(f)
     if f.dim() != 4 or f.shape[2] * f.shape[3] == 0:
         raise InputError(
@@ -80,6 +150,8 @@ def _weights(A: Tensor, form: str, temperature: float = 1.0, standardise: bool =
     is_plain = isinstance(temperature, Real) and temperature == 1 and not standardise
     if not is_plain:
         A = _rescaled_scores(A, form, temperature, standardise)
+    if form in _OWN_FORMS:
+        return _OWN_FORMS[form](A)
     if form in ("softmax", "softmax_mean"):
         return A.softmax(dim=1)  # eq. 1: exp(A) / sum exp(A)
     if form == "sigmoid":
@@ -148,7 +220,7 @@ class SpatialAttention(nn.Module):
 
     def __init__(self, form: str = "softmax"):
         super().__init__()
-        self.form = known("attention form", form, FORMS)
+        self.form = known("attention form", form, known_forms())
 
     def forward(self, f: Tensor) -> Tensor:
         f = _checked(f, self.form)
@@ -243,6 +315,9 @@ class _AttendedPool(torch.autograd.Function):
         df = torch.empty_like(f)  # keeps the memory format of f
         p_map = _on_map(p.detach().to(f.dtype), f)[:, None]  # (B, 1, H, W)
         torch.mul(g[:, :, None, None], p_map, out=df)
+
+        if not p.requires_grad:  # an own form whose weights do not look at the scores
+            return df, None, None, None
 
         # Second term: dA(i, j), from dG/dp = sum_k g_k f_k.
         with without_autocast(f.device):

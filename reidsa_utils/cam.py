@@ -75,7 +75,9 @@ def _checked_maps(model: ReIDNet, maps) -> list[Tensor]:
     """The four maps as tensors. Raises InputError for what model.feature_maps does not give."""
     if isinstance(maps, (list, tuple)) and len(maps) == 4:
         maps = [as_tensor(f) for f in maps]
-        if all(f.dim() == 4 and f.shape[1] == c for f, c in zip(maps, model.channels, strict=True)):
+        shapes = [(f.dim(), f.shape[:2]) for f in maps]
+        images = maps[0].shape[:1]
+        if shapes == [(4, (*images, channels)) for channels in model.channels]:
             return maps
     raise InputError(
         f"maps are a {type(maps).__name__} that the network has not made; expected what "

@@ -206,6 +206,7 @@ def examine(
     *runs: Path,
     maps: Flag = False,
     populations: str = "",
+    nearest: Flag = False,
     saturation: str = "",
     backbone: str = "mobilenet_v2",
     size: str = "384x128",
@@ -222,6 +223,9 @@ def examine(
         class activation maps and missing parts, for notebook 07
     populations
         SEED,SEED: data seeds of other rendered people that the networks are tested on
+    nearest
+        the first images of every query's ranked list, for notebook 07; a run may be the name of
+        a network in results/weights
     saturation
         instead of runs, examine a network before any training; its weights: none, imagenet
         or a file
@@ -230,8 +234,8 @@ def examine(
     size
         HEIGHTxWIDTH, with --saturation
     into
-        a folder; otherwise results/examined, results/maps, results/populations or
-        results/saturation
+        a folder; otherwise results/examined, results/maps, results/populations,
+        results/nearest or results/saturation
     data
         what the runs were trained on: embedded (as usual), real, or a folder
     """
@@ -239,6 +243,10 @@ def examine(
 
     if saturation:
         examine_untrained(saturation, backbone, size, into, data)
+    elif nearest:
+        from .experiments.nearest import write_nearest
+
+        write_nearest(runs, into, data)
     else:
         examine_runs(runs, maps, populations, into, data)
     return 0

@@ -12,7 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from . import SETTINGS, InputError, known, unknown_message
-from .attention import FORMS
+from .attention import known_forms
 from .data import LAYOUTS, benchmark_name, camera_regex
 from .model import BACKBONES, RECIPES, VARIANTS
 from .support.files import ROOT, read_toml
@@ -133,7 +133,7 @@ class Config(BaseModel):
         benchmark = benchmark_name(benchmark, own=data != "embedded")
         values = defaults(profile, benchmark) | values
         known("variant", values["variant"], VARIANTS)
-        known("attention form", values["form"], FORMS)
+        known("attention form", values["form"], known_forms())
         if not {"sa1", "sa2"} & set(VARIANTS[values["variant"]]):
             values["form"] = "none"
         return values

@@ -353,7 +353,6 @@ def euclidean(a, b) -> np.ndarray:
     distances = (-2 * x) @ y.T
     distances += x_norms[:, None]
     distances += y_norms[None, :]
-    np.maximum(distances, 0, out=distances)
     _subtract_where_close(distances, a, b, CLOSE * x_norms)
     return distances
 

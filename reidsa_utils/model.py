@@ -19,7 +19,7 @@ import torchvision
 from torch import Tensor, nn
 
 from . import SETTINGS, InputError, known
-from .attention import FORMS, SpatialAttention, attended_pool, attention_weights
+from .attention import SpatialAttention, attended_pool, attention_weights, known_forms
 from .support.arrays import (
     any_array,
     as_array,
@@ -198,7 +198,7 @@ class ReIDNet(nn.Module):
     ):
         super().__init__()
         blocks = VARIANTS[known("variant", variant, VARIANTS)]
-        known("attention form", form, FORMS)
+        known("attention form", form, known_forms())
         check_whole("num_classes", num_classes)
         check_number("dropout", dropout, 0, 1)
         self.recipe = _as_recipe(recipe)

@@ -48,8 +48,7 @@ def rerank(
     query = _as_tensor(query_features)
     gallery = _as_tensor(gallery_features).to(query.device)
     _check_arguments(query, gallery, k1, k2, lambda_, block)
-    k1 = int(k1)
-    k2 = int(k2)
+    k1 = int(k1)  # a number of numpy may be too small for 3 * k1
     power = (
         CONVENTIONS[known("convention", convention, CONVENTIONS)] // 2
     )  # of the squared distance
@@ -68,8 +67,7 @@ def rerank(
 
     share = 0 if integer_division else 2 / 3
     vectors = _encode(features, near, distance, largest, power, k1, share)  # (N, N), sparse
-    if k2 > 1:
-        vectors = _mean_over_nearest(vectors, near[:, :k2])
+    vectors = _mean_over_nearest(vectors, near[:, :k2])
     out *= lambda_
     _add_jaccard(vectors, out, 1 - lambda_)
     return out if torch.is_tensor(query_features) else out.numpy()
@@ -331,8 +329,8 @@ def _distances_of_pairs(
     n = len(near)
     listed = (near + np.arange(n)[:, None] * n).ravel()  # the lists as such pairs
     order = np.argsort(listed)
-    place = np.searchsorted(listed, pairs, sorter=order)
-    place = order[np.minimum(place, len(order) - 1)]
+    # The last image is in its own list, so no pair lies behind all that are listed.
+    place = order[np.searchsorted(listed, pairs, sorter=order)]
     d = distance.ravel()[place]
 
     missing = np.flatnonzero(listed[place] != pairs)

@@ -66,6 +66,20 @@ def command():
     return run
 
 
+@pytest.fixture
+def reidsa(capfd):
+    """Run a subcommand in this process, which has torch already; returns it as if it had been one."""
+    from reidsa_utils.cli import main
+
+    def run(*words):
+        capfd.readouterr()
+        words = [str(word) for word in words]
+        code = main(words)
+        return subprocess.CompletedProcess(words, code, *capfd.readouterr())
+
+    return run
+
+
 def need(found, sentence):
     """Fail where CI=true, skip elsewhere, with one sentence about what a browser test lacks."""
     if not found:

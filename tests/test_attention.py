@@ -7,13 +7,15 @@ import pytest
 import torch
 from conftest import enclosing_modes
 
-from reidsa_utils import InputError
+from reidsa_utils import InputError, attention
 from reidsa_utils.attention import (
     FORMS,
     SpatialAttention,
     attended_pool,
     attention_jacobian,
     attention_weights,
+    known_forms,
+    register_form,
 )
 
 
@@ -83,6 +85,46 @@ def test_temperature_and_standardised_scores(form, how):
             attended_pool(f, other, temperature, standardise)
 
 
+def test_temperature_and_standardised_scores_by_hand():
+    f = maps(2, 3, 4, 2)
+    A = f.sum(1).flatten(1).numpy()
+    scores = {
+        ("softmax", 0.3, False): A / 0.3,
+        ("softmax", 1.0, True): (A - A.mean(1, keepdims=True)) / A.std(1, keepdims=True),
+        ("softmax", 2.0, True): (A - A.mean(1, keepdims=True)) / A.std(1, keepdims=True) / 2,
+        ("softmax_mean", 0.3, False): A / 3 / 0.3,
+    }
+    for how, s in scores.items():
+        expected = np.exp(s) / np.exp(s).sum(1, keepdims=True)
+        np.testing.assert_allclose(attention_weights(f, *how).flatten(1), expected, rtol=1e-12)
+
+
+def test_a_second_derivative_is_refused():
+    """Not given, and not silently wrong."""
+    f = maps(1, 2, 3, 2).requires_grad_()
+    (gradient,) = torch.autograd.grad(attended_pool(f).square().sum(), f, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        gradient.sum().backward()
+
+
+@pytest.mark.parametrize("scale", [1e-100, 1e-40, 1e100])
+def test_l1_does_not_depend_on_the_scale(scale):
+    f = maps(2, 3, 4, 2)
+    torch.testing.assert_close(
+        attention_weights(scale * f, "l1"), attention_weights(f, "l1"), rtol=1e-13, atol=0
+    )
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_layer_rounds_once(form, dtype):
+    """In half precision the rescaled map is the exact one, rounded: weights are not rounded before."""
+    f = maps(4, 3, 5, 7).to(dtype)
+    exact = SpatialAttention(form)(f.double())
+    error = (SpatialAttention(form)(f).double() - exact).abs() / exact
+    assert error.max() <= 1.01 * torch.finfo(dtype).eps / 2
+
+
 @pytest.mark.parametrize("form", FORMS)
 def test_gradient_by_finite_differences(form):
     f = maps(2, 3, 3, 2).requires_grad_()
@@ -109,7 +151,7 @@ def test_jacobian_is_eq_12():
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
-@pytest.mark.parametrize("value", ["zero", "constant", "saturated", "tiny"])
+@pytest.mark.parametrize("value", ["zero", "constant", "saturated", "tiny", "subnormal"])
 def test_edges_stay_finite(form, dtype, value):
     f = torch.zeros(2, 64, 3, 4, dtype=dtype)
     if value == "constant":
@@ -118,6 +160,8 @@ def test_edges_stay_finite(form, dtype, value):
         f[:, :, 1, 2] = 2000.0  # the sum over channels is past the range of float16
     elif value == "tiny":
         f += torch.finfo(dtype).tiny
+    elif value == "subnormal":  # the inverse of their sum overflows
+        f += torch.finfo(dtype).tiny / 6144
     f.requires_grad_()
     p = attention_weights(f, form)
     assert p.dtype == dtype and torch.isfinite(p).all()
@@ -129,7 +173,12 @@ def test_edges_stay_finite(form, dtype, value):
         torch.testing.assert_close(
             p.double(), torch.full((2, 3, 4), 1 / 12, dtype=torch.float64), rtol=1e-2, atol=0
         )
-    for result in (attended_pool(f, form), SpatialAttention(form)(f).sum((2, 3))):
+    rescaled = SpatialAttention(form)(f)
+    assert rescaled.dtype == dtype
+    for result in (attended_pool(f, form), rescaled.sum((2, 3)), 2 * p[:, 0]):
+        assert result.dtype == dtype
+        if form == "none" and result.grad_fn is None:
+            continue  # weights that do not depend on the map
         (gradient,) = torch.autograd.grad(result.sum(), f)
         assert torch.isfinite(result).all() and torch.isfinite(gradient).all()
 
@@ -200,3 +249,78 @@ def test_shapes_without_numbers():
     assert pooled.shape == (2, 8) and pooled.device.type == "meta"
     pooled.sum().backward()
     assert f.grad.shape == f.shape
+
+
+# Forms of one's own.
+
+
+@pytest.fixture
+def own_form():
+    """Registers a form under the name "mine", and forgets it after the test."""
+    yield lambda weights: register_form("mine", weights)
+    attention._OWN_FORMS.pop("mine", None)
+
+
+def power(A):
+    p = A**3 + 1e-9
+    return p / p.sum(1, keepdim=True)
+
+
+def test_an_own_form_is_a_form_like_the_others(own_form):
+    with pytest.raises(InputError, match="unknown attention form 'mine'"):
+        attention_weights(torch.rand(1, 2, 2, 2), "mine")
+    own_form(power)
+    f = torch.rand(3, 4, 5, 2, dtype=torch.float64)
+    p = power(f.sum(1).flatten(1)).view(3, 5, 2)
+    torch.testing.assert_close(attention_weights(f, "mine"), p)
+    torch.testing.assert_close(SpatialAttention("mine")(f), f * p[:, None])
+    torch.testing.assert_close(attended_pool(f, "mine"), (f * p[:, None]).sum((2, 3)))
+    leaf = f.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda f: attended_pool(f, "mine"), leaf)
+    with pytest.raises(InputError, match="only softmax and softmax_mean have"):
+        attention_weights(f, "mine", temperature=2.0)
+
+
+def test_an_own_form_leaves_the_forms_of_the_project_alone(own_form):
+    f = torch.rand(2, 3, 4, 2)
+    before = {form: attention_weights(f, form) for form in FORMS}
+    own_form(power)
+    assert FORMS == ("softmax", "l1", "softmax_mean", "sigmoid", "none")
+    assert known_forms() == (*FORMS, "mine")
+    for form in FORMS:
+        assert torch.equal(attention_weights(f, form), before[form])
+        with pytest.raises(InputError, match=f"{form} is a form of this project"):
+            register_form(form, power)
+
+
+def test_an_own_form_may_be_replaced_and_may_ignore_the_scores(own_form):
+    own_form(power)
+    own_form(lambda A: torch.full_like(A, 1 / A.shape[1]).detach())
+    f = torch.rand(2, 3, 4, 2, dtype=torch.float64, requires_grad=True)
+    torch.testing.assert_close(attended_pool(f, "mine"), attended_pool(f, "none"))
+    (own,) = torch.autograd.grad(attended_pool(f, "mine").sum(), f)
+    torch.testing.assert_close(own, torch.full_like(f, 1 / 8))
+
+
+@pytest.mark.parametrize(
+    ("weights", "words"),
+    [
+        ("softmax", "are a str; expected a function of the scores"),
+        (lambda A: A.softmax(0), r"sum to \[.*\] on random scores; each image's must sum to 1"),
+        (lambda A: A / A.sum(1, keepdim=True), "nan or infinite on scores of zero"),
+        (lambda A: A.softmax(1)[:, :, None], r"are \(4, 6, 1\) for scores of shape \(4, 6\)"),
+        (lambda A: A.softmax(1).tolist(), "are list for scores of shape"),
+        (lambda A: (A / (1 + A.amax())).softmax(1), "mix the images of a batch"),
+        (lambda A: (A.sqrt() + 1).softmax(1), "the gradient .* nan or infinite on scores of zero"),
+    ],
+)
+def test_an_own_form_that_breaks_a_promise(own_form, weights, words):
+    with pytest.raises(InputError, match=words):
+        own_form(weights)
+    assert known_forms() == FORMS
+
+
+@pytest.mark.parametrize("name", ["", "my form", "a-b", 3, None, "1st"])
+def test_an_own_form_needs_a_name(name):
+    with pytest.raises(InputError, match="expected letters, digits and underscores"):
+        register_form(name, power)

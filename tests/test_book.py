@@ -297,7 +297,7 @@ def test_the_ledger_leads_to_the_evidence(book):
                     copies = [t for t in page.targets if t.endswith(f"/{record.name}")]
                     same = [(book / "docs" / copy).read_bytes() for copy in copies]
                     assert record.read_bytes() in same, record.name
-            elif evidence.startswith("tests/"):
+            elif evidence.startswith(("tests/", "https://")):
                 assert evidence in text
             else:
                 name, _, heading = evidence.partition("#")

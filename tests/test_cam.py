@@ -51,6 +51,40 @@ def test_maps_of_both_recipes(variant, form, recipe):
     test_a_map_sums_to_its_logit(variant, form, recipe, "thin")
 
 
+def test_maps_of_stripes_of_several_rows():
+    test_a_map_sums_to_its_logit("b_p_ds_sa12", "l1", "paper", "thin", size=(192, 64))
+
+
+def test_maps_given_as_arrays():
+    net = trained_like("b_ds_sa2", "l1", "paper")
+    images = torch.randn(2, 3, 96, 32)
+    with torch.no_grad():
+        maps = net.feature_maps(images)
+    for stage in (1, 4):
+        expected = class_activation_maps(net, images, [0, 3], stage)
+        for given in ([f.numpy() for f in maps], tuple(maps)):
+            found = class_activation_maps(net, None, [0, 3], stage, maps=given)
+            assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("spoilt", [0, 2, 3])
+@pytest.mark.parametrize("change", ["channels", "images", "dimensions", "number"])
+def test_one_map_of_another_network(spoilt, change):
+    net = trained_like("b_ds_sa2", "l1", "paper")
+    with torch.no_grad():
+        maps = net.feature_maps(torch.randn(2, 3, 96, 32))
+    f = maps[spoilt]
+    spoilt_maps = {
+        "channels": f[:, 1:],
+        "images": f[:1],
+        "dimensions": f[..., 0],
+        "number": f.sum(),
+    }
+    maps[spoilt] = spoilt_maps[change]
+    with pytest.raises(InputError, match="maps are a list that the network has not made"):
+        class_activation_maps(net, None, [0, 3], 1, maps=maps)
+
+
 @pytest.mark.parametrize(
     "variant, form, recipe",
     [
@@ -75,9 +109,9 @@ def test_maps_of_other_recipes(variant, form, recipe):
         ("b_p_ds", "none", "paper", "resnet18"),
     ],
 )
-def test_a_map_sums_to_its_logit(variant, form, recipe, backbone):
+def test_a_map_sums_to_its_logit(variant, form, recipe, backbone, size=(96, 32)):
     net = trained_like(variant, form, recipe, backbone)
-    images, classes = torch.randn(4, 3, 96, 32), torch.tensor([0, 3, 8, 3])
+    images, classes = torch.randn(4, 3, *size), torch.tensor([0, 3, 8, 3])
     rows = torch.arange(4)
     with torch.no_grad():
         logits = net(images)

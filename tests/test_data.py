@@ -48,8 +48,8 @@ def test_fingerprint_sees_every_byte(copy):
     assert load_benchmark("market1501", copy).fingerprint() != before
 
 
-def test_wrong_counts_warn_and_check_exits_1(copy, command):
-    done = command("-m", "reidsa_utils", "check", "market1501", copy)
+def test_wrong_counts_warn_and_check_exits_1(copy, reidsa):
+    done = reidsa("check", "market1501", copy)
     assert done.returncode == 0 and "all counts as expected; all 577 images decode" in done.stdout
     victim = sorted((copy / "bounding_box_train").iterdir())[0]
     victim.unlink()
@@ -57,7 +57,7 @@ def test_wrong_counts_warn_and_check_exits_1(copy, command):
         UserWarning, match=r"206 train images \(expected 207\).*is the download complete"
     ):
         load_benchmark("market1501", copy)
-    done = command("-m", "reidsa_utils", "check", "market1501", copy)
+    done = reidsa("check", "market1501", copy)
     assert (
         done.returncode == 1
         and "differs" in done.stdout
@@ -180,15 +180,13 @@ def test_broken_roots(copy, breakage, words):
         load_benchmark("market1501", root)
 
 
-def test_unknown_benchmark(command, tmp_path):
+def test_unknown_benchmark(reidsa, tmp_path):
     assert_one_sentence(
-        command("-m", "reidsa_utils", "check", "market", tmp_path),
+        reidsa("check", "market", tmp_path),
         "unknown benchmark 'market'",
         "market1501",
     )
-    assert_one_sentence(
-        command("-m", "reidsa_utils", "check", "market1501", tmp_path / "no"), "does not exist"
-    )
+    assert_one_sentence(reidsa("check", "market1501", tmp_path / "no"), "does not exist")
 
 
 def test_truncated_images_are_named(copy):

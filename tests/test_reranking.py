@@ -1,5 +1,7 @@
 """Re-ranking against the publication's steps written with plain sets and loops."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -8,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from reidsa_utils import InputError
-from reidsa_utils.reranking import rerank
+from reidsa_utils.reranking import _smallest, rerank
 
 
 def with_sets(query, gallery, k1, k2, lambda_, power=2, share=2 / 3):
     """The publication word for word: every pair, every set, float64."""
     x = np.concatenate([query, gallery]).astype(np.float64)
     n, n_query = len(x), len(query)
-    d = np.sqrt(((x[:, None] - x[None]) ** 2).sum(2)) ** power
+    d = np.sqrt([((x - row) ** 2).sum(1) for row in x]) ** power
     d = d / d.max(1, keepdims=True)
     order = [sorted(range(n), key=lambda j, i=i: (d[i, j] if j != i else -1, j)) for i in range(n)]
 
@@ -34,8 +36,9 @@ def with_sets(query, gallery, k1, k2, lambda_, power=2, share=2 / 3):
             encoded[i, j] = np.exp(-d[i, j])
         encoded[i] /= encoded[i].sum()
     encoded = np.array([encoded[order[i][:k2]].mean(0) for i in range(n)])
-    smaller = np.minimum(encoded[:n_query, None], encoded[None, n_query:]).sum(2)
-    larger = np.maximum(encoded[:n_query, None], encoded[None, n_query:]).sum(2)
+    others = encoded[n_query:]
+    smaller = np.array([np.minimum(row, others).sum(1) for row in encoded[:n_query]])
+    larger = np.array([np.maximum(row, others).sum(1) for row in encoded[:n_query]])
     return (1 - lambda_) * (1 - smaller / larger) + lambda_ * d[:n_query, n_query:]
 
 
@@ -95,6 +98,16 @@ def test_at_the_sizes_of_both_retrieval_vectors(dimensions, offset):
     )
 
 
+@pytest.mark.parametrize("copies", [1, 2])
+def test_more_images_than_a_block_of_any_step_holds(copies):
+    """With two copies every list is made in float64."""
+    query, gallery = people(70, 1000 // copies, 5, seed=4, identities=60)
+    gallery = np.concatenate([gallery] * copies)
+    np.testing.assert_allclose(
+        rerank(query, gallery, 7, 3), with_sets(query, gallery, 7, 3, 0.3), atol=1e-5
+    )
+
+
 def test_equal_images_rank_in_order():
     query, gallery = people(4, 30, 3, seed=5)
     query, gallery = (
@@ -130,12 +143,79 @@ def test_exact_ties_of_whole_numbers(kind):
             )
 
 
-def test_one_far_image_spoils_nothing():
+@pytest.mark.parametrize("n, k, levels", [(12, 3, 4), (40, 39, 6), (40, 40, 6), (500, 10, 100)])
+def test_the_smallest_are_those_of_a_stable_sort(n, k, levels):
+    rows = torch.randint(0, levels, (200, n), generator=torch.Generator().manual_seed(0)).float()
+    value, index = _smallest(rows, k)
+    expected = rows.sort(stable=True)
+    assert torch.equal(value, expected.values[:, :k])
+    assert torch.equal(index, expected.indices[:, :k])
+
+
+@pytest.mark.parametrize("far", [0, 17])
+def test_one_far_image_spoils_nothing(far):
     query, gallery = people(10, 50, 64, seed=9)
-    gallery[7] *= 3000
+    images = np.concatenate([query, gallery])
+    images[far] *= 3000
+    query, gallery = images[:10], images[10:]
     np.testing.assert_allclose(
         rerank(query, gallery, 6, 3), with_sets(query, gallery, 6, 3, 0.3), atol=1e-5
     )
+
+
+def test_close_groups_far_from_zero():
+    """Distances in a group are a 1e-8th of those between groups, and the offset is 1e4."""
+    rng = np.random.default_rng(2)
+    centres = rng.normal(size=(6, 16)) + 1e4
+    query, gallery = [
+        centres[rng.integers(6, size=n)] + 1e-4 * rng.normal(size=(n, 16)) for n in (9, 60)
+    ]
+    np.testing.assert_allclose(
+        rerank(query, gallery, 6, 3), with_sets(query, gallery, 6, 3, 0.3), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("dimensions", [37, 2000])
+def test_more_copies_than_a_list_holds(dimensions):
+    """Copies tie whatever the rounding of their norms: the first in order are taken."""
+    rng = np.random.default_rng(3)
+    images = 3 + rng.normal(size=(7, dimensions)) * np.exp(rng.normal(size=dimensions))
+    query, gallery = images[:3], images[rng.integers(7, size=91)]
+    np.testing.assert_allclose(
+        rerank(query, gallery, 6, 3), with_sets(query, gallery, 6, 3, 0.3), atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("convention", ["original", "squared_twice"])
+def test_the_scale_changes_nothing_that_float32_holds(convention):
+    """The largest distance is that of two opposite images, four times the largest norm."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(12, 6))
+    images = np.concatenate([x, -x, np.zeros((1, 6))])  # their median is 0
+    norm = np.square(images).sum(1).max()
+    expected = rerank(images[:4], images[4:], 6, 3, convention=convention)
+    limit = np.finfo(np.float32).max
+    for largest in (1.01e-30, 0.2 * limit, 0.24 * limit):
+        scaled = images * np.sqrt(largest / norm)
+        found = rerank(scaled[:4], scaled[4:], 6, 3, convention=convention)
+        np.testing.assert_allclose(found, expected, atol=2e-6)
+    for largest, words in ((0.99e-30, "too small"), (0.26 * limit, "too large")):
+        scaled = images * np.sqrt(largest / norm)
+        with pytest.raises(InputError, match=words):
+            rerank(scaled[:4], scaled[4:], 6, 3, convention=convention)
+
+
+def test_a_small_type_of_k1_is_no_limit():
+    query, gallery = people(3, 70, 8, seed=0)
+    expected = rerank(query, gallery, 50, 6)
+    np.testing.assert_array_equal(rerank(query, gallery, np.int8(50), np.int8(6)), expected)
+
+
+def test_defaults_are_the_originals():
+    query, gallery = people(3, 70, 8, seed=0)
+    np.testing.assert_array_equal(rerank(query, gallery), rerank(query, gallery, 20, 6, 0.3))
+    half = query.astype(np.float16)
+    np.testing.assert_array_equal(rerank(half, gallery), rerank(half.astype(float), gallery))
 
 
 UNKIND = unkind_features()
@@ -179,10 +259,54 @@ def test_precision_does_not_depend_on_the_callers_settings():
         torch.set_default_dtype(torch.float64)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             found = rerank(torch.from_numpy(query), gallery, 6, 3)
+        alike = rerank(np.ones((2, 8)), np.ones((9, 8)), 6, 3)
     finally:
         torch.set_default_dtype(torch.float32)
     assert found.dtype == torch.float32
     np.testing.assert_array_equal(found.numpy(), expected)
+    assert np.isfinite(alike).all()
+
+
+def test_products_have_full_precision_and_the_callers_comes_back(monkeypatch):
+    """On a GPU, TF32 would change who is near. Seen at the product itself."""
+    query, gallery = people(5, 40, 8, seed=6)
+    seen = []
+    product = torch.addmm
+
+    def spy(*arguments, **more):
+        seen.append((torch.get_float32_matmul_precision(), torch.is_autocast_enabled("cpu")))
+        return product(*arguments, **more)
+
+    monkeypatch.setattr(torch, "addmm", spy)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rerank(query, gallery, 6, 3)
+            assert torch.is_autocast_enabled("cpu")
+        after = torch.get_float32_matmul_precision()
+    finally:
+        torch.set_float32_matmul_precision(before)
+    assert set(seen) == {("highest", False)} and after == "medium"
+
+
+def test_no_more_rows_than_a_block_are_held(monkeypatch):
+    """Seen at the product itself. An output of another shape would be a warning of torch."""
+    query, gallery = people(8, 45, 8, seed=6)
+    rows = []
+    product = torch.addmm
+
+    def spy(norms, block, *arguments, **more):
+        rows.append(len(block))
+        return product(norms, block, *arguments, **more)
+
+    monkeypatch.setattr(torch, "addmm", spy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for block in (3, 10, 60):
+            rows.clear()
+            rerank(query, gallery, 6, 3, block=block)
+            assert sum(rows) == 53 and max(rows) <= block and len(rows) == -(-53 // block)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -214,6 +338,15 @@ def test_on_a_gpu():
         ),
         (dict(query_features=np.zeros((0, 8))), r"query features \(0, 8\)"),
         (dict(block=0), "k1=20"),
+        (dict(block=2.5), "k1=20"),
+        (dict(k2=0), "k1=20, k2=0, lambda_=0.3"),
+        (dict(k2=2.5), "k1=20, k2=2.5"),
+        (dict(lambda_=-0.1), "lambda_=-0.1"),
+        (dict(lambda_=np.nan), "lambda_=nan"),
+        (dict(query_features=np.zeros(8)), r"query features \(8,\)"),
+        (dict(query_features=np.zeros((2, 8, 1))), r"query features \(2, 8, 1\)"),
+        (dict(gallery_features=np.zeros(8)), r"gallery features \(8,\)"),
+        (dict(gallery_features=np.zeros((30, 8, 1))), r"gallery features \(30, 8, 1\)"),
         (dict(k1=20.5), "k1=20.5.*expected whole"),
         (dict(lambda_="a"), "lambda_=a"),
         (
@@ -222,6 +355,12 @@ def test_on_a_gpu():
         ),
         (dict(query_features=[["a"] * 8]), "found a list that is no array of numbers"),
         (dict(query_features=[[1.0], [1.0, 2.0]]), "expected rows of one length"),
+        (dict(query_features=[[np.inf] * 8, [1] * 8]), "^1 of the features hold NaN, infinity"),
+        (dict(query_features=torch.ones(2, 8, device="meta")), "on the device meta and have no"),
+        (
+            dict(query_features=[[-1.7e308, 1.7e308] * 4]),
+            "^1 of the features hold NaN, infinity or",
+        ),
         (dict(query_features=np.full((2, 8), 1e25)), "too large for float32 distances; normalise"),
         (
             dict(query_features=np.eye(8) * 1e-25, gallery_features=np.zeros((30, 8))),
@@ -229,7 +368,7 @@ def test_on_a_gpu():
         ),
         (dict(query_features=torch.ones(2, 8, dtype=torch.cfloat)), "its type is torch.complex64"),
         (dict(query_features=[["1"] * 8]), "found a list that is no array of numbers"),
-        (dict(query_features=np.full((2, 8), np.nan)), "2 of the features hold NaN, infinity"),
+        (dict(query_features=np.full((2, 8), np.nan)), "^2 of the features hold NaN, infinity"),
     ],
 )
 def test_bad_input(change, words):

@@ -164,7 +164,7 @@ def test_a_broken_download_is_named(tmp_path, monkeypatch):
         ReIDNet(3, **MOBILE, weights="imagenet")
 
 
-def test_weights_of_another_network_are_one_sentence(tmp_path, command):
+def test_weights_of_another_network_are_one_sentence(tmp_path, reidsa):
     torch.save(
         {
             "identity": {"backbone": "thin"},
@@ -185,17 +185,15 @@ def test_weights_of_another_network_are_one_sentence(tmp_path, command):
     with pytest.raises(InputError, match="128 pixels high.*the nearest heights that work: 96, 192"):
         ReIDNet(3, "b_p_ds", "none", backbone="mobilenet_v2")(torch.randn(1, 3, 128, 64))
     assert_one_sentence(
-        command("-m", "reidsa_utils", "weights", tmp_path / "resnet.pt", tmp_path / "out.pt"),
+        reidsa("weights", tmp_path / "resnet.pt", tmp_path / "out.pt"),
         "is this a file of another network?",
     )
     assert_one_sentence(
-        command("-m", "reidsa_utils", "weights", tmp_path / "none.pt", tmp_path / "out.pt"),
+        reidsa("weights", tmp_path / "none.pt", tmp_path / "out.pt"),
         "no weights at",
     )
     assert_one_sentence(
-        command(
-            "-m",
-            "reidsa_utils",
+        reidsa(
             "weights",
             tmp_path / "run.pt",
             tmp_path / "out.pt",

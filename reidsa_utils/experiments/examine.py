@@ -6,6 +6,8 @@
         class activation maps, missing parts -> results/maps/NAME.json, for 07
     reidsa examine --populations 200,201 runs/MY_RUN ...
         other rendered test people -> results/populations/NAME.json
+    reidsa examine --nearest NAME ...
+        the first images of every ranked list -> results/nearest/NAME.json, for 07 (nearest.py)
     reidsa examine --saturation imagenet
         attention on the maps of a network before any training -> results/saturation
 
@@ -397,7 +399,7 @@ def write(into: Path, found: dict) -> None:
     rounded = json.loads(
         json.dumps(found), parse_float=lambda digits: float(f"{float(digits):.6g}")
     )
-    has_queries = "overlap" in rounded or "populations" in rounded
+    has_queries = not {"overlap", "populations", "nearest"}.isdisjoint(rounded)
     text = json.dumps(rounded, indent=None if has_queries else 1)
     path = into / f"{found['run']}.json"
     write_atomic(path, (text + "\n").encode())

@@ -242,6 +242,46 @@ def _forest_panel(ax, effect: dict, color) -> None:
     ax.grid(False, axis="y")
 
 
+def one_change(rows: pd.DataFrame, noise: float, name: str, shows=None, large: float = 8.0) -> None:
+    """Draw what single changes do to the mAP, a line each, and save the figure.
+
+    Changes larger than `large` points are in a panel of their own, with a scale of their own, so
+    that the others can be read. Red: the interval leaves zero out. The grey band is +-noise.
+    rows: as of statistics.difference(), with "change" and "vector"; noise: the standard deviation
+    of what the same function gives twice, in points, NaN if it is not known. name, shows: as in
+    save_figure().
+    """
+    is_large = rows["Δ"].abs() > large
+    panels = [panel for panel in (rows[is_large], rows[~is_large]) if len(panel)]
+    fig, axes = plt.subplots(
+        len(panels),
+        1,
+        figsize=(10, 1.8 + 0.36 * len(rows)),
+        height_ratios=[len(panel) + 1 for panel in panels],
+        squeeze=False,
+        layout="constrained",
+    )
+    blue, _, _, red = sns.color_palette("colorblind")[:4]
+    for ax, panel in zip(axes[:, 0], panels, strict=True):
+        if np.isfinite(noise):
+            ax.axvspan(-noise, noise, color="0.85")
+        ax.axvline(0, color="0.3", linewidth=1)
+        names = []
+        for y, row in enumerate(panel.itertuples()):
+            color = blue if row.low <= 0 <= row.high else red
+            ax.plot([row.low, row.high], [y, y], color=color, linewidth=4, alpha=0.45)
+            ax.plot(row.deltas, [y] * row.seeds, "|", color="0.2", markersize=9)
+            ax.plot(row.Δ, y, "o", color=color, markersize=7)
+            vector = ", global" if row.vector == "global" else ""
+            seeds = "1 seed" if row.seeds == 1 else f"{row.seeds} seeds"
+            names.append(f"{row.change} ({seeds}{vector})")
+        ax.grid(False, axis="y")
+        ax.set(yticks=range(len(panel)), yticklabels=names, ylim=(-0.6, len(panel) - 0.4))
+    axes[-1, 0].set(xlabel="Δ mAP (points) with 95 % interval; each panel has its own scale")
+    fig.suptitle("Three seeds tell few of the readings apart")
+    save_figure(fig, name, shows)
+
+
 def curves(rows: pd.DataFrame, name: str, heading: str, shows=None) -> None:
     """Draw Δ against each of the renderer's knobs, the other as frozen, and save the figure.
 

@@ -102,8 +102,8 @@ def draw_reranking(
     """
     N = len(images)
     each = N // 3
-    widths = {"width_ratios": [0.55, 1, 1, 1]}
-    fig, axes = plt.subplots(1, 4, figsize=(14, 4), gridspec_kw=widths)
+    widths = {"width_ratios": [0.75, 1, 1, 1]}
+    fig, axes = plt.subplots(1, 4, figsize=(14.5, 4.9), gridspec_kw=widths)
     _sheet(axes[0], images, each)
 
     relation = nearest.astype(int) + mutual  # 0: no neighbour, 1: one-sided, 2: mutual

@@ -23,15 +23,17 @@ import difflib
 import functools
 import json
 import re
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from .. import SETTINGS, InputError, known
 from ..attention import FORMS
+from ..config import defaults
 from ..support.files import read_toml
-from .pairing import METRICS, between, effects, pick, pooled
-from .records import ROOT, read_records
+from .pairing import BASE, METRICS, between, effects, paper_difference, pick, pooled
+from .records import ROOT, read_records, settings_of, starts
 from .statistics import difference
 
 SELECTIONS = read_toml(SETTINGS / "numbers.toml")
@@ -141,6 +143,79 @@ def number(name: str) -> str:
     if "nan" in text:
         raise InputError(f"the number {name} cannot be given: the records do not tell it")
     return text
+
+
+class Comparison(NamedTuple):
+    """What is compared under a name, and in which runs."""
+
+    found: dict  # of statistics.difference() or statistics.pool(), with "seeds"
+    settings: list  # of the runs: a pair (with, without) of dicts for each setting compared
+    paper: float  # the paper's own difference there; NaN without
+    retrieval: bool  # whether it is a metric of retrieval, not a measure of networks
+
+
+def comparison(name: str) -> Comparison:
+    """The comparison that a name is about, without a word for what is said of it.
+
+    "demo-softmax.parts.mAP" is a difference, "pooled-l1.parts.mAP" an effect of several settings,
+    "cells.l1.1-3" a measure, as the mean over the stages 1 to 3, "without.l1.hair+bag" one as the
+    mean over parts of the body.
+    Raises InputError for an unknown name, or a selection that fits no run or several settings.
+    """
+    selection, *words = name.split(".")
+    kind, entry = _selection(selection)
+    if kind not in (*MEASURED, "differences", "pooled"):
+        raise InputError(f"{name} is no comparison; its selection is one of the {kind}")
+    if len(words) != 2:
+        raise InputError(f"{name}: {len(words)} words behind the selection; expected two")
+    if kind in MEASURED:
+        return _compared_measure(entry, kind, *words)
+    vector, metric = words
+    known("metric", metric, METRICS)
+    if kind == "pooled":
+        found = pooled_of(selection, vector, metric)
+        rows = []
+        for row in found["rows"]:
+            settings = {**defaults(row["profile"], row["benchmark"]), **row}
+            # The base of each is the same without SA.
+            rows.append((settings | entry, settings | entry | {"form": "none"}))
+        return Comparison(found, rows, found["paper"], True)
+    found = _between(selection, vector)[metric]
+    wanted = _settings(entry)
+    records = _of_seeds(entry)
+    pair = []
+    for which in (wanted, {**wanted, **entry["minus"]}):
+        record = next(iter(pick(records, which).values()))
+        settings = settings_of(record)
+        pair.append({**settings, "weights": starts([record])[record["config"].get("weights")]})
+    paper = np.nan
+    if "variant" in entry["minus"] and entry["minus"].get("form") == "none":
+        paper = paper_difference(pair[0], pair[0]["variant"], metric)
+    return Comparison(found, [tuple(pair)], np.nan if paper is None else paper, True)
+
+
+def _compared_measure(entry: dict, kind: str, form: str, place: str) -> Comparison:
+    """comparison() of a measure of networks: a form of attention less no SA, seed by seed."""
+    known("attention form", form, FORMS)
+    base = MEASURED[kind](entry, "none")
+    runs = MEASURED[kind](entry, form)
+    both = sorted(set(runs) & set(base))
+    if not both:
+        raise InputError(f"no seed has a run with the form {form} and one without SA")
+    scale = 0.01 / entry.get("unit", 0.01)
+    places = place.split("+")
+    keys = [key for one in places for key in _places(one, runs[both[0]])]
+    levels = []
+    for values in (base, runs):
+        levels.append([scale * np.mean([values[seed][key] for key in keys]) for seed in both])
+    if kind == "histories":
+        wanted = {**_settings(entry), "form": form}
+        described = settings_of(next(iter(pick(_of_seeds(entry), wanted).values())))
+    else:
+        identity = next(iter(_files(entry, form).values()))["identity"]
+        described = {**identity, "source": "rendered"}
+    without = {**described, "variant": BASE[described["variant"]], "form": "none"}
+    return Comparison(difference(*levels), [(described, without)], np.nan, False)
 
 
 def _selection(name: str) -> tuple:
@@ -299,14 +374,8 @@ def _measure(selection: str, words: list) -> tuple:
     form, place, what = _words(words, "form place what", "mean")
     known("attention form", form, FORMS)
     kind, entry = _selection(selection)
-    read = {
-        "stages": _of_stages,
-        "overlaps": _of_overlaps,
-        "removed": _of_removed,
-        "histories": _of_histories,
-    }
-    base = read[kind](entry, "none")
-    runs = read[kind](entry, form)
+    base = MEASURED[kind](entry, "none")
+    runs = MEASURED[kind](entry, form)
     for found, which in ((base, "without SA"), (runs, f"with the form {form}")):
         if not found:
             raise InputError(f"no run {which} fits its selection")
@@ -467,3 +536,12 @@ def _file(selection: str, words: list) -> tuple:
         raise InputError(f"{' of '.join(map(str, reversed(keys)))} is no number")
     pattern = f"{{value:{entry.get('format', '')}}}"
     return {"value": pattern}, {"value": value / entry.get("unit", 1)}, "value"
+
+
+# Kinds of selections that are measures of networks -> what reads them, {seed: values}.
+MEASURED = {
+    "stages": _of_stages,
+    "overlaps": _of_overlaps,
+    "removed": _of_removed,
+    "histories": _of_histories,
+}

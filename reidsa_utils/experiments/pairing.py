@@ -214,7 +214,7 @@ def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
             for metric in METRICS:
                 found = pair_difference(runs, base, metric, vector, ids.get(setting.data), repeats)
                 row = {**described, "vector": vector, "metric": metric, **found}
-                paper = _paper_difference(config, setting.variant, metric)
+                paper = paper_difference(config, setting.variant, metric)
                 # The paper's tables are not re-ranked.
                 if paper is not None and "+" not in vector:
                     row["paper"] = paper
@@ -265,7 +265,7 @@ def _pool(pairs: list, ids: dict, vector: str, metric: str, repeats: int) -> dic
         base = [record["metrics"] for record in pair.base_runs]
         people = ids.get(setting.data)
         found = pair_difference(runs, base, metric, vector, people, repeats)
-        paper = _paper_difference(dict(setting.rest), setting.variant, metric)
+        paper = paper_difference(dict(setting.rest), setting.variant, metric)
         rows.append(
             {
                 **dict(setting.rest),
@@ -384,8 +384,11 @@ def _paper_table(config: dict, variant: str) -> str:
     return ""
 
 
-def _paper_difference(config: dict, variant: str, metric: str) -> float | None:
-    """The paper's level of a variant minus that without SA; None where it has not both."""
+def paper_difference(config: dict, variant: str, metric: str) -> float | None:
+    """The paper's level of a variant minus that without SA, in points; None where it has not both.
+
+    config: the settings of a run, of which "benchmark" and "erasing" count.
+    """
     levels = paper_levels(config["benchmark"], config["erasing"])
     if variant not in levels or BASE[variant] not in levels:
         return None

@@ -62,11 +62,9 @@ def difference(
     student = stats.t(n - 1)  # gives NaN for one seed
     low, high = delta + student.ppf((0.025, 0.975)) * error
     low90, high90 = delta + student.ppf((0.05, 0.95)) * error
-    p = np.nan
-    if n > 1:
-        p = 2 * student.sf(abs(delta) / max(error, 1e-12))
+    p = 2 * student.sf(abs(delta) / np.maximum(error, 1e-12))
 
-    people = queries_with is not None
+    people = queries_with is not None or queries_without is not None
     if people:
         queries_with = as_array(queries_with, float)
         queries_without = as_array(queries_without, float)
@@ -145,7 +143,7 @@ def holm(p) -> np.ndarray:
 
     Raises InputError for another shape.
     """
-    p = as_array(p, float)
+    p = as_array(p)
     if p.ndim != 1:
         raise InputError(f"p values of shape {p.shape}; expected one a test")
     tests = (~np.isnan(p)).sum()
@@ -188,6 +186,8 @@ def pool(estimates, covariance) -> dict:
     """
     estimates = as_array(estimates, float)
     covariance = as_array(covariance, float)
+    if estimates.ndim != 1:
+        raise InputError(f"estimates of shape {estimates.shape}; expected one a setting")
     n = len(estimates)
     if n < 2:
         raise InputError(f"{n} setting; a pooled effect needs two or more")

@@ -8,7 +8,7 @@ from ..attention import FORMS
 from ..config import PROFILES
 from ..data import LAYOUTS, PUBLISHED
 from ..model import VARIANTS
-from .pairing import BASE, METRICS, MIN_SEEDS, SHOWN, paper_levels
+from .pairing import BASE, METRICS, MIN_SEEDS, SHOWN, pairs_of, paper_levels
 from .records import CELL, other_settings, starts
 from .statistics import holm, verdict
 
@@ -505,6 +505,32 @@ def effective_positions(records: list) -> pd.DataFrame:
     how = {"seeds": "nunique"} | {f"stage {stage} (%)": "mean" for stage in (1, 2, 3)}
     keys = ["form", "source", "erasing", "epoch"]
     return pd.DataFrame(rows).groupby(keys).agg(how).round(1)
+
+
+def found_by_one(records: list) -> pd.DataFrame:
+    """How many queries are right at rank 1 with SA only, and without it only (vector `parts`).
+
+    A row for each setting and form, over all seeds whose records say which queries are right.
+    """
+    rows = {}
+    for pair in pairs_of(records):
+        counts = []  # (seeds, 2)
+        for with_sa, without in zip(pair.runs, pair.base_runs, strict=True):
+            lists = [r["metrics"].get("parts", {}).get("first_match") for r in (with_sa, without)]
+            if None not in lists:
+                right_with, right_without = (np.array(first) == 1 for first in lists)
+                only_with = (right_with & ~right_without).sum()
+                counts.append([only_with, (right_without & ~right_with).sum(), len(right_with)])
+        if counts:
+            config = pair.runs[0]["config"]
+            with_, without, queries = np.sum(counts, axis=0)
+            rows[title(config["benchmark"]), pair.setting.form] = {
+                "seeds": len(counts),
+                "searches": queries,
+                "right with SA only": with_,
+                "right without SA only": without,
+            }
+    return pd.DataFrame(rows).T
 
 
 def as_markdown(judged: pd.DataFrame) -> str:

@@ -339,15 +339,11 @@ def test_killed_in_the_middle_it_goes_on(original):
     }  # not written again
 
 
-def test_command_line(original, command):
-    done = command(
-        "-m", "reidsa_utils", "prepare-cuhk03", original / "cuhk-03.mat", original, original / "out"
-    )
+def test_command_line(original, reidsa):
+    done = reidsa("prepare-cuhk03", original / "cuhk-03.mat", original, original / "out")
     assert done.returncode == 1 and done.stdout.count("differs") > 4  # small, so counts differ
     assert "labeled: 100%" in done.stderr and "detected: 100%" in done.stderr
-    done = command(
-        "-m", "reidsa_utils", "prepare-cuhk03", original / "no.mat", original, original / "out"
-    )
+    done = reidsa("prepare-cuhk03", original / "no.mat", original, original / "out")
     assert_one_sentence(done, "no file")
 
 

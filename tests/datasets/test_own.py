@@ -638,39 +638,37 @@ def test_people_held_out(tmp_path):
 # ---- the command
 
 
-def test_check_of_own_data(split_data, command, capsys):
-    arguments = ("-m", "reidsa_utils", "check", "mydata", split_data)
-    done = command(*arguments, "--camera-pattern", PATTERN)
+def test_check_of_own_data(split_data, reidsa, capfd):
+    arguments = ("check", "mydata", split_data)
+    done = reidsa(*arguments, "--camera-pattern", PATTERN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "nothing wrong; all 16 images decode" in done.stdout
     assert re.search(r"^train +8 +2 +2$", done.stdout, re.M)
     assert "camera names: 1, 2" in done.stdout and "fingerprint " in done.stdout
-    done = command(*arguments)
+    done = reidsa(*arguments)
     assert done.returncode == 1 and "problem: mydata at" in done.stdout
     assert "(--no-camera-rule)" in done.stdout and done.stdout.count("problem: ") == 1
-    done = command(*arguments, "--no-camera-rule")
+    done = reidsa(*arguments, "--no-camera-rule")
     assert done.returncode == 0 and "without the camera rule" in done.stdout
 
     victim = split_data / "gallery" / "carl" / "cam2_1.jpg"
     victim.write_bytes(victim.read_bytes()[:100])
     assert check("mydata", split_data, False, PATTERN) == 1
-    assert f"problem: {victim} is truncated" in capsys.readouterr().out
+    assert f"problem: {victim} is truncated" in capfd.readouterr().out
     victim.unlink()
     victim.symlink_to("nowhere.jpg")
     assert check("mydata", split_data, False, PATTERN) == 1
-    assert "cam2_1.jpg cannot be read" in capsys.readouterr().out
+    assert "cam2_1.jpg cannot be read" in capfd.readouterr().out
     victim.unlink()
     assert check("mydata", split_data, False, PATTERN) == 1
-    assert "cam1_0.jpg: no other camera has a gallery image" in capsys.readouterr().out
+    assert "cam1_0.jpg: no other camera has a gallery image" in capfd.readouterr().out
 
 
-def test_check_refuses_in_one_sentence(split_data, command):
+def test_check_refuses_in_one_sentence(split_data, reidsa):
     for name, words in (("markt1501", "did you mean market1501?"), ("my/data", "expected a name")):
-        assert_one_sentence(command("-m", "reidsa_utils", "check", name, split_data), words)
+        assert_one_sentence(reidsa("check", name, split_data), words)
     for pattern, words in (("c(", "is no regular expression"), ("(c)(1)", "has 2 groups")):
-        done = command(
-            "-m", "reidsa_utils", "check", "mydata", split_data, "--camera-pattern", pattern
-        )
+        done = reidsa("check", "mydata", split_data, "--camera-pattern", pattern)
         assert_one_sentence(done, f"camera_pattern '{pattern}' {words}")
     with pytest.raises(InputError, match="market1501 is checked as it was published"):
         check("market1501", split_data, camera_pattern=PATTERN)

@@ -16,6 +16,7 @@ from reidsa_utils.data import load_benchmark, load_images
 from reidsa_utils.datasets.rendered import LABEL, plan, read_settings, render_shot
 from reidsa_utils.evaluation import extract
 from reidsa_utils.experiments import examine, map_measures
+from reidsa_utils.experiments.nearest import read_nearest
 from reidsa_utils.experiments.run import load_run, train
 from reidsa_utils.metrics import evaluate_ranking
 from reidsa_utils.model import ReIDNet
@@ -99,6 +100,18 @@ def test_a_finished_run(small_benchmark, tmp_path, capfd):
     )
     assert found["weights"]["none"]["cells"] == pytest.approx([1] * 4)
     assert str(tmp_path) not in json.dumps(found)
+
+    # The ranked lists: the first match stands where the record says.
+    lists = tmp_path / "lists"
+    words = ["examine", "--nearest", str(run), "--data", str(small_benchmark), "--into", str(lists)]
+    assert main(words) == 0
+    nearest = read_nearest(record, lists)
+    ids = benchmark.gallery.ids[nearest] == benchmark.query.ids[:, None]
+    other_camera = benchmark.gallery.cameras[nearest] != benchmark.query.cameras[:, None]
+    first = np.array(record["metrics"]["parts"]["first_match"])
+    assert nearest.shape == (len(first), 5) and (ids <= other_camera).all()
+    for row, rank in zip(ids, first, strict=True):
+        assert (np.flatnonzero(row) + 1)[:1].tolist() == ([rank] if 0 < rank <= 5 else [])
 
 
 @pytest.mark.parametrize("name", ["market1501", "cuhk03_np_labeled"])  # .jpg and .png
@@ -379,7 +392,7 @@ def test_attention_before_training(small_benchmark, tmp_path, capfd):
         )
 
 
-def test_bad_input(tmp_path, command):
+def test_bad_input(tmp_path, reidsa):
     for words, expected in (
         ([], "no run is named"),
         (["--populations", "1,x", tmp_path], "--populations is 1,x; expected data seeds"),
@@ -390,16 +403,14 @@ def test_bad_input(tmp_path, command):
             "no ImageNet weights for the thin backbone",
         ),
     ):
-        assert_one_sentence(
-            command("-m", "reidsa_utils", "examine", *words, "--into", tmp_path / "into"), expected
-        )
+        assert_one_sentence(reidsa("examine", *words, "--into", tmp_path / "into"), expected)
     assert_one_sentence(
-        command("-m", "reidsa_utils", "examine", tmp_path),
+        reidsa("examine", tmp_path),
         "no record.json in",
         "name folders of finished runs",
     )
     assert_one_sentence(
-        command("-m", "reidsa_utils", "examine", "--maps", tmp_path),
+        reidsa("examine", "--maps", tmp_path),
         "no record.json in",
         "name folders of finished runs",
     )
@@ -443,7 +454,7 @@ def test_runs_of_one_setting():
         examine.of_one_setting(three[1:], "x")
 
 
-def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
+def test_runs_are_not_mixed(small_benchmark, tmp_path, reidsa):
     """A checkpoint of another run, two runs of one name, a folder that cannot be made: refused before anything is written."""
     other = shutil.copytree(small_benchmark, tmp_path / "other" / small_benchmark.name)
     max((other / "bounding_box_test").iterdir()).unlink()
@@ -462,9 +473,7 @@ def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
             progress=False,
         )
     out = tmp_path / "out"
-    done = command(
-        "-m",
-        "reidsa_utils",
+    done = reidsa(
         "examine",
         tmp_path / "a",
         tmp_path / "b",
@@ -477,13 +486,9 @@ def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
         done, "are both called market1501-rendered-smoke-b_p_ds_sa2-softmax-paper-erasing-e1-s0"
     )
     shutil.copy(tmp_path / "b" / "checkpoint.pt", tmp_path / "a" / "checkpoint.pt")
-    done = command(
-        "-m", "reidsa_utils", "examine", tmp_path / "a", "--data", small_benchmark, "--into", out
-    )
+    done = reidsa("examine", tmp_path / "a", "--data", small_benchmark, "--into", out)
     assert_one_sentence(done, "are not of one run")
-    done = command(
-        "-m", "reidsa_utils", "examine", tmp_path / "b", "--into", tmp_path / "a" / "record.json"
-    )
+    done = reidsa("examine", tmp_path / "b", "--into", tmp_path / "a" / "record.json")
     assert_one_sentence(done, "--into", "name another folder")
     assert list(out.iterdir()) == []
     # The second run was trained on real data: told before the first is looked at.
@@ -491,6 +496,6 @@ def test_runs_are_not_mixed(small_benchmark, tmp_path, command):
     (tmp_path / "b" / "record.json").write_text(json.dumps(found | {"source": "real"}))
     for options in ([], ["--maps"], ["--populations", "5"]):
         runs = [tmp_path / "a", tmp_path / "b"]
-        done = command("-m", "reidsa_utils", "examine", *options, *runs, "--into", out)
+        done = reidsa("examine", *options, *runs, "--into", out)
         assert_one_sentence(done, f"{tmp_path / 'b'} was trained on real data; name it: --data")
     assert list(out.iterdir()) == []

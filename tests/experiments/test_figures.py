@@ -2,11 +2,12 @@
 
 import matplotlib.pyplot as plt
 import nbformat
+import pandas as pd
 import pytest
 from conftest import ROOT, tracked
 from nbclient import NotebookClient
 
-from reidsa_utils.experiments.figures import save_figure, show_inline
+from reidsa_utils.experiments.figures import one_change, save_figure, show_inline
 
 
 @pytest.fixture
@@ -71,3 +72,25 @@ def test_a_smoke_run_of_05_draws_over_no_picture_of_the_readme(tmp_path, monkeyp
     assert pictures(notebook) == 1
     assert tracked() == before
     assert (tmp_path / "embedded_benchmark.png").exists()
+
+
+def test_large_changes_have_a_panel_of_their_own(tmp_path):
+    """So that a difference of 60 points does not hide those of two."""
+    rows = pd.DataFrame(
+        [
+            {"change": name, "vector": "parts", "seeds": 3, "Δ": delta, "low": delta - half}
+            | {"high": delta + half, "deltas": [delta - 1, delta, delta + 1]}
+            for name, delta, half in (("sum", -60, 5), ("one", -2, 1), ("other", 1, 3))
+        ]
+    )
+    one_change(rows, 2.0, "changes.png", tmp_path)
+    large, small = plt.figure(plt.get_fignums()[-1]).axes
+    assert [label.get_text() for label in large.get_yticklabels()] == ["sum (3 seeds)"]
+    assert len(small.get_yticklabels()) == 2
+    assert small.get_xlim()[0] > -10 and large.get_xlim()[0] < -60
+    dots = [line.get_color() for line in small.lines if line.get_marker() == "o"]
+    assert dots[0] != dots[1]  # only the first interval leaves zero out
+    one_change(rows[1:], float("nan"), "changes.png", tmp_path)
+    assert len(plt.figure(plt.get_fignums()[-1]).axes) == 1
+    plt.close("all")
+    assert [path.name for path in tmp_path.iterdir()] == ["changes.png"]

@@ -1,7 +1,11 @@
 """Differences and their intervals, against hand-computed cases and slow draws."""
 
+import itertools
+import warnings
+
 import numpy as np
 import pytest
+from scipy import stats
 from statsmodels.stats.meta_analysis import combine_effects
 
 from reidsa_utils import InputError
@@ -37,6 +41,28 @@ def test_bootstrap_against_slow_draws():
     assert one_person == pytest.approx(0.5)  # queries of one person stay together
 
 
+@pytest.mark.parametrize("seeds", [1, 2, 3])
+def test_bootstrap_draws_every_combination_and_no_other(seeds):
+    """All draws of seeds and of identities, one by one: the means that may come out."""
+    d = np.array([[0.0, 10, 3], [2.0, 14, 3], [2.5, 9, 4]])[:seeds]
+    ids = np.array([5, 8, 8])
+    stretch = np.sqrt(seeds / (seeds - 1)) if seeds > 1 else 1
+    d_wide = d.mean(0) + (d - d.mean(0)) * stretch
+    expected = set()
+    for drawn in itertools.product(range(seeds), repeat=seeds):
+        for people in itertools.product((5, 8), repeat=2):
+            queries = np.concatenate([np.flatnonzero(ids == person) for person in people])
+            expected.add(round(d_wide[list(drawn)][:, queries].mean(), 9))
+    assert {round(mean, 9) for mean in bootstrap(d, ids)} == expected
+
+
+def test_draws_are_the_same_every_time():
+    """Those of seed 0, 5,000 of them: what the committed tables are made of."""
+    d, ids = np.random.default_rng(0).normal(size=(3, 8)), np.repeat(np.arange(4), 2)
+    assert np.array_equal(bootstrap(d, ids), bootstrap(d, ids, 5000, 0))
+    assert not np.array_equal(bootstrap(d, ids), bootstrap(d, ids, 5000, 1))
+
+
 def test_interval_holds_its_level_and_shows_a_true_difference():
     """Simulated studies with five seeds: 95 % intervals hold a true zero in nine of ten and more.
 
@@ -52,17 +78,151 @@ def test_interval_holds_its_level_and_shows_a_true_difference():
     assert 0.88 * 150 <= inside < 150
 
 
+@pytest.mark.parametrize("deltas", [[5, 8, 2], [0.1, 0.3], [-4, 1, 2, -7]])
+def test_a_difference_of_seeds_is_students(deltas):
+    """Against scipy's paired t-test; the numbers of the table by hand."""
+    without = np.array([0.1, 0.2, 0.3, 0.2][: len(deltas)])
+    with_ = without + np.array(deltas) / 100
+    d = difference(without, with_)
+    theirs = stats.ttest_rel(100 * with_, 100 * without)
+    interval = theirs.confidence_interval(0.95)
+    narrower = theirs.confidence_interval(0.90)
+    assert d["seeds"] == len(deltas) and d["people"] is False
+    assert d["deltas"] == pytest.approx(deltas) and d["Δ"] == pytest.approx(np.mean(deltas))
+    assert d["without"] == pytest.approx(100 * np.mean(without))
+    assert d["with"] == pytest.approx(100 * np.mean(with_))
+    assert d["sd"] == pytest.approx(np.sqrt(np.var(deltas) * len(deltas) / (len(deltas) - 1)))
+    assert (d["low"], d["high"]) == pytest.approx((interval.low, interval.high))
+    assert (d["low90"], d["high90"]) == pytest.approx((narrower.low, narrower.high))
+    assert d["p"] == pytest.approx(theirs.pvalue)
+
+
+def test_the_smallest_difference_is_found_four_times_in_five():
+    """Simulated studies whose noise is known: a true difference of that size has p < 0.05 in 80 %.
+
+    With many seeds; with few the noise is not known so well, and somewhat fewer are found.
+    """
+    rng = np.random.default_rng(0)
+    deltas = rng.permutation(np.linspace(-3, 3, 40))  # their noise is what it is in all studies
+    smallest = difference(np.zeros(40), deltas / 100)["smallest"]
+    noise = smallest + rng.normal(0, deltas.std(ddof=1), (4000, 40))
+    found = stats.ttest_1samp(noise, 0, axis=1).pvalue < 0.05
+    assert found.mean() == pytest.approx(0.8, abs=0.02)
+    by_hand = difference([0.1, 0.2, 0.3], [0.15, 0.28, 0.32])["smallest"]
+    assert by_hand == pytest.approx((4.302653 + 1.060660) * np.sqrt(3), rel=1e-6)  # t of 2 freedoms
+
+
+def test_what_one_seed_and_equal_seeds_say():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        one = difference([0.3], [0.35])
+    assert one["Δ"] == pytest.approx(5) and one["with"] == pytest.approx(35)
+    assert np.isnan([one[name] for name in ("sd", "low", "high", "p", "smallest")]).all()
+    same = difference([0.3, 0.4], [0.3, 0.4])
+    assert (same["p"], same["sd"], same["low"], same["high"]) == (1, 0, 0, 0)
+    shifted = difference([0.25, 0.5], [0.5, 0.75])  # by the same for both
+    assert (shifted["sd"], shifted["low"], shifted["high"]) == (0, 25, 25) and shifted["p"] < 1e-9
+
+
+def test_an_interval_with_people_is_the_wider_of_two():
+    ids = np.arange(20)
+    rng = np.random.default_rng(0)
+    vary, steady = rng.normal(0.01, 0.1, 20), np.full(20, 0.01)
+    for shifts, people, wider in (([0, 0, 0], vary, "drawn"), ([-0.5, 0, 0.6], steady, "t")):
+        without = rng.normal(0.5, 0.2, (3, 20))
+        with_ = without + people + np.array(shifts)[:, None]
+        student = difference(without.mean(1), with_.mean(1))
+        drawn = 100 * bootstrap(with_ - without, ids, 1000)
+        low, low90, high90, high = np.quantile(drawn, [0.025, 0.05, 0.95, 0.975])
+        d = difference(without.mean(1), with_.mean(1), without, with_, ids, 1000)
+        assert d["people"] is True and d["Δ"] == student["Δ"] and d["sd"] == student["sd"]
+        assert (low < student["low"]) == (high > student["high"]) == (wider == "drawn")
+        assert d["low"] == pytest.approx(min(low, student["low"]))
+        assert d["high"] == pytest.approx(max(high, student["high"]))
+        assert d["low90"] == pytest.approx(min(low90, student["low90"]))
+        assert d["high90"] == pytest.approx(max(high90, student["high90"]))
+        share = min(np.mean(drawn <= 0), np.mean(drawn >= 0))
+        assert d["p"] == pytest.approx(max(student["p"], 2 * share), abs=0.003)
+        error = max(drawn.std(), d["sd"] / np.sqrt(3))
+        assert d["smallest"] == pytest.approx((4.302653 + 1.060660) * error, rel=1e-6)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_p_of_one_seed_counts_the_draws_on_the_other_side(sign):
+    """Two people. Half of the draws take each of them once, a quarter one of them twice."""
+
+    def p(*deltas, **repeats):
+        queries = sign * np.array([deltas])
+        level = queries.mean(1)
+        d = difference(0 * level, level, 0 * queries, queries, [1, 2], **repeats)
+        assert np.isnan(d["sd"]) and np.isnan(d["smallest"]) and d["low"] <= d["Δ"] <= d["high"]
+        return d["p"]
+
+    assert p(0.0, 0.1) == pytest.approx(2 * 1 / 4, abs=0.04)  # a draw without a difference counts
+    assert p(-0.1, 0.3) == pytest.approx(2 * 1 / 4, abs=0.04)
+    assert p(-0.1, 0.1) == pytest.approx(1, abs=0.001)  # half of the draws are 0, on both sides
+    assert p(0.0, 0.0) == 1
+    # never 0: with so many draws no smaller one is known
+    assert p(0.001, 0.002) == pytest.approx(2 / 5001)
+    assert p(0.001, 0.002, repeats=99) == pytest.approx(2 / 100)
+
+
+def test_metrics_that_do_not_fit():
+    good = dict(without=[0.1, 0.2], with_=[0.2, 0.3], queries_without=np.zeros((2, 3)))
+    good |= dict(queries_with=np.ones((2, 3)), ids=[1, 1, 2])
+    assert difference(**good)["people"]
+    for change, words in (
+        (dict(without=[0.1]), r"metrics of shapes \(1,\) and \(2,\); expected one number of each"),
+        (dict(without=[], with_=[]), r"metrics of shapes \(0,\) and \(0,\)"),
+        (dict(without=[[0.1, 0.2]], with_=[[0.2, 0.3]]), r"metrics of shapes \(1, 2\) and"),
+        (dict(without=[0.1, np.nan]), "some of the metrics are NaN or infinite"),
+        (dict(with_=[0.1, np.inf]), "some of the metrics are NaN or infinite"),
+        (dict(queries_without=np.zeros((1, 3))), r"queries of shapes \(1, 3\) and \(2, 3\)"),
+        (dict(queries_without=None), "found a NoneType"),
+        (dict(queries_with=None), "found a NoneType"),
+        (dict(ids=[1, 2]), r"differences of shape \(2, 3\) and ids of shape \(2,\)"),
+        (dict(ids=[1, "a", None]), "the ids are objects that have no order"),
+        (dict(queries_with=[[1, 1, 1], [1, np.nan, 1]]), "some differences are NaN or infinite"),
+        (dict(repeats=0), "repeats is 0; expected a whole number from 1 on"),
+        (dict(repeats=1.5), "repeats is 1.5; expected a whole number from 1 on"),
+    ):
+        with pytest.raises(InputError, match=words):
+            difference(**(good | change))
+
+
+def test_differences_that_do_not_fit():
+    for arguments, words in (
+        (([0.1, 0.2], [1, 2]), r"differences of shape \(2,\) and ids of shape \(2,\); expected"),
+        ((np.zeros(2), 1), r"differences of shape \(2,\) and ids of shape \(\)"),
+        ((np.zeros((2, 2, 2)), np.ones((2, 2))), r"differences of shape \(2, 2, 2\) and"),
+        ((np.zeros((0, 2)), [1, 2]), r"differences of shape \(0, 2\)"),
+        ((np.zeros((2, 0)), []), r"differences of shape \(2, 0\)"),
+        ((np.zeros((1, 2)), [1, 2], 10, -1), "seed is -1; expected a whole number from 0 on"),
+        ((np.zeros((1, 2)), [1, 2], 10, "a"), "seed is 'a'"),
+    ):
+        with pytest.raises(InputError, match=words):
+            bootstrap(*arguments)
+    assert len(bootstrap(np.zeros((1, 2)), ["a", "b"], 1)) == 1  # names are identities, too
+
+
 @pytest.mark.parametrize(
     ("p", "corrected"),
     [
         ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
         ([0.5, 0.6], [1.0, 1.0]),
+        ([0.3, 0.7], [0.6, 0.7]),
+        ([0.8, 0.9], [1.0, 1.0]),
         ([0.02, np.nan, 0.02], [0.04, np.nan, 0.04]),
         ([], []),
     ],
 )
 def test_holm_by_hand(p, corrected):
     np.testing.assert_allclose(holm(p), corrected)
+
+
+def test_holm_of_another_shape():
+    with pytest.raises(InputError, match=r"p values of shape \(1, 2\); expected one a test"):
+        holm([[0.1, 0.2]])
 
 
 def test_pooled_by_hand():
@@ -83,6 +243,18 @@ def test_pooled_by_hand():
     assert predicted == pytest.approx((2 - half, 2 + half), abs=1e-2)
     # Cauchy's distribution: twice the share above 2 / 1.
     assert found["p"] == pytest.approx(1 - 2 / np.pi * np.arctan(2))
+
+
+@pytest.mark.parametrize("scale", [0.01, 3.0])
+def test_pooled_in_another_unit(scale):
+    """Points or hundredths: all numbers scale, the p value stays."""
+    effects, covariance = np.array([1.0, 3.0, 2.5]), np.diag([0.1, 0.4, 0.2]) + 0.05
+    found = pool(effects, covariance)
+    other = pool(scale * effects, scale**2 * covariance)
+    assert found["tau"] > 0.1
+    for name in ("Δ", "tau", "low", "high", "low90", "high90", "predicted_low", "predicted_high"):
+        assert other[name] == pytest.approx(scale * found[name], rel=1e-4)
+    assert other["p"] == pytest.approx(found["p"], rel=1e-4)
 
 
 def test_pooled_shares_what_its_settings_share():
@@ -128,8 +300,10 @@ def test_settings_without_any_error():
     ("estimates", "covariance", "told"),
     [
         ([1], [[1]], "1 setting; a pooled effect needs two or more"),
+        ([[1], [2]], np.eye(2), "estimates of shape \\(2, 1\\); expected one a setting"),
         ([1, 2], [1, 2], "a covariance of shape \\(2,\\); expected \\(2, 2\\)"),
         ([1, np.nan], np.eye(2), "some estimates or covariances are NaN or infinite"),
+        ([1, 2], [[1, 0], [0, np.inf]], "some estimates or covariances are NaN or infinite"),
     ],
 )
 def test_what_cannot_be_pooled(estimates, covariance, told):
@@ -149,6 +323,16 @@ def test_people_against_the_bootstrap():
     assert u @ u == pytest.approx(drawn_a.var(), rel=0.06)
     assert u @ v == pytest.approx(np.cov(drawn_a, drawn_b)[0, 1], rel=0.06)
     assert person_effects([0.5, 1.5], [4, 4]) == pytest.approx(0)  # one person: nothing is known
+
+
+def test_people_by_hand():
+    """Their sums of differences about the mean, per query; stretched as few people vary too little."""
+    two = person_effects([1, 3, 8], [5, 5, 9])  # the mean is 4
+    assert two == pytest.approx(np.array([-4, 4]) / 3 * np.sqrt(2))
+    three = person_effects([1, 3, 8, 0], ["a", "a", "b", "c"])  # the mean is 3
+    assert three == pytest.approx(np.array([-2, 5, -3]) / 4 * np.sqrt(3 / 2))
+    short = np.array([1, 3, 7], np.float16)  # whose mean has more digits
+    assert person_effects(short, [5, 5, 9]) == pytest.approx(person_effects([1, 3, 7], [5, 5, 9]))
 
 
 def found_as(low, high, low90=None, high90=None, seeds=3):
@@ -171,6 +355,10 @@ def found_as(low, high, low90=None, high90=None, seeds=3):
         (found_as(-1.2, 1.1, -0.9, 0.9), 1.5, "equivalent"),
         (found_as(-1.2, 1.1, -1.1, 0.9), 1.5, "smaller than claimed"),
         (found_as(-1.2, 1.1, -1.1, 1.0), 0.8, "not shown"),
+        (found_as(-1.2, 1.1, -0.9, 1.0), 0.8, "not shown"),  # the margin itself is no equivalence
+        (found_as(-1.2, 1.1, -1.0, 0.9), 1.1, "not shown"),
+        (found_as(-1.2, 0), 1.5, "smaller than claimed"),  # 0 contradicts and confirms nothing
+        (found_as(0, 2), 1.5, "not shown"),
         (found_as(-1.2, 2.0, -1.1, 1.7), 1.5, "not shown"),
         (found_as(0, 0), 0.0, "equivalent"),
     ],

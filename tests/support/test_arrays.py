@@ -20,7 +20,7 @@ from reidsa_utils.attention import (
 )
 from reidsa_utils.batches import augment, to_input
 from reidsa_utils.cam import class_activation_maps
-from reidsa_utils.experiments.statistics import difference, holm
+from reidsa_utils.experiments.statistics import bootstrap, difference, holm, pool
 from reidsa_utils.metrics import euclidean, evaluate_ranking, pool_queries, single_shot_cmc
 from reidsa_utils.model import ReIDNet, reid_loss
 from reidsa_utils.reranking import rerank
@@ -192,7 +192,14 @@ CALLS = {
         [WHOLE],
     ),
     "difference": (difference, [(4,), (4,)], [None, None]),
+    "difference with queries": (
+        lambda *metrics: difference(*metrics, ids=[1, 1, 2], repeats=20),
+        [(4,), (4,), (4, 3), (4, 3)],
+        [None] * 4,
+    ),
+    "bootstrap": (lambda d: bootstrap(d, [1, 1, 2], repeats=20), [(4, 3)], [None]),
     "holm": (holm, [(4,)], [None]),
+    "pool": (pool, [(2,), np.eye(2, dtype=int)], [None, None]),
 }
 ROUNDING = {"float16": 2e-3, "bfloat16": 2e-2}
 LABEL_ARGUMENTS = (WHOLE, SIGNED)

@@ -1,0 +1,257 @@
+"""How a check finds out what is wrong with a reader's code.
+
+A FunctionExercise knows the right function, some arguments (probes) and the usual mistakes, each
+as a function that makes it. The reader's results are compared with the right ones, and, where they
+differ, with those of each mistake: the one that fits names what went wrong. A ValueExercise asks
+for a value, and a function of the exercise says what is wrong with it.
+"""
+
+import copy
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+
+# Far above rounding in float64 and in float32, far below every mistake that a check knows.
+RTOL, ATOL = 1e-4, 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exercise:
+    """What both kinds share. Calling one prints its verdict on an attempt.
+
+    name: of the check; notebook: name of its file without the ending; title, level, minutes: as
+    the notebook announces it. right: what is said of a right attempt.
+    """
+
+    name: str
+    notebook: str
+    title: str
+    level: str
+    minutes: int
+    right: str
+
+    def __call__(self, attempt=None) -> None:
+        print(self.judge(attempt))
+
+    def judge(self, attempt) -> str:
+        """One sentence about an attempt, whatever it is; it begins with its kind and a colon."""
+        if attempt is None or attempt is ...:
+            return f"not yet: {self.expects()}"
+        complaint = self.complaint(attempt)
+        if complaint is None:
+            return f"right: {self.right}"
+        if complaint.startswith("not yet: "):
+            return complaint
+        return f"look again: {complaint}"
+
+    def expects(self) -> str:
+        """What an empty starter is told."""
+        raise NotImplementedError
+
+    def complaint(self, attempt) -> str | None:
+        """What is wrong with an attempt, or None."""
+        raise NotImplementedError
+
+    def known_mistakes(self) -> list[str]:
+        """What the check can say about typical wrong answers."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValueExercise(Exercise):
+    """An exercise that asks for a value, such as a number to be changed.
+
+    asks: the value in words. examine: value -> what is wrong with it, or None.
+    typical: {a typical wrong value: what it shows}, for teachers.
+    """
+
+    asks: str
+    examine: Callable
+    typical: Mapping[str, str]
+
+    def expects(self):
+        return f"replace the ... by {self.asks}, and run the cell again"
+
+    def complaint(self, attempt):
+        if callable(attempt):
+            return f"this is a function; the check takes {self.asks}"
+        try:
+            return self.examine(attempt)
+        except Exception:  # of whatever a reader may give
+            return f"{_short(attempt)} is a {type(attempt).__name__}; expected {self.asks}"
+
+    def known_mistakes(self):
+        return [f"{value}: {meaning}" for value, meaning in self.typical.items()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FunctionExercise(Exercise):
+    """An exercise that asks for a function.
+
+    reference: the right function; probes: its arguments, one tuple a call. Two of the probes have
+    the same shapes and other numbers, so that a function that ignores its arguments is found.
+    shape: the result's shape in words. mistakes: {sentence: a function that makes the mistake}.
+    symptoms: {sentence: (result, *arguments) -> whether the result shows it}, asked if no mistake
+    fits; results are arrays of float64.
+    """
+
+    reference: Callable
+    probes: Sequence[tuple]
+    shape: str
+    mistakes: Mapping[str, Callable]
+    symptoms: Mapping[str, Callable] = field(default_factory=dict)
+
+    def expects(self):
+        return "the function returns nothing so far; fill in the ... and return the result"
+
+    def known_mistakes(self):
+        return list(self.mistakes)
+
+    def complaint(self, attempt):
+        if not callable(attempt):
+            return (
+                f"this is a {type(attempt).__name__}; give the check the function itself, "
+                "without calling it"
+            )
+        results = []
+        for arguments in self.probes:
+            given = copy.deepcopy(arguments)
+            try:
+                result = attempt(*given)
+            except NotImplementedError:
+                return f"not yet: {self.expects()}"
+            except Exception as error:  # whatever a reader's code raises
+                return _stopped(error, attempt, arguments)
+            if result is None or result is ...:
+                return f"not yet: {self.expects()}"
+            try:
+                results.append(_as_array(result))
+            except (TypeError, ValueError, RuntimeError):
+                kind = type(result).__name__
+                return f"the function returns a {kind}; expected numbers of shape {self.shape}"
+            if not _same_arguments(given, arguments):
+                return "the function changes its argument; compute on new tensors instead"
+        return self._compare(results)
+
+    def _compare(self, results: list[np.ndarray]) -> str | None:
+        expected = self._results_of(self.reference)
+        if _all_close(results, expected):
+            return None
+        for sentence, mistaken in self.mistakes.items():
+            if _all_close(results, self._results_of(mistaken)):
+                return sentence
+        if _ignores_its_arguments(results, expected):
+            return (
+                "the result is the same for two different inputs; use the arguments of the "
+                "function, not variables of the cells above"
+            )
+        for result, right, arguments in zip(results, expected, self.probes, strict=True):
+            if result.shape != right.shape:
+                return (
+                    f"the result has the shape {result.shape} for {describe(arguments)}; "
+                    f"expected {right.shape}, which is {self.shape}"
+                )
+        for result, right, arguments in zip(results, expected, self.probes, strict=True):
+            if not np.isfinite(result[np.isfinite(right)]).all():
+                return f"the result holds nan or inf for {describe(arguments)}"
+        for sentence, shows in self.symptoms.items():
+            for result, arguments in zip(results, self.probes, strict=True):
+                if shows(result, *arguments):
+                    return sentence
+        return self._first_difference(results, expected)
+
+    def _results_of(self, function: Callable) -> list[np.ndarray]:
+        with np.errstate(all="ignore"):
+            return [_as_array(function(*copy.deepcopy(a))) for a in self.probes]
+
+    def _first_difference(self, results, expected) -> str:
+        agree = [_all_close([r], [e]) for r, e in zip(results, expected, strict=True)]
+        first = agree.index(False)
+        result, right = results[first], expected[first]
+        place = np.argwhere(~np.isclose(result, right, rtol=RTOL, atol=ATOL, equal_nan=True))[0]
+        where = f" at {[int(i) for i in place]}" if len(place) else ""
+        beginning = ""
+        if any(agree):
+            beginning = f"{sum(agree)} of {len(agree)} cases are right, but "
+        return (
+            f"{beginning}for {describe(self.probes[first])} the result{where} is "
+            f"{result[tuple(place)]:.4g} and should be {right[tuple(place)]:.4g}"
+        )
+
+
+def _as_array(value) -> np.ndarray:
+    """Numbers of any kind as an array of float64. Raises TypeError or ValueError for others."""
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        if value.is_floating_point():
+            value = value.double()  # numpy has no bfloat16
+        value = value.numpy()
+    if isinstance(value, list | tuple):
+        value = [_as_array(item) for item in value]
+    array = np.asarray(value)
+    if array.dtype.kind not in "iuf":
+        raise TypeError(f"values of type {array.dtype}")
+    return array.astype(float)
+
+
+def _all_close(results, others) -> bool:
+    return all(
+        result.shape == other.shape and np.allclose(result, other, RTOL, ATOL, equal_nan=True)
+        for result, other in zip(results, others, strict=True)
+    )
+
+
+def _ignores_its_arguments(results, expected) -> bool:
+    """Whether probes that should give different results of one shape all give the same."""
+    pairs = []
+    for i in range(len(results)):
+        for j in range(i):
+            should_differ = not np.array_equal(expected[i], expected[j])
+            if should_differ and expected[i].shape == expected[j].shape:
+                pairs.append((results[i], results[j]))
+    return bool(pairs) and all(np.array_equal(a, b, equal_nan=True) for a, b in pairs)
+
+
+def _same_arguments(one, other) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, np.ndarray):
+        return np.array_equal(one, other, equal_nan=True)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_same_arguments(one[k], other[k]) for k in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_same_arguments, one, other))
+    return one == other
+
+
+def _stopped(error: Exception, attempt: Callable, arguments: tuple) -> str:
+    """The reader's own error, and its line of the function, where there is one."""
+    said = str(error).strip().splitlines()
+    words = f": {said[0]}" if said else ""
+    where = ""
+    code = getattr(attempt, "__code__", None)
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        if frame.f_code is code:
+            where = f" in its line {line - code.co_firstlineno + 1}"
+    return (
+        f"the function stops{where} with {type(error).__name__}{words} "
+        f"(called with {describe(arguments)})"
+    )
+
+
+def describe(arguments: tuple) -> str:
+    """The arguments of a call in a few words: shapes of arrays, small values as they are."""
+    return " and ".join(_short(argument) for argument in arguments)
+
+
+def _short(value) -> str:
+    if isinstance(value, torch.Tensor | np.ndarray) and value.ndim:
+        kind = "a tensor" if isinstance(value, torch.Tensor) else "an array"
+        return f"{kind} of shape {tuple(value.shape)}"
+    if isinstance(value, dict):
+        return f"a dictionary with {', '.join(map(str, value))}"
+    words = repr(value)
+    return words if len(words) <= 60 else f"a {type(value).__name__}"

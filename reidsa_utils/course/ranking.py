@@ -1,0 +1,285 @@
+"""Exercises of notebook 03: rank-1 against AP, one query scored, and the two kinds of AP."""
+
+import numpy as np
+
+from .checking import FunctionExercise, ValueExercise
+
+# Step sum of matches at ranks 2, 3 and 4, the second list of the notebook.
+TO_BEAT = (1 / 2 + 2 / 3 + 3 / 4) / 3
+
+
+def _examine_ranks(value) -> str | None:
+    ranks = [float(rank) for rank in value]
+    if len(ranks) != 3:
+        return f"these are {len(ranks)} ranks; the query has three matches"
+    if any(rank != int(rank) for rank in ranks):
+        return "a rank is a whole number"
+    if min(ranks) < 1:
+        return "the first rank of a list is 1, not 0"
+    if len(set(ranks)) < 3:
+        return "two matches cannot stand at one rank"
+    ranks = sorted(ranks)
+    precision = float(np.mean(np.arange(1, 4) / ranks))
+    if ranks[0] != 1:
+        return (
+            f"rank-1 asks for a match at the first place, and your first one is at {ranks[0]:.0f}"
+        )
+    if precision >= TO_BEAT:
+        return (
+            f"rank-1 is right, but your AP is {precision:.3f}, and that of the other list "
+            f"{TO_BEAT:.3f}; what would lower AP without touching the first match?"
+        )
+    return None
+
+
+good_start = ValueExercise(
+    name="good_start",
+    notebook="03_benchmarks_and_metrics",
+    title="A good start, a bad list",
+    level="change a number",
+    minutes=5,
+    asks="a list of three ranks",
+    examine=_examine_ranks,
+    typical={
+        "[1, 2, 10]": "AP is still high; all matches count, and two of them are early",
+        "[2, 9, 10]": "rank-1 looks at the first place only",
+        "[0, 8, 9]": "ranks begin at 1",
+    },
+    right="rank-1 is perfect, and AP is below that of a list that begins with an error",
+)
+
+
+def ranks_of_matches(
+    distances,
+    query_id,
+    query_cam,
+    gallery_ids,
+    gallery_cams,
+    *,
+    junk="left out",
+    own_camera="left out",
+    order=1,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of a query's matches, from 1, and which gallery images stay in the ranking, in order.
+
+    junk, own_camera: "left out", "error", or "match" (own_camera only); order: 1, nearest first.
+    They are for the mistakes below.
+    """
+    same_id = gallery_ids == query_id
+    is_junk = gallery_ids == -1
+    is_own = same_id & (gallery_cams == query_cam)
+    match = same_id & ~is_own
+    left_out = np.zeros(len(gallery_ids), bool)
+    if junk == "left out":
+        left_out |= is_junk
+    if own_camera == "left out":
+        left_out |= is_own
+    elif own_camera == "match":
+        match |= is_own
+    by_distance = np.argsort(order * distances, kind="stable")
+    stays = ~left_out[by_distance]
+    counts = match[by_distance][stays]
+    return np.flatnonzero(counts) + 1, counts
+
+
+def average_precision(*query, **rule) -> float:
+    """Step sum of one query: distances (G,), its id and camera, ids and cameras of the gallery."""
+    ranks, _ = ranks_of_matches(*query, **rule)
+    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+
+
+def _from_ranks(rule):
+    """A mistake from its formula: (h, ranks, length of the list) -> a number."""
+
+    def mistaken(*query):
+        ranks, counts = ranks_of_matches(*query)
+        h = np.arange(1, len(ranks) + 1)
+        return float(rule(h, ranks, len(counts)))
+
+    return mistaken
+
+
+def _without(left_out_as):
+    """A mistake in which some images are dropped that should stay."""
+
+    def mistaken(distances, query_id, query_cam, gallery_ids, gallery_cams):
+        drop = left_out_as(query_id, query_cam, gallery_ids, gallery_cams)
+        kept = ~drop
+        return average_precision(
+            distances[kept], query_id, query_cam, gallery_ids[kept], gallery_cams[kept]
+        )
+
+    return mistaken
+
+
+def _unsorted(distances, *query):
+    return average_precision(np.arange(len(distances)), *query)
+
+
+def _positions_for_ranks(distances, *query):
+    """argsort gives the image at each rank, here taken for the rank of each image."""
+    return average_precision(np.argsort(distances), *query)
+
+
+def _trapezoid(h, ranks, length):
+    before = np.where(ranks > 1, (h - 1) / np.maximum(ranks - 1, 1), 1.0)
+    return np.mean((before + h / ranks) / 2)
+
+
+def _mean_over_all_ranks(*query):
+    _, counts = ranks_of_matches(*query)
+    return float(np.mean(np.cumsum(counts) / np.arange(1, len(counts) + 1)))
+
+
+def _query(seed: int) -> tuple:
+    """A query and a gallery of 14 in which every kind of image stands among the first.
+
+    Of the query's person there are four in other cameras and two in its own; three are junk, two
+    are distractors, three are other people.
+    """
+    rng = np.random.default_rng(seed)
+    ids = np.array([7, 7, 7, 7, 7, 7, -1, -1, -1, 0, 0, 3, 4, 5])
+    cams = np.array([1, 1, 2, 2, 3, 4, 1, 2, 3, 1, 2, 1, 2, 1])
+    # The nearest ones by kind, so that each mistake changes the result.
+    nearness = np.array([0.5, 3.5, 2.5, 6.5, 9.5, 12.5, 1.5, 5.5, 8, 4.5, 7.5, 3, 10.5, 6])
+    distances = nearness / 10 + 0.1 * rng.random(14)
+    shuffle = rng.permutation(14)
+    return distances[shuffle], 7, 1, ids[shuffle], cams[shuffle]
+
+
+def _by_hand() -> tuple:
+    """Kept are an error, a match, a match, an error: AP = (1/2 + 2/3) / 2."""
+    ids = np.array([-1, 2, 5, 2, 2, 0])
+    cams = np.array([2, 1, 2, 2, 3, 1])
+    return np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), 2, 1, ids, cams
+
+
+score_one_query = FunctionExercise(
+    name="score_one_query",
+    notebook="03_benchmarks_and_metrics",
+    title="Score one query",
+    level="write",
+    minutes=20,
+    reference=average_precision,
+    probes=(_by_hand(), _query(0), _query(1), _query(2)),
+    shape="(), one number",
+    mistakes={
+        "junk (identity -1) counts as a miss; it is left out of the ranking": lambda *query: (
+            average_precision(*query, junk="error")
+        ),
+        "images of the query's own camera are kept and count as matches; a match is from another "
+        "camera": lambda *query: average_precision(*query, own_camera="match"),
+        "images of the query's person from its own camera count as misses; they are left out of "
+        "the ranking": lambda *query: average_precision(*query, own_camera="error"),
+        "what is left out still takes up ranks; drop it before you count": lambda *query: (
+            average_precision(*query, junk="error", own_camera="error")
+        ),
+        "nothing is left out: neither junk nor the images of the query's own camera": (
+            lambda *query: average_precision(*query, junk="error", own_camera="match")
+        ),
+        "all images of the query's camera are dropped; other people there are errors like any "
+        "other": _without(lambda pid, cam, ids, cams: cams == cam),
+        "distractors (identity 0) are left out; a method that ranks them high is wrong": _without(
+            lambda pid, cam, ids, cams: ids == 0
+        ),
+        "the furthest image comes first": lambda *query: average_precision(*query, order=-1),
+        "the list is not sorted by distance": _unsorted,
+        "argsort gives the image at each rank, not the rank of each image": _positions_for_ranks,
+        "this is the trapezoid; the exercise asks for the step sum": _from_ranks(_trapezoid),
+        "the precisions at the matches are summed; AP is their mean": _from_ranks(
+            lambda h, ranks, length: np.sum(h / ranks)
+        ),
+        "the precisions at the matches are divided by the length of the list; AP divides by the "
+        "number of matches": _from_ranks(lambda h, ranks, length: np.sum(h / ranks) / length),
+        "the precision is averaged over all ranks; AP takes it at the matches only": (
+            _mean_over_all_ranks
+        ),
+        "the match itself is missing in the precision at its rank": _from_ranks(
+            lambda h, ranks, length: np.mean((h - 1) / ranks)
+        ),
+        "ranks begin at 0 here; the nearest image has rank 1": _from_ranks(
+            lambda h, ranks, length: np.mean(h / np.maximum(ranks - 1, 1))
+        ),
+        "ranks begin at 2 here; the nearest image has rank 1": _from_ranks(
+            lambda h, ranks, length: np.mean(h / (ranks + 1))
+        ),
+        "this looks at the first match only (the reciprocal rank); AP looks at all": _from_ranks(
+            lambda h, ranks, length: 1 / ranks[0]
+        ),
+        "this is the precision at the last match; AP is the mean over all matches": _from_ranks(
+            lambda h, ranks, length: h[-1] / ranks[-1]
+        ),
+        "every match counts 1; its precision is the number of matches so far, h": _from_ranks(
+            lambda h, ranks, length: np.mean(1 / ranks)
+        ),
+        "right, but in per cent; give a number between 0 and 1": _from_ranks(
+            lambda h, ranks, length: 100 * np.mean(h / ranks)
+        ),
+    },
+    symptoms={"AP lies between 0 and 1": lambda result, *query: not 0 <= result <= 1},
+    right="junk and the query's own camera are out, distractors stay, and all matches count",
+)
+
+
+def step_minus_trapezoid(ranks) -> float:
+    """By how much the step sum is larger: the mean of (r - h) / (2 r (r - 1)), 0 at r = 1."""
+    return _gap(ranks, lambda h, r: (r - h) / (2 * r * (r - 1)))
+
+
+def _gap(ranks, rule, first: float = 0.0) -> float:
+    ranks = np.asarray(ranks, float)
+    h = np.arange(1, len(ranks) + 1)
+    terms = [rule(a, r) if r > 1 else first for a, r in zip(h, ranks, strict=True)]
+    return float(np.mean(terms))
+
+
+def _step(ranks):
+    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+
+
+the_two_kinds = FunctionExercise(
+    name="the_two_kinds",
+    notebook="03_benchmarks_and_metrics",
+    title="How far apart are the two kinds?",
+    level="prove",
+    minutes=20,
+    reference=step_minus_trapezoid,
+    probes=(
+        (np.array([1, 3, 6]),),
+        (np.array([2, 3, 4]),),
+        (np.array([2, 5, 11, 12]),),
+        (np.array([1, 2, 3]),),
+        (np.array([4]),),
+    ),
+    shape="(), one number",
+    mistakes={
+        "the factor 1/2 of the trapezoid is missing": lambda ranks: 2 * step_minus_trapezoid(ranks),
+        "the terms are summed; both kinds are a mean over the matches": lambda ranks: (
+            step_minus_trapezoid(ranks) * len(ranks)
+        ),
+        "the sign is wrong: the step sum is the larger one": lambda ranks: (
+            -step_minus_trapezoid(ranks)
+        ),
+        "right, but a match at rank 1 gives 0/0; there both kinds are 1": lambda ranks: _gap(
+            ranks, lambda h, r: (r - h) / (2 * r * (r - 1)), first=np.nan
+        ),
+        "at rank 1 the first fraction of the trapezoid is set to 1, not to 0": lambda ranks: _gap(
+            ranks, lambda h, r: (r - h) / (2 * r * (r - 1)), first=0.5
+        ),
+        "h counts the matches from 1, not from 0": lambda ranks: _gap(
+            ranks, lambda h, r: (r - h + 1) / (2 * r * (r - 1))
+        ),
+        "the common denominator of h/r and (h-1)/(r-1) is r (r - 1), not r squared": lambda ranks: (
+            _gap(ranks, lambda h, r: (r - h) / (2 * r * r))
+        ),
+        "this is the step sum itself; the exercise asks by how much it is larger": _step,
+        "this is the trapezoid itself; the exercise asks by how much the step sum is larger": (
+            lambda ranks: _step(ranks) - step_minus_trapezoid(ranks)
+        ),
+    },
+    symptoms={
+        "the difference is never negative": lambda result, ranks: result < -1e-9,
+        "the difference is never above 1/4": lambda result, ranks: result > 0.25 + 1e-9,
+    },
+    right="each term lies between 0 and 1/(2r), so the two kinds never differ by more than 1/4",
+)

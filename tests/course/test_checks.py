@@ -1,0 +1,797 @@
+"""The checks of the exercises: typical wrong answers are told what is wrong, other right ones pass.
+
+The wrong answers stand here as a reader would write them, and not as the checks hold them.
+"""
+
+import numpy as np
+import pytest
+import torch
+from scipy import special
+
+from reidsa_utils.course import check
+from reidsa_utils.course.checking import FunctionExercise
+
+WRONG = {}  # name of an exercise: [(attempt, words of the sentence)]
+RIGHT = {}  # name of an exercise: [attempts that are written in another way]
+
+
+def reader(code, name="mine"):
+    """A function of a reader, from its source."""
+    namespace = {"torch": torch, "np": np, "nnf": torch.nn.functional, "special": special}
+    exec(code, namespace)
+    return namespace[name]
+
+
+def wrong(exercise, words, code):
+    attempt = reader(code) if isinstance(code, str) and "def " in code else code
+    WRONG.setdefault(exercise, []).append((attempt, words))
+
+
+def right(exercise, code):
+    attempt = reader(code) if isinstance(code, str) and "def " in code else code
+    RIGHT.setdefault(exercise, []).append(attempt)
+
+
+# Notebook 01.
+
+wrong("three_positions", "what A would have to be multiplied by", 0.661)
+wrong("three_positions", "right for the mean over the two channels", 0.756)
+wrong("three_positions", "2.23 positions are effective, not 3.00; try a higher", 1)
+wrong("three_positions", "try a lower temperature", 2)
+wrong("three_positions", "try a lower temperature", torch.tensor(4.0))
+wrong("three_positions", "a temperature is a positive number", -1.5)
+wrong("three_positions", "a temperature is a positive number", 0)
+wrong("three_positions", "a temperature is a positive number", float("nan"))
+wrong("three_positions", "'1,5' is a str; expected a positive number", "1,5")
+wrong("three_positions", "is a list; expected a positive number", [1.5, 2.0])
+wrong("three_positions", "this is a function", lambda A: A.softmax(0))
+right("three_positions", 1.51)
+right("three_positions", np.float32(1.513))
+right("three_positions", torch.tensor(1.515))
+
+wrong(
+    "softmax_over_positions",
+    "sum to 1 over the channels; eq. 1 sums over positions",
+    "def mine(f):\n    return torch.softmax(f, dim=1)",
+)
+wrong(
+    "softmax_over_positions",
+    "runs over the channels before they are summed",
+    "def mine(f):\n    return f.softmax(1).sum(dim=1)",
+)
+wrong(
+    "softmax_over_positions",
+    "runs over the images of the batch",
+    "def mine(f):\n    A = f.sum(1)\n    return A.softmax(0)",
+)
+wrong(
+    "softmax_over_positions",
+    "weights of the whole batch sum to 1",
+    "def mine(f):\n    A = f.sum(1)\n    return A.flatten().softmax(0).view_as(A)",
+)
+wrong(
+    "softmax_over_positions",
+    "each row of the map sums to 1",
+    "def mine(f):\n    return f.sum(1).softmax(dim=-1)",
+)
+wrong(
+    "softmax_over_positions",
+    "each column of the map sums to 1",
+    "def mine(f):\n    return f.sum(1).softmax(dim=-2)",
+)
+wrong(
+    "softmax_over_positions",
+    "A is the mean over the channels",
+    "def mine(f):\n    A = f.mean(dim=1)\n    return A.flatten(1).softmax(1).reshape(A.shape)",
+)
+wrong(
+    "softmax_over_positions",
+    "A is the largest channel",
+    "def mine(f):\n    A = f.max(dim=1).values\n    return A.flatten(1).softmax(1).reshape(A.shape)",
+)
+wrong(
+    "softmax_over_positions",
+    "there is no exponential",
+    "def mine(f):\n    A = f.sum(1)\n    return A / A.sum(dim=(1, 2), keepdim=True)",
+)
+wrong(
+    "softmax_over_positions",
+    "each channel has its own softmax",
+    "def mine(f):\n    return f.flatten(2).softmax(2).view(f.shape)",
+)
+wrong(
+    "softmax_over_positions",
+    "channel by channel and then averaged",
+    "def mine(f):\n    return f.flatten(2).softmax(2).view(f.shape).mean(1)",
+)
+wrong(
+    "softmax_over_positions",
+    "exp overflows",
+    "def mine(f):\n    A = f.sum(1)\n    e = A.exp()\n"
+    "    return e / e.sum(dim=(1, 2))[:, None, None]",
+)
+wrong(
+    "softmax_over_positions",
+    "a dark image beside a bright one",
+    "def mine(f):\n    A = f.sum(1)\n    e = torch.exp(A - torch.max(A))\n"
+    "    return e / e.sum(dim=(1, 2))[:, None, None]",
+)
+wrong(
+    "softmax_over_positions",
+    "this is the rescaled map",
+    "def mine(f):\n    A = f.sum(1)\n"
+    "    return f * A.flatten(1).softmax(1).view_as(A).unsqueeze(1)",
+)
+wrong(
+    "softmax_over_positions",
+    "they lie in one row",
+    "def mine(f):\n    return f.sum(1).flatten(1).softmax(1)",
+)
+wrong(
+    "softmax_over_positions",
+    "a dimension of size 1 too many",
+    "def mine(f):\n    A = f.sum(1, keepdim=True)\n    return A.flatten(1).softmax(1).view_as(A)",
+)
+wrong(
+    "softmax_over_positions",
+    "not divided by their sum",
+    "def mine(f):\n    return torch.exp(f.sum(1))",
+)
+wrong(
+    "softmax_over_positions",
+    "two softmaxes",
+    "def mine(f):\n    return f.sum(1).softmax(1).softmax(2)",
+)
+wrong(  # as a right answer, but 1e-3 is added against a division by zero
+    "softmax_over_positions",
+    "do not sum to 1",
+    "def mine(f):\n    A = f.sum(1)\n    A = A - A.amax((1, 2), keepdim=True)\n"
+    "    e = A.exp()\n    return e / (e.sum((1, 2), keepdim=True) + 1)",
+)
+wrong(
+    "softmax_over_positions",
+    "some weights are negative",
+    "def mine(f):\n    A = f.sum(1)\n    A = A.flatten(1).log_softmax(1).view_as(A)\n"
+    "    return A / 2",
+)
+wrong(
+    "softmax_over_positions",
+    "is the same for two different inputs",
+    "p = torch.ones(2, 3) / 6\ndef mine(f):\n    return p",
+)
+wrong(
+    "softmax_over_positions",
+    "in its line 2 with AttributeError: 'Tensor' object has no attribute 'softmx'",
+    "def mine(f):\n    return f.softmx(1)",
+)
+wrong(
+    "softmax_over_positions",
+    "the function returns a str; expected numbers of shape (B, H, W)",
+    "def mine(f):\n    return 'p'",
+)
+wrong(
+    "softmax_over_positions",
+    "changes its argument",
+    "def mine(f):\n    f -= f.amax()\n    return f.sum(1).flatten(1).softmax(1).view_as(f.sum(1))",
+)
+wrong(
+    "softmax_over_positions",
+    "the result has the shape () for a tensor of shape (1, 2, 2, 2); expected (1, 2, 2)",
+    "def mine(f):\n    return f.sum()",
+)
+wrong("softmax_over_positions", "without calling it", torch.ones(1, 2, 2))
+right(
+    "softmax_over_positions",
+    "def mine(f):\n    A = f.sum(1)\n    A = A - A.amax((1, 2), keepdim=True)\n    e = A.exp()\n"
+    "    return e / e.sum((1, 2), keepdim=True)",
+)
+right(  # in NumPy, an image at a time
+    "softmax_over_positions",
+    "def mine(f):\n    out = []\n    for image in f.numpy():\n        A = image.sum(0)\n"
+    "        e = np.exp(A - A.max())\n        out.append(e / e.sum())\n    return out",
+)
+right(
+    "softmax_over_positions",
+    "def mine(f):\n    f = f.float().requires_grad_()\n    A = f.sum(1)\n"
+    "    return A.flatten(1).softmax(1).view_as(A)",
+)
+
+SLOPE = """
+def mine(A, T):
+    p = ({A_p}).softmax(1)
+    mean = {mean}
+    return ({spread}).sum(1) / {power}
+"""
+SLOPE_PARTS = {
+    "A_p": "A / T",
+    "mean": "(p * A).sum(1, keepdim=True)",
+    "spread": "p * (A - mean) ** 2",
+    "power": "T**3",
+}
+for words, change in {
+    "the power of T is one too low": {"power": "T**2"},
+    "two factors of 1/T are missing": {"power": "T"},
+    "right at T = 1 only": {"power": "1"},
+    "the power of T is one too high": {"power": "T**4"},
+    "the sign is wrong": {"power": "-(T**3)"},
+    "right up to the temperature in p": {"A_p": "A"},
+    "from the plain mean of A": {"mean": "A.mean(1, keepdim=True)"},
+    "every position counts the same in your variance; it": {
+        "mean": "A.mean(1, keepdim=True)",
+        "spread": "(A - mean) ** 2 / A.shape[1]",
+    },
+    "the second moment of A": {"mean": "0"},
+}.items():
+    wrong("more_heat_more_positions", words, SLOPE.format(**SLOPE_PARTS | change))
+wrong(
+    "more_heat_more_positions",
+    "divided by HW - 1",
+    "def mine(A, T):\n    return A.var(1) / T**3",
+)
+wrong(
+    "more_heat_more_positions",
+    "has the variance",
+    "def mine(A, T):\n    p = (A / T).softmax(1)\n    m = (p * A).sum(1, keepdim=True)\n"
+    "    return (p * (A - m) ** 2).sum(1).sqrt() / T**3",
+)
+wrong(
+    "more_heat_more_positions",
+    "one number for the batch",
+    "def mine(A, T):\n    p = (A / T).softmax(1)\n    m = (p * A).sum(1, keepdim=True)\n"
+    "    return (p * (A - m) ** 2).sum() / T**3",
+)
+right(
+    "more_heat_more_positions",
+    "def mine(A, T):\n    p = (A / T).softmax(1)\n"
+    "    return ((p * A**2).sum(1) - (p * A).sum(1) ** 2) / T**3",
+)
+right(  # autograd is a way, too
+    "more_heat_more_positions",
+    "def mine(A, T):\n    T = torch.tensor(float(T), dtype=A.dtype, requires_grad=True)\n"
+    "    slopes = []\n    for a in A:\n        p = (a / T).softmax(0)\n"
+    "        H = torch.special.entr(p).sum()\n        slopes.append(torch.autograd.grad(H, T)[0])\n"
+    "    return torch.stack(slopes)",
+)
+
+# Notebook 02.
+
+wrong("negative_case_one", "the derivative is +", 2)
+wrong("negative_case_one", "Which of the two terms of case 1 can be negative", 0)
+wrong("negative_case_one", "the first one outweighs it", -0.5)
+wrong("negative_case_one", "the first one outweighs it", -1)
+wrong("negative_case_one", "hardly to be told from zero", -40)
+wrong("negative_case_one", "hardly to be told from zero", -400)
+wrong("negative_case_one", "choose one between -500 and 500", -1e6)
+wrong("negative_case_one", "choose one between -500 and 500", float("nan"))
+wrong("negative_case_one", "expected a number", "minus two")
+right("negative_case_one", -2)
+right("negative_case_one", torch.tensor(-1.5))
+
+JACOBIAN = """
+def mine(f):
+    C, H, W = f.shape
+    N = H * W
+    f = f.reshape(C, N)
+    A = f.sum(0)
+    Z = A.sum()
+    p = A / Z
+    J = torch.zeros(C, N, C, N, dtype=f.dtype)
+    for k in range(C):
+        for a in range(N):
+            for t in range(C):
+                for b in range(N):
+                    same = float(a == b)
+                    J[k, a, t, b] = {product}
+                    if {case_one}:
+                        J[k, a, t, b] += p[a]
+    return J.view(C, H, W, C, H, W)
+"""
+PRODUCT = "f[k, a] * (same - p[a]) / Z"
+CASE_ONE = "k == t and a == b"
+for words, product, case_one in (
+    ("case 1 is missing", PRODUCT, "False"),
+    ("wherever the positions agree", PRODUCT, "a == b"),
+    ("wherever the channels agree", PRODUCT, "k == t"),
+    ("p of the wrong position", "f[k, a] * (same - p[b]) / Z", CASE_ONE),
+    ("the factor 1/Z is missing", "f[k, a] * (same - p[a])", CASE_ONE),
+    ("has Z squared below", "f[k, a] * (same - p[a]) / Z**2", CASE_ONE),
+    ("nothing supports itself", "-f[k, a] * p[a] / Z", CASE_ONE),
+    ("Z is taken for a constant", "f[k, a] * same / Z", CASE_ONE),
+    ("the sign of the competition is wrong", "f[k, a] * (same + p[a]) / Z", CASE_ONE),
+    ("this is eq. 12 itself", "0", "False"),
+    ("dp has the form of the softmax's", "f[k, a] * p[a] * (same - p[b])", CASE_ONE),
+    ("f is that of the channel t", "f[t, a] * (same - p[a]) / Z", CASE_ONE),
+):
+    code = JACOBIAN.format(product=product, case_one=case_one)
+    if words == "this is eq. 12 itself":
+        code = JACOBIAN.format(product="f[k, a] * p[a] * (same - p[b])", case_one=CASE_ONE)
+        code = code.replace("p = A / Z", "p = A.softmax(0)")
+    wrong("jacobian_of_l1", words, code)
+right("jacobian_of_l1", JACOBIAN.format(product=PRODUCT, case_one=CASE_ONE))
+BY_AUTOGRAD = """
+def mine(f):
+    F = lambda f: f * f.sum(0) / f.sum()
+    J = torch.autograd.functional.jacobian(F, f)
+    return J{shaped}
+"""
+right("jacobian_of_l1", BY_AUTOGRAD.format(shaped=""))
+wrong(
+    "jacobian_of_l1", "lie in a matrix", BY_AUTOGRAD.format(shaped=".reshape(f.numel(), f.numel())")
+)
+wrong(
+    "jacobian_of_l1",
+    "those of F come first",
+    BY_AUTOGRAD.format(shaped=".permute(3, 4, 5, 0, 1, 2)"),
+)
+wrong(
+    "jacobian_of_l1",
+    "the positions lie in one row",
+    BY_AUTOGRAD.format(shaped=".flatten(4, 5).flatten(1, 2)"),
+)
+
+HEAT = """
+def mine(f, gamma, T):
+    A = f.sum(0) / {heat}
+    p = A.exp() / A.exp().sum()
+    q = (gamma[:, None, None] * f).sum(0)
+    competition = {competition}
+    return {result}
+"""
+HEAT_PARTS = {
+    "heat": "T",
+    "competition": "p * (q - (p * q).sum()) / T",
+    "result": "gamma[:, None, None] * p + competition",
+}
+for words, change in {
+    "right at T = 1 only": {"competition": "p * (q - (p * q).sum())"},
+    "gamma is divided by T as well": {"result": "gamma[:, None, None] * p / T + competition"},
+    "is multiplied by T": {"competition": "p * (q - (p * q).sum()) * T"},
+    "divided by T squared": {"competition": "p * (q - (p * q).sum()) / T**2"},
+    "right up to the temperature in p": {"heat": "1"},
+    "with their plain mean": {"competition": "p * (q - q.mean()) / T"},
+    "with their sum": {"competition": "p * (q - q.sum()) / T"},
+    "only q is divided by T": {"competition": "p * (q / T - (p * q).sum())"},
+    "nobody loses": {"competition": "p * q / T"},
+    "not weighted by p": {"competition": "(q - (p * q).sum()) / T"},
+    "the term with gamma alone": {"competition": "0"},
+    "the sign of the competition": {"competition": "p * ((p * q).sum() - q) / T"},
+    "once for all channels": {"result": "competition"},
+    "this is the competition alone; the": {"result": "competition + 0 * f"},
+}.items():
+    wrong("competition_with_heat", words, HEAT.format(**HEAT_PARTS | change))
+right(
+    "competition_with_heat",
+    "def mine(f, gamma, T):\n    f = f.clone().requires_grad_()\n    A = f.sum(0)\n"
+    "    p = (A / T).flatten().softmax(0).view_as(A)\n    S = (gamma * (p * f).sum((1, 2))).sum()\n"
+    "    return torch.autograd.grad(S, f)[0]",
+)
+
+# Notebook 03.
+
+wrong("good_start", "your AP is 0.767", [1, 2, 10])
+wrong("good_start", "your AP is 0.722", [1, 3, 6])
+wrong("good_start", "your first one is at 2", [2, 9, 10])
+wrong("good_start", "the first rank of a list is 1, not 0", [0, 8, 9])
+wrong("good_start", "cannot stand at one rank", [1, 9, 9])
+wrong("good_start", "these are 4 ranks", [1, 9, 10, 11])
+wrong("good_start", "a rank is a whole number", [1, 9.5, 10])
+wrong("good_start", "expected a list of three ranks", 1)
+right("good_start", np.array([1, 9, 10]))
+right("good_start", (30, 1, 20))
+
+SCORE = """
+def mine(distances, query_id, query_cam, gallery_ids, gallery_cams):
+    hits, rank, total = 0, 0, {first}
+    for i in {order}:
+        same = gallery_ids[i] == query_id
+        own = same and gallery_cams[i] == query_cam
+        if {left_out}:
+            continue
+        rank += 1
+        if {match}:
+            hits += 1
+            total += {term}
+    return {result}
+"""
+SCORE_PARTS = {
+    "first": "0.0",
+    "order": "np.argsort(distances)",
+    "left_out": "gallery_ids[i] == -1 or own",
+    "match": "same and not own",
+    "term": "hits / rank",
+    "result": "total / hits",
+}
+for words, change in {
+    "junk (identity -1) counts as a miss": {"left_out": "own"},
+    "are kept and count as matches": {"left_out": "gallery_ids[i] == -1", "match": "same"},
+    "from its own camera count as misses": {"left_out": "gallery_ids[i] == -1"},
+    "still takes up ranks": {"left_out": "False"},
+    "nothing is left out": {"left_out": "False", "match": "same"},
+    "all images of the query's camera are dropped": {
+        "left_out": "gallery_ids[i] == -1 or gallery_cams[i] == query_cam"
+    },
+    "distractors (identity 0) are left out": {"left_out": "gallery_ids[i] <= 0 or own"},
+    "the furthest image comes first": {"order": "np.argsort(distances)[::-1]"},
+    "the list is not sorted": {"order": "range(len(distances))"},
+    "not the rank of each image": {"order": "np.argsort(np.argsort(distances))"},
+    "this is the trapezoid": {
+        "term": "(hits / rank + ((hits - 1) / (rank - 1) if rank > 1 else 1)) / 2"
+    },
+    "are summed; AP is their mean": {"result": "total"},
+    "divided by the length of the list": {"result": "total / rank"},
+    "the match itself is missing": {"term": "(hits - 1) / rank"},
+    "ranks begin at 0": {"term": "hits / max(rank - 1, 1)"},
+    "ranks begin at 2": {"term": "hits / (rank + 1)"},
+    "the first match only": {"term": "1 / rank if hits == 1 else 0", "result": "total"},
+    "the precision at the last match": {"term": "0", "result": "last / rank_of_last"},
+    "its precision is the number of matches so far": {"term": "1 / rank"},
+    "in per cent": {"result": "100 * total / hits"},
+    "AP lies between 0 and 1": {"term": "rank"},
+}.items():
+    code = SCORE.format(**SCORE_PARTS | change)
+    if "rank_of_last" in code:
+        code = code.replace("total += 0", "last, rank_of_last = hits, rank")
+    wrong("score_one_query", words, code)
+wrong(
+    "score_one_query",
+    "averaged over all ranks",
+    "def mine(d, pid, cam, ids, cams):\n    own = (ids == pid) & (cams == cam)\n"
+    "    keep = (ids != -1) & ~own\n    match = (ids[keep] == pid)[np.argsort(d[keep])]\n"
+    "    return (match.cumsum() / np.arange(1, keep.sum() + 1)).mean()",
+)
+right("score_one_query", SCORE.format(**SCORE_PARTS))
+right(
+    "score_one_query",
+    "def mine(d, pid, cam, ids, cams):\n    keep = (ids != -1) & ~((ids == pid) & (cams == cam))\n"
+    "    match = (ids[keep] == pid)[np.argsort(d[keep])]\n"
+    "    return (match.cumsum() / np.arange(1, keep.sum() + 1))[match].mean()",
+)
+
+KINDS = """
+def mine(ranks):
+    terms = []
+    for h, r in enumerate(ranks, {start}):
+        if r == 1:
+            terms.append({first})
+        else:
+            terms.append({term})
+    return {result}
+"""
+KINDS_PARTS = {
+    "start": "1",
+    "first": "0.0",
+    "term": "(h / r - (h - 1) / (r - 1)) / 2",
+    "result": "np.mean(terms)",
+}
+for words, change in {
+    "the factor 1/2": {"term": "h / r - (h - 1) / (r - 1)"},
+    "the terms are summed": {"result": "sum(terms)"},
+    "the sign is wrong": {"term": "((h - 1) / (r - 1) - h / r) / 2"},
+    "gives 0/0": {"first": "float('nan')"},
+    "is set to 1, not to 0": {"first": "0.5"},
+    "h counts the matches from 1": {"start": "0", "term": "(r - h) / (2 * r * (r - 1))"},
+    "not r squared": {"term": "(r - h) / (2 * r**2)"},
+    "this is the step sum itself": {"first": "1.0", "term": "h / r"},
+    "this is the trapezoid itself": {"first": "1.0", "term": "(h / r + (h - 1) / (r - 1)) / 2"},
+    "never negative": {"term": "h - r"},
+    "never above 1/4": {"term": "r - h"},
+}.items():
+    wrong("the_two_kinds", words, KINDS.format(**KINDS_PARTS | change))
+right("the_two_kinds", KINDS.format(**KINDS_PARTS))
+
+# Notebook 04.
+
+wrong("rows_of_a_stripe", "the last stride is 1", 576)
+wrong("rows_of_a_stripe", "that is one stripe, and there are six", 48)
+wrong("rows_of_a_stripe", "16 rows, which six stripes cannot share", 256)
+wrong("rows_of_a_stripe", "each stripe has 4 rows, not 3", 384)
+wrong("rows_of_a_stripe", "a whole number of pixels", 287.5)
+wrong("rows_of_a_stripe", "a whole number of pixels", -288)
+wrong("rows_of_a_stripe", "is a list; expected a whole number", [288])
+right("rows_of_a_stripe", 280)
+right("rows_of_a_stripe", np.int64(288))
+
+LOSSES = """
+def mine(S, target):
+    lam = 0.2
+    rows = torch.arange(len(target))
+    L = 0
+    for name, s in S.items():
+        l = {loss}
+        if name == "final":
+            L = L + {main} * l
+        elif name.startswith("stage"):
+            L = L + {stage} * l
+        else:
+            L = L + {part} * l
+    return L
+"""
+LOSSES_PARTS = {
+    "loss": "(torch.logsumexp(s, 1) - s[rows, target]).mean()",
+    "main": "lam",
+    "stage": "lam",
+    "part": "(1 - lam)",
+}
+for words, change in {
+    "the losses of the images are summed": {
+        "loss": "(torch.logsumexp(s, 1) - s[rows, target]).sum()"
+    },
+    "the softmax runs over the images": {"loss": "-s.log_softmax(dim=0)[rows, target].mean()"},
+    "you take the largest one": {"loss": "nnf.cross_entropy(s, s.argmax(1))"},
+    "pairs every image with every target": {"loss": "-s.log_softmax(1)[:, target].mean()"},
+    "one is counted from 1": {
+        "loss": "nnf.cross_entropy(s, target - 1 + s.shape[1] * (target < 1))"
+    },
+    "through a second softmax": {"loss": "nnf.cross_entropy(s.softmax(1), target)"},
+    "the logarithm is missing": {"loss": "-s.softmax(1)[rows, target].mean()"},
+    "the sign is wrong": {"loss": "s.log_softmax(1)[rows, target].mean()"},
+    "the sum of the exponentials is missing": {"loss": "-s[rows, target].mean()"},
+    "exp overflows": {"loss": "(s.exp().sum(1).log() - s[rows, target]).mean()"},
+    "are exchanged": {"main": "(1 - lam)", "stage": "(1 - lam)", "part": "lam"},
+    "weighted like a part": {"main": "(1 - lam)"},
+    "the main loss has the weight 1": {"main": "1"},
+    "the main loss is missing": {"main": "0"},
+    "of the branches are missing": {"stage": "0"},
+    "of the parts are missing": {"part": "0"},
+    "this is L_released": {"main": "1", "stage": "1", "part": "1"},
+    "the six parts are averaged": {"part": "(1 - lam) / 6"},
+    "the parts and the branches are averaged": {"part": "(1 - lam) / 6", "stage": "lam / 3"},
+    "the branches are averaged": {"stage": "lam / 3"},
+    "the ten losses are averaged": {
+        "main": "lam / 10",
+        "stage": "lam / 10",
+        "part": "(1 - lam) / 10",
+    },
+    "the result has the shape (4,)": {"loss": "torch.logsumexp(s, 1) - s[rows, target]"},
+}.items():
+    wrong("ten_losses", words, LOSSES.format(**LOSSES_PARTS | change))
+right("ten_losses", LOSSES.format(**LOSSES_PARTS))
+right(
+    "ten_losses",
+    "def mine(S, target):\n    l = {k: float(nnf.cross_entropy(v, target)) for k, v in S.items()}\n"
+    "    parts = sum(l[f'part{k}'] for k in range(1, 7))\n"
+    "    return 0.8 * parts + 0.2 * (l['stage1'] + l['stage2'] + l['stage3'] + l['final'])",
+)
+
+BACK = """
+def mine(S, target, w):
+    e = S.exp()
+    s = {softmax}
+    true = torch.zeros_like(S)
+    true[torch.arange(len(S)), target] = 1
+    return {result}
+"""
+BACK_PARTS = {"softmax": "e / e.sum(1, keepdim=True)", "result": "w * (s - true) / len(S)"}
+for words, change in {
+    "the factor 1/B is missing": {"result": "w * (s - true)"},
+    "the weight of the loss is missing": {"result": "(s - true) / len(S)"},
+    "the factor 1/B and the weight are missing": {"result": "s - true"},
+    "the sign is wrong": {"result": "w * (true - s) / len(S)"},
+    "the true identity is missing": {"result": "w * s / len(S)"},
+    "the softmax is missing": {"result": "-w * true / len(S)"},
+    "the logits themselves": {"result": "w * (S - true) / len(S)"},
+    "runs over the images of the batch": {"softmax": "e / e.sum(0)"},
+    "by the number of identities, too": {"result": "w * (s - true) / S.numel()"},
+    "this is divided by the number of identities; the mean": {
+        "result": "w * (s - true) / S.shape[1]"
+    },
+    "the derivative of the probability": {
+        "result": "w * (s - true) * (s * true).sum(1, keepdim=True) / len(S)"
+    },
+    "this is a mean over the batch": {"result": "(w * (s - true) / len(S)).mean(0)"},
+    "does not sum to zero over the identities": {"softmax": "e / (e.sum(1, keepdim=True) + 1)"},
+}.items():
+    wrong("what_a_loss_sends_back", words, BACK.format(**BACK_PARTS | change))
+right("what_a_loss_sends_back", BACK.format(**BACK_PARTS))
+right(
+    "what_a_loss_sends_back",
+    "def mine(S, target, w):\n    S = S.clone().requires_grad_()\n"
+    "    L = w * nnf.cross_entropy(S, target)\n    return torch.autograd.grad(L, S)[0]",
+)
+
+# Notebook 06.
+
+wrong("enough_seeds", "1.96 is for a known spread", 18)
+wrong("enough_seeds", "fewer would do", 30)
+wrong("enough_seeds", "includes zero", 20)
+wrong("enough_seeds", "includes zero", 3)
+wrong("enough_seeds", "one seed has no spread", 1)
+wrong("enough_seeds", "is a whole number", 20.5)
+wrong("enough_seeds", "is a whole number", 0)
+wrong("enough_seeds", "expected a whole number", "many")
+right("enough_seeds", 21)
+right("enough_seeds", np.int64(21))
+
+HOLM = """
+def mine(p):
+    n = len(p)
+    tests = sorted(range(n), key=lambda i: p[i])
+    out = np.zeros(n)
+    largest = 0
+    for place, i in enumerate(tests):
+        value = {value}
+        largest = {largest}
+        out[{where}] = {kept}
+    return out
+"""
+HOLM_PARTS = {
+    "value": "(n - place) * p[i]",
+    "largest": "max(largest, value)",
+    "where": "i",
+    "kept": "min(1, largest)",
+}
+for words, change in {
+    "this is Bonferroni's correction": {"value": "n * p[i]"},
+    "by the number of tests, and some exceed 1": {"value": "n * p[i]", "kept": "value"},
+    "carry the largest so far on": {"kept": "min(1, value)"},
+    "than the one before it, and some exceed 1": {"kept": "value"},
+    "some corrected p exceed 1; a": {"kept": "largest"},
+    "in the order of their size": {"where": "place"},
+    "the largest p is multiplied by the number of tests": {"value": "(place + 1) * p[i]"},
+    "the factors are one too small": {"value": "(n - place - 1) * p[i]"},
+    "this is the version of": {"value": "1 - (1 - p[i]) ** (n - place)"},
+    "p is left as it is": {"value": "p[i]"},
+    "never makes a result surer": {"value": "p[i] / 2"},
+}.items():
+    wrong("holm_by_hand", words, HOLM.format(**HOLM_PARTS | change))
+STEP_UP = """
+def mine(p):
+    n = len(p)
+    out = np.zeros(n)
+    smallest = 1
+    for place, i in enumerate(np.argsort(p)[::-1]):
+        smallest = min(smallest, p[i] * {factor})
+        out[i] = smallest
+    return out
+"""
+wrong("holm_by_hand", "(Hochberg)", STEP_UP.format(factor="(place + 1)"))
+wrong("holm_by_hand", "(Benjamini and Hochberg)", STEP_UP.format(factor="n / (n - place)"))
+wrong(
+    "holm_by_hand",
+    "sort p first",
+    "def mine(p):\n    k = len(p) - np.arange(len(p))\n"
+    "    return np.maximum.accumulate(k * p).clip(max=1)",
+)
+wrong(
+    "holm_by_hand",
+    "not the place of each test",
+    "def mine(p):\n    rank = np.argsort(p)\n    return (p * (len(p) - rank)).clip(0, 1)",
+)
+right("holm_by_hand", HOLM.format(**HOLM_PARTS))
+right(
+    "holm_by_hand",
+    "from statsmodels.stats.multitest import multipletests\ndef mine(p):\n"
+    "    return multipletests(p, method='holm')[1]",
+)
+
+POOL = "def mine(V, tau2):\n    n = len(V)\n    {}\n    return {}"
+for words, matrix, result in (
+    ("do not depend on tau2", "W = np.linalg.inv(V + tau2)", "W.sum(0) / W.sum()"),
+    ("do not depend on tau2", "W = np.linalg.inv(V)", "W.sum(0) / W.sum()"),
+    ("only the variances", "w = 1 / np.diag(V + tau2 * np.eye(n))", "w / w.sum()"),
+    ("one over the standard deviation", "w = (np.diag(V) + tau2) ** -0.5", "w / w.sum()"),
+    ("every setting has the same weight", "w = np.ones(n)", "w / n"),
+    ("the weights do not sum to 1", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W.sum(1)"),
+    ("V must be inverted", "W = V + tau2 * np.eye(n)", "W.sum(1) / W.sum()"),
+    ("tau is squared twice", "W = np.linalg.inv(V + tau2**2 * np.eye(n))", "W.sum(1) / W.sum()"),
+    ("variances are added", "W = np.linalg.inv(V + tau2**0.5 * np.eye(n))", "W.sum(1) / W.sum()"),
+    ("sum its rows", "d = np.diag(np.linalg.inv(V + tau2 * np.eye(n)))", "d / d.sum()"),
+    ("this is the inverse itself", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W"),
+    (
+        "cut to zero",
+        "w = np.linalg.inv(V + tau2 * np.eye(n)).sum(1); w = np.clip(w / w.sum(), 0, None)",
+        "w / w.sum()",
+    ),
+    ("so the mean would be biased", "w = np.linalg.inv(V + tau2 * np.eye(n)).sum(1)", "w / n"),
+):
+    wrong("weights_of_a_pool", words, POOL.format(matrix, result))
+WITH_ZEROS = "def mine(V, tau2):\n    with np.errstate(divide='ignore'):\n        W = 1 / ({})\n"
+wrong(
+    "weights_of_a_pool",
+    "divides entry by entry",
+    WITH_ZEROS.format("V + tau2 * np.eye(len(V))")
+    + "    with np.errstate(invalid='ignore'):\n        return W.sum(1) / W.sum()",
+)
+right(
+    "weights_of_a_pool",
+    "def mine(V, tau2):\n    w = np.linalg.solve(V + np.diag(np.full(len(V), tau2)), np.ones(len(V)))\n"
+    "    return w / w.sum()",
+)
+right(  # by search, where only the minimum is known
+    "weights_of_a_pool",
+    "from scipy import optimize\ndef mine(V, tau2):\n    S = V + tau2 * np.eye(len(V))\n"
+    "    full = lambda w: np.append(w, 1 - w.sum())\n"
+    "    found = optimize.minimize(lambda w: full(w) @ S @ full(w), np.zeros(len(V) - 1), tol=1e-14)\n"
+    "    return full(found.x)",
+)
+
+
+CASES = [
+    pytest.param(name, attempt, words, id=f"{name}-{words[:40]}")
+    for name, cases in WRONG.items()
+    for attempt, words in cases
+]
+
+
+@pytest.mark.parametrize(("name", "attempt", "words"), CASES)
+def test_a_wrong_answer_is_told_what_is_wrong(name, attempt, words):
+    sentence = getattr(check, name).judge(attempt)
+    assert sentence.startswith("look again: ")
+    assert words in sentence
+    assert "\n" not in sentence
+
+
+@pytest.mark.parametrize(
+    ("name", "attempt"), [(name, attempt) for name in RIGHT for attempt in RIGHT[name]]
+)
+def test_another_right_answer_passes(name, attempt):
+    exercise = getattr(check, name)
+    assert exercise.judge(attempt) == f"right: {exercise.right}"
+
+
+@pytest.mark.parametrize("exercise", check.EXERCISES, ids=lambda e: e.name)
+def test_every_exercise_has_wrong_answers_and_another_right_one(exercise):
+    named = {words for _, words in WRONG[exercise.name]}
+    assert len(named) >= 3
+    assert RIGHT[exercise.name]
+    assert len(exercise.known_mistakes()) >= 2
+
+
+@pytest.mark.parametrize("exercise", check.EXERCISES, ids=lambda e: e.name)
+def test_an_empty_attempt_is_told_not_yet(exercise):
+    attempts = [None, ...]
+    if isinstance(exercise, FunctionExercise):
+        attempts += [lambda *a: None, lambda *a: ..., reader("def mine(*a):\n    ...")]
+        attempts.append(reader("def mine(*a):\n    raise NotImplementedError"))
+    for attempt in attempts:
+        assert exercise.judge(attempt).startswith("not yet: ")
+
+
+@pytest.mark.parametrize(
+    "exercise",
+    [e for e in check.EXERCISES if isinstance(e, FunctionExercise)],
+    ids=lambda e: e.name,
+)
+def test_no_known_mistake_is_taken_for_another(exercise):
+    """On its probes, each mistake differs from the right answer and from all other mistakes."""
+    assert exercise.judge(exercise.reference) == f"right: {exercise.right}"
+    for sentence, mistaken in exercise.mistakes.items():
+        with np.errstate(all="ignore"):
+            judged = exercise.judge(mistaken)
+        assert judged == f"look again: {sentence}"
+
+
+ODD = [3, "text", [1, 2], {}, {"a": 1}, object(), len, int, torch.ones(2, 2), np.nan, True]
+ODD += [lambda: 1, lambda *a: "x", lambda *a: {}, lambda *a: object(), lambda *a: [[1], [1, 2]]]
+ODD += [lambda *a: np.array(["x"]), lambda *a: True, lambda *a: 1j, lambda *a: torch.empty(0)]
+ODD += [lambda *a: a, lambda *a: a[0], lambda *a: 1 / 0, lambda *a: np.inf, lambda *a: -1e30]
+
+
+@pytest.mark.parametrize("exercise", check.EXERCISES, ids=lambda e: e.name)
+def test_whatever_is_given_is_told_in_one_sentence(exercise):
+    for attempt in ODD:
+        sentence = exercise.judge(attempt)
+        assert sentence.startswith("look again: ") and "\n" not in sentence, attempt
+        assert len(sentence) < 400
+
+
+def test_a_check_prints_and_returns_nothing(capsys):
+    assert check.three_positions(None) is None
+    assert capsys.readouterr().out.startswith("not yet: ")
+    check.three_positions()
+    assert capsys.readouterr().out.startswith("not yet: ")
+
+
+def test_a_check_leaves_the_random_numbers_and_the_types_of_the_notebook_alone():
+    torch.manual_seed(5)
+    np.random.seed(5)  # noqa: NPY002
+    state = torch.get_rng_state(), np.random.get_state()[1].copy()  # noqa: NPY002
+    for default in (torch.float32, torch.float64):
+        torch.set_default_dtype(default)
+        for exercise in check.EXERCISES:
+            if isinstance(exercise, FunctionExercise):
+                exercise.judge(exercise.reference)
+        assert torch.get_default_dtype() == default
+    torch.set_default_dtype(torch.float32)
+    assert torch.equal(state[0], torch.get_rng_state())
+    assert np.array_equal(state[1], np.random.get_state()[1])  # noqa: NPY002

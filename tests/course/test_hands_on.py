@@ -1,0 +1,106 @@
+"""What the sliders draw, as plain functions; and the cells of the notebooks that make sliders."""
+
+import nbformat
+import numpy as np
+import pytest
+from conftest import ROOT
+from ipywidgets import interactive
+
+from reidsa_utils.course import hands_on
+from reidsa_utils.metrics import evaluate_ranking
+
+SLIDERS = {"01_gap_vs_sa": "weights_at", "03_benchmarks_and_metrics": "matches_at"}
+
+
+def title(fig):
+    return fig.get_suptitle()
+
+
+def numbers(ax):
+    return [float(text.get_text()) for text in ax.texts]
+
+
+def test_weights_by_hand():
+    fig = hands_on.weights_at()  # A = 3, 0, 2, 1
+    assert numbers(fig.axes[0]) == [2, 0, 0, 1]
+    assert numbers(fig.axes[1]) == [1, 0, 2, 0]
+    assert numbers(fig.axes[2]) == [3, 0, 2, 1]
+    powers = np.exp([3, 0, 2, 1])
+    p = powers / powers.sum()
+    assert numbers(fig.axes[3]) == p.round(2).tolist()
+    G = p @ [2, 0, 0, 1], p @ [1, 0, 2, 0]
+    positions = np.exp(-(p * np.log(p)).sum())
+    assert title(fig) == (
+        f"T = 1: G = ({G[0]:.2f}, {G[1]:.2f}), {positions:.2f} of 4 positions effective"
+    )
+
+
+def test_weights_at_both_ends_of_the_temperature():
+    assert "G = (2.00, 1.00), 1.00 of 4" in title(hands_on.weights_at(T=0.03))
+    assert "G = (0.75, 0.75), 4.00 of 4" in title(hands_on.weights_at(T=1000))
+    assert "G = (0.00, 2.00), 1.00 of 4" in title(hands_on.weights_at(0.03, 0, 0, 0, 0))
+
+
+@pytest.mark.parametrize("ranks", [(1, 3, 6), (2, 3, 4), (10, 11, 12), (3, 1, 2), (12, 1, 5)])
+def test_a_list_has_the_scores_of_the_package(ranks):
+    ids = np.isin(np.arange(1, 13), ranks).astype(int) + 1
+    result = evaluate_ranking(np.arange(12.0)[None], [2], ids, [1], np.full(12, 2))
+    assert title(hands_on.matches_at(*ranks)) == (
+        f"rank-1 {100 * result.cmc[0]:.0f} %, AP {result.mean_ap:.3f} (step), "
+        f"{result.mean_ap_trapezoid:.3f} (trapezoid)"
+    )
+
+
+def test_a_list_says_the_precision_at_each_match():
+    [ax] = hands_on.matches_at(1, 3, 6).axes
+    assert [text.get_text() for text in ax.texts] == ["1/1", "2/3", "3/6"]
+
+
+def test_two_matches_never_share_a_rank():
+    assert hands_on.separate_places([1, 1, 1]) == [1, 2, 3]
+    assert hands_on.separate_places([12, 12, 12]) == [1, 2, 12]
+    assert hands_on.separate_places([2, 3, 2]) == [2, 3, 4]
+    assert hands_on.separate_places([5, 2, 9]) == [2, 5, 9]
+
+
+@pytest.mark.parametrize("notebook", SLIDERS)
+def test_sliders_beside_a_picture(notebook):
+    """The picture is compared by nbval; the sliders, which need a kernel, are neither compared nor stored."""
+    name = SLIDERS[notebook]
+    cells = [
+        cell
+        for cell in nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
+        if f"hands_on.{name}" in cell.source and cell.cell_type == "code"
+    ]
+    picture, sliders = cells
+    assert picture.metadata.get("tags", []) == []
+    assert picture.metadata["mystnb"]["image"]["alt"]
+    assert {"image/png", "image/jpeg"} & set(picture.outputs[0].data)
+    assert set(sliders.metadata["tags"]) == {"nbval-ignore-output", "remove-output"}
+    assert sliders.outputs == []
+
+
+@pytest.mark.parametrize("notebook", SLIDERS)
+def test_a_moved_slider_draws_another_picture(notebook):
+    """With the very sliders of the notebook's cell."""
+    [source] = [
+        cell.source
+        for cell in nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", 4).cells
+        if "interact(" in cell.source
+    ]
+    made = []
+
+    def interact(function, **sliders):
+        made.append(interactive(function, **sliders))
+
+    namespace = {"hands_on": hands_on}
+    exec(source.replace("interact(", "recorded("), namespace | {"recorded": interact})
+    [widget] = made
+    before = title(
+        widget.f(**{slider.description: slider.value for slider in widget.children[:-1]})
+    )
+    assert before == title(getattr(hands_on, SLIDERS[notebook])())  # begins as the picture
+    for slider in widget.children[:-1]:
+        slider.value = slider.max
+        widget.update()
+        assert title(widget.result) != before
