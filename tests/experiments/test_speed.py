@@ -1,5 +1,6 @@
 """The benchmark script runs, and compares like with like. Nothing here depends on the clock: ratios are for docs/speed.md."""
 
+import json
 import os
 import subprocess
 import sys
@@ -27,18 +28,32 @@ def test_the_baselines_compute_the_same():
     )
 
 
-def test_every_group_runs():
-    before = {p: p.read_bytes() for p in (ROOT / "results" / "speed").iterdir()}
-    done = subprocess.run(
-        [sys.executable, "-m", "reidsa_utils", "speed"],
+def quick(*words):
+    return subprocess.run(
+        [sys.executable, "-m", "reidsa_utils", "speed", *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
         env={**os.environ, "REIDSA_SPEED_QUICK": "1"},
     )
+
+
+def test_every_group_runs():
+    """In one process, since each would import torch again."""
+    done = quick("--here", *speed.GROUPS)
     assert done.returncode == 0, done.stderr
-    for name in speed.GROUPS:
-        assert name in done.stdout.splitlines()
-    assert {
-        p: p.read_bytes() for p in (ROOT / "results" / "speed").iterdir()
-    } == before and before  # a quick run records nothing
+    found = json.loads(done.stdout)
+    assert list(found) == list(speed.GROUPS)
+    for name, results in found.items():
+        assert results, name
+        numbers = [value for value in results.values() if isinstance(value, float)]
+        assert numbers and not min(numbers) < 0, (name, results)
+
+
+def test_a_group_has_a_process_of_its_own_and_a_quick_run_records_nothing():
+    before = {p: p.read_bytes() for p in (ROOT / "results" / "speed").iterdir()}
+    done = quick("attention")
+    assert done.returncode == 0, done.stderr
+    assert "attention" in done.stdout.splitlines()
+    after = {p: p.read_bytes() for p in (ROOT / "results" / "speed").iterdir()}
+    assert after == before and before
