@@ -143,6 +143,12 @@ def test_by_hand():
     assert result.cmc[:3].tolist() == [0, 1, 1]
 
 
+def test_infinite_distances_rank_last_and_first():
+    """Their sum is NaN, and none of them is."""
+    result = evaluate_ranking([[np.inf, -np.inf]], [1], [1, 2], [1], [2, 2])
+    assert result.first_match.tolist() == [2] and result.mean_ap == 0.5
+
+
 def test_a_shorter_curve_is_the_beginning_of_a_longer():
     rng = np.random.default_rng(5)
     arguments = rng.random((30, 80)), rng.integers(1, 9, 30), rng.integers(-1, 9, 80)
@@ -273,6 +279,8 @@ def test_multi_query_is_the_mean_of_the_same_identity_and_camera():
             (np.zeros((2, 3)), [1, 2], [1, 2, 3, 4], [1, 1], [2, 2, 2, 2]),
             r"distances \(2, 3\), 2 query ids, 4 gallery ids",
         ),
+        ((np.zeros((2, 2)), [1, 2], [1, 2], [1], [2, 2]), "1 query cameras, 2 gallery cameras"),
+        ((np.zeros((2, 2)), [1, 2], [1, 2], [1, 1], [2]), "2 query cameras, 1 gallery cameras"),
         ((np.array([[0.0, np.nan]]), [1], [1, 1], [1], [2, 2]), "1 of the distances are NaN"),
         (
             (np.zeros((1, 2)), ["0001"], ["0001", "0002"], [1], [2, 2]),
@@ -387,10 +395,11 @@ def test_distances_rank_as_exact_ones(kind):
     assert (found[exact == 0] == 0).all()
 
 
-def test_long_features_have_the_digits_of_their_differences():
+@pytest.mark.parametrize("scale", [1e-4, 1, 1e4])
+def test_long_features_have_the_digits_of_their_differences(scale):
     """Norms 20 times as large as distances: products of them would lose one digit and a half."""
     rng = np.random.default_rng(8)
-    x = (rng.normal(size=(400, 256)) + 6).astype(np.float32)
+    x = (scale * (rng.normal(size=(400, 256)) + 6)).astype(np.float32)
     exact = ((x[:100, None].astype(float) - x[None, 100:]) ** 2).sum(2)
     np.testing.assert_allclose(euclidean(x[:100], x[100:]), exact, rtol=1e-6)
 
@@ -427,6 +436,22 @@ def test_usual_features_keep_their_digits():
         plain += (a**2).sum(1)[:, None]
         plain += (b**2).sum(1)[None]
         np.testing.assert_array_equal(euclidean(a, b), plain)
+
+
+def test_tiny_features_of_two_kinds_are_refused():
+    """The queries are all alike and so are some of the gallery: distances of 0 would hide the others."""
+    images = [[1e-25, 0, 0], [1e-25, 0, 0], [0, 1e-25, 0]]
+    with pytest.raises(InputError, match="too small for float32 distances"):
+        euclidean(images[:2], images)
+
+
+def test_the_largest_and_the_emptiest_labels():
+    """int64 ends at 2**63 - 1, which is an identity like others; unsigned labels may be missing."""
+    largest = np.iinfo(np.int64).max
+    assert evaluate_ranking([[0.1, 0.2]], [largest], [largest, 1], [1], [2, 2]).mean_ap == 1
+    empty = np.zeros(0, np.uint64)
+    with pytest.raises(InputError, match="1 queries and 0 gallery images"):
+        evaluate_ranking(np.zeros((1, 0)), np.ones(1, np.uint64), empty, [1], empty)
 
 
 @pytest.mark.parametrize(
