@@ -438,11 +438,14 @@ def test_usual_features_keep_their_digits():
         np.testing.assert_array_equal(euclidean(a, b), plain)
 
 
-def test_tiny_features_of_two_kinds_are_refused():
-    """The queries are all alike and so are some of the gallery: distances of 0 would hide the others."""
-    images = [[1e-25, 0, 0], [1e-25, 0, 0], [0, 1e-25, 0]]
+@pytest.mark.parametrize(
+    "a, b", [([0, 0], [0, 0, 1]), ([0], [0, 1]), ([0, 1], [0, 0]), ([1, 0], [1, 1])]
+)
+def test_tiny_features_of_two_kinds_are_refused(a, b):
+    """Distances of 0 would hide that some of the images differ."""
+    kinds = np.array([[1e-25, 0, 0], [1e-25, 1e-25, 0]])
     with pytest.raises(InputError, match="too small for float32 distances"):
-        euclidean(images[:2], images)
+        euclidean(kinds[a], kinds[b])
 
 
 def test_the_largest_and_the_emptiest_labels():
