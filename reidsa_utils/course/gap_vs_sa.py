@@ -70,6 +70,19 @@ def _without_subtracting_the_maximum(f):
     return powers / powers.sum((1, 2), keepdim=True)
 
 
+def _one_bright_position() -> Tensor:
+    """(1, 256, 4, 3): a map whose brightest position lies far above the mean of all."""
+    f = _maps(1, 256, 4, 3, seed=8)
+    f[:, :, 0, 0] *= 12
+    return f
+
+
+def _subtracting_the_mean(f):
+    A = f.sum(1)
+    powers = (A - A.mean((1, 2), keepdim=True)).exp()
+    return powers / powers.sum((1, 2), keepdim=True)
+
+
 def _subtracting_the_maximum_of_the_batch(f):
     A = f.sum(1)
     powers = (A - A.max()).exp()
@@ -90,14 +103,16 @@ softmax_over_positions = FunctionExercise(
         (_maps(2, 1, 1, 6, seed=2),),
         # Sums over the channels as large as those of a trained network, beside a dark image.
         (torch.cat([_maps(1, 256, 4, 3, seed=3, scale=10), _maps(1, 256, 4, 3, seed=7)]),),
+        (_one_bright_position(),),
     ),
     shape="(B, H, W)",
     mistakes={
         "your weights sum to 1 over the channels; eq. 1 sums over positions": lambda f: (
             _softmax_over(f, 1)
         ),
-        "your softmax runs over the channels before they are summed; eq. 1 sums the channels "
-        "first, and its softmax runs over positions": lambda f: _softmax_over(f, 1).sum(1),
+        "every weight is 1: the softmax runs over the channels, not over the positions": lambda f: (
+            _softmax_over(f, 1).sum(1)
+        ),
         "each channel has its own softmax; eq. 1 has one weight for all channels of a position, "
         "made from their sum": lambda f: _softmax_over(f, 2, 3),
         "the softmax is made channel by channel and then summed; eq. 1 sums the channels first": (
@@ -134,6 +149,8 @@ softmax_over_positions = FunctionExercise(
         ),
         "right on small maps, but exp overflows on a map of 256 bright channels; subtract the "
         "largest A of the image first, or use torch's softmax": _without_subtracting_the_maximum,
+        "right on dark maps, but A minus its mean or its smallest value can still be hundreds, "
+        "and exp overflows; subtract the largest A of the image": _subtracting_the_mean,
         "right for each image alone, but a dark image beside a bright one gives 0/0; subtract the "
         "largest A of the image, not of the batch": _subtracting_the_maximum_of_the_batch,
         "this is the logarithm of the weights": lambda f: attention_weights(f).log(),
@@ -195,6 +212,9 @@ more_heat_more_positions = FunctionExercise(
         "the power of T is one too low: a factor 1/T comes from d(A/T)/dT = -A/T^2, and another "
         "from ln p = A/T - ...": _slope_with(2),
         "two factors of 1/T are missing: differentiate A/T by T, too": _slope_with(1),
+        "this is dH/dbeta for beta = 1/T, half of the way; multiply it by dbeta/dT": _slope_with(
+            1, -1
+        ),
         "right at T = 1 only: no factor 1/T is left": _slope_with(0),
         "the power of T is one too high": _slope_with(4),
         "the sign is wrong: the entropy grows with the temperature": _slope_with(3, -1),

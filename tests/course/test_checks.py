@@ -56,8 +56,31 @@ wrong(
 )
 wrong(
     "softmax_over_positions",
-    "runs over the channels before they are summed",
+    "the softmax runs over the channels, not over the positions",
     "def mine(f):\n    return f.softmax(1).sum(dim=1)",
+)
+wrong(
+    "softmax_over_positions",
+    "the softmax runs over the channels, not over the positions",
+    "def mine(f):\n    A = f.sum(1, keepdim=True)\n    return torch.nn.Softmax2d()(A)[:, 0]",
+)
+wrong(
+    "softmax_over_positions",
+    "can still be hundreds",
+    "def mine(f):\n    A = f.sum(1)\n    e = torch.exp(A - A.mean((1, 2), keepdim=True))\n"
+    "    return e / e.sum(dim=(1, 2))[:, None, None]",
+)
+wrong(
+    "softmax_over_positions",
+    "can still be hundreds",
+    "def mine(f):\n    A = f.sum(1)\n    e = torch.exp(A - A.amin((1, 2), keepdim=True))\n"
+    "    return e / e.sum(dim=(1, 2))[:, None, None]",
+)
+wrong(
+    "more_heat_more_positions",
+    "this is dH/dbeta for beta = 1/T",
+    "def mine(A, T):\n    p = (A / T).softmax(1)\n    m = (p * A).sum(1, keepdim=True)\n"
+    "    return -(p * (A - m) ** 2).sum(1) / T",
 )
 wrong(
     "softmax_over_positions",
