@@ -381,7 +381,8 @@ def test_search_finds_a_page(visit, book, from_disk):
         assert excerpt.count() == 0  # a page opened from disk may not read others
     else:
         excerpt.wait_for()
-    page.get_by_role("link", name="2 · Does the gradient of section 3.4 hold?").last.click()
+    title = "2 · Does the gradient of section 3.4 hold?"
+    found.get_by_role("link", name=title, exact=True).first.click()
     assert page.locator("h1:visible").inner_text().startswith("2 · Does the gradient")
 
 

@@ -37,6 +37,7 @@ ROWS = {
     "other channels at the same position": "own-intensity",
     "the first two cases have the sign": "same-sign",
     "SA stabilizes the gradient": "stabilizes",
+    "SA leads to less vanishing and exploding": "",  # a part of "stabilizes"
     "SA leads to fast convergence": "fast-convergence",
 }
 
@@ -313,8 +314,8 @@ def test_verdicts_of_notebook_02_are_the_ledgers():
         if "## What the measurements say" in cell.source
     ]
     claims = {claim["id"]: claim["verdict"] for claim in read_claims()}
-    rows = re.findall(r"^\| (.+?) \| \*\*(.+?)\*\* \|", cell.source, re.M)
+    rows = re.findall(r"^\| (.+?) \| \*\*(.+?)\*\*.* \| [^|]+ \|$", cell.source, re.M)
     assert len(rows) == len(ROWS)
     for (words, verdict), (beginning, claim) in zip(rows, ROWS.items(), strict=True):
         assert words.startswith(beginning)
-        assert verdict == claims[claim], words
+        assert verdict == (claims[claim] if claim else "not testable here"), words
