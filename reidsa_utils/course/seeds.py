@@ -36,7 +36,7 @@ def _examine_seeds(value) -> str | None:
         )
     if seeds > FEWEST:
         return f"with {seeds} seeds the interval reaches {half:.2f} to each side; fewer would do"
-    return f"with {seeds} seeds the interval reaches {half:.2f} to each side, and includes zero"
+    return f"with {seeds} seeds the interval reaches {half:.3f} to each side, and includes zero"
 
 
 enough_seeds = ValueExercise(
@@ -99,6 +99,15 @@ def _argsort_for_ranks(p) -> np.ndarray:
     return np.minimum(1, p * (len(p) - np.argsort(p)))
 
 
+def _with_its_neighbour_only(p):
+    order = np.argsort(p)
+    stepped = p[order] * _falling(p)
+    stepped[1:] = np.maximum(stepped[1:], stepped[:-1])
+    corrected = np.empty(len(p))
+    corrected[order] = np.minimum(1, stepped)
+    return corrected
+
+
 holm_by_hand = FunctionExercise(
     name="holm_by_hand",
     notebook="06_tables",
@@ -111,6 +120,8 @@ holm_by_hand = FunctionExercise(
         (np.array([0.3, 0.002, 0.011, 0.04, 0.012]),),
         (np.array([0.02, 0.05, 0.004, 0.6, 0.021]),),
         (np.array([0.9, 0.5, 0.7, 0.2]),),
+        (np.array([0.02, 0.021, 0.022, 0.5]),),  # two in a row fall below the first
+        (np.array([0.02, 0.02, 0.5]),),  # a tie
     ),
     shape="(tests,)",
     mistakes={
@@ -121,6 +132,8 @@ holm_by_hand = FunctionExercise(
         "a corrected p can be less than the one before it; carry the largest so far on": (
             lambda p: np.minimum(1, _in_order(p, _falling(p)))
         ),
+        "each value is compared with its neighbour before that was raised itself; carry the "
+        "largest so far on": _with_its_neighbour_only,
         "a corrected p can be less than the one before it, and some exceed 1": lambda p: _in_order(
             p, _falling(p)
         ),
@@ -128,7 +141,7 @@ holm_by_hand = FunctionExercise(
         "the values are right, but in the order of their size; give them in the order of p": (
             lambda p: np.sort(holm(p))
         ),
-        "the largest p is multiplied by the number of tests; it is the smallest one": (
+        "the largest p is multiplied by the number of tests; it should be the smallest": (
             lambda p: _stepped(p, np.arange(1, len(p) + 1))
         ),
         "the factors are one too small: the smallest p is multiplied by the number of all "

@@ -671,6 +671,13 @@ wrong("holm_by_hand", "(Hochberg)", STEP_UP.format(factor="(place + 1)"))
 wrong("holm_by_hand", "(Benjamini and Hochberg)", STEP_UP.format(factor="n / (n - place)"))
 wrong(
     "holm_by_hand",
+    "compared with its neighbour before that was raised",
+    "def mine(p):\n    o = np.argsort(p)\n    c = p[o] * np.arange(len(p), 0, -1)\n"
+    "    c[1:] = np.maximum(c[1:], c[:-1])\n    out = np.empty(len(p))\n"
+    "    out[o] = np.minimum(1, c)\n    return out",
+)
+wrong(
+    "holm_by_hand",
     "sort p first",
     "def mine(p):\n    k = len(p) - np.arange(len(p))\n"
     "    return np.maximum.accumulate(k * p).clip(max=1)",
