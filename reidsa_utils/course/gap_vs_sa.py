@@ -194,6 +194,15 @@ def _slope_about_the_plain_mean(A, T):
     return (p * (A - A.mean(1, keepdim=True)) ** 2).sum(1) / T**3
 
 
+def _slope_with_the_plain_product(A, T):
+    p = (A / T).softmax(1)
+    return ((p * A**2).sum(1) - (p * A).sum(1)) / T**3
+
+
+def _entropy(A, T):
+    return torch.special.entr((A / T).softmax(1)).sum(1)
+
+
 more_heat_more_positions = FunctionExercise(
     name="more_heat_more_positions",
     notebook="01_gap_vs_sa",
@@ -215,6 +224,8 @@ more_heat_more_positions = FunctionExercise(
         "this is dH/dbeta for beta = 1/T, half of the way; multiply it by dbeta/dT": _slope_with(
             1, -1
         ),
+        "the power of T is one too low, and the sign is wrong: dH/dbeta is not the variance but "
+        "-beta times it": _slope_with(2, -1),
         "right at T = 1 only: no factor 1/T is left": _slope_with(0),
         "the power of T is one too high": _slope_with(4),
         "the sign is wrong: the entropy grows with the temperature": _slope_with(3, -1),
@@ -232,11 +243,18 @@ more_heat_more_positions = FunctionExercise(
         "this is made of the second moment of A, sum p A^2; subtract the square of its mean": (
             lambda A, T: ((A / T).softmax(1) * A**2).sum(1) / T**3
         ),
+        "the mean of A under p is not squared; the variance is sum p A^2 - (sum p A)^2": (
+            _slope_with_the_plain_product
+        ),
         "this is made of the standard deviation; the slope has the variance": lambda A, T: (
             (entropy_slope(A, T) * T**3).sqrt() / T**3
         ),
+        "this is the entropy H itself; the exercise asks for its derivative by T": _entropy,
+        "this is the effective number exp(H); the exercise asks for the derivative of H by T": (
+            lambda A, T: _entropy(A, T).exp()
+        ),
         "this is the slope of the effective number exp(H); the exercise asks for that of H": (
-            lambda A, T: entropy_slope(A, T) * torch.special.entr((A / T).softmax(1)).sum(1).exp()
+            lambda A, T: entropy_slope(A, T) * _entropy(A, T).exp()
         ),
         "this is one number for the batch; each image has its own slope": lambda A, T: (
             entropy_slope(A, T).sum()

@@ -10,8 +10,7 @@ from .checking import FunctionExercise, ValueExercise
 
 # The other numbers of the map: channel 2 at position (1, 1), and the sums A of the other positions.
 SECOND_CHANNEL, OTHER_SUMS = 1.0, (0.0, 1.0, 1.0)
-# A derivative nearer to zero than this is rounding, or p is.
-SMALLEST = 1e-6
+LARGEST = 10.0  # the exercise asks for a number between -LARGEST and LARGEST
 
 
 def case_one(x: float) -> float:
@@ -23,18 +22,14 @@ def case_one(x: float) -> float:
 
 def _examine_sign(value) -> str | None:
     x = float(value)
-    if not abs(x) <= 500:
-        return f"the number is {x:g}; choose one between -500 and 500"
+    if not abs(x) <= LARGEST:
+        return f"the number is {x:g}; choose one between -{LARGEST:g} and {LARGEST:g}"
+    x += 0.0  # -0 is written 0
     derivative = case_one(x)
     if x >= 0:
         return (
             f"at {x:g} the derivative is {derivative:+.3g}. Which of the two terms of case 1 can "
             "be negative at all, and for which sign of f?"
-        )
-    if abs(derivative) < SMALLEST:
-        return (
-            f"at {x:g} the derivative is {derivative:.0e}, hardly to be told from zero, because p "
-            "is; choose a number nearer to zero"
         )
     if derivative > 0:
         return (
@@ -55,7 +50,7 @@ negative_case_one = ValueExercise(
     typical={
         "any number from 0 on": "behind a ReLU case 1 is never negative",
         "-0.5": "a negative f alone is not enough",
-        "-40": "p itself, and the derivative with it, has become zero",
+        "-40": "outside of -10 to 10; p, and the derivative with it, is all but zero there",
     },
     right="with a negative activation the sign that the paper states for case 1 is lost",
 )

@@ -77,12 +77,6 @@ wrong(
     "    return e / e.sum(dim=(1, 2))[:, None, None]",
 )
 wrong(
-    "more_heat_more_positions",
-    "this is dH/dbeta for beta = 1/T",
-    "def mine(A, T):\n    p = (A / T).softmax(1)\n    m = (p * A).sum(1, keepdim=True)\n"
-    "    return -(p * (A - m) ** 2).sum(1) / T",
-)
-wrong(
     "softmax_over_positions",
     "runs over the images of the batch",
     "def mine(f):\n    A = f.sum(1)\n    return A.softmax(0)",
@@ -236,6 +230,8 @@ for words, change in {
     "two factors of 1/T are missing": {"power": "T"},
     "right at T = 1 only": {"power": "1"},
     "the power of T is one too high": {"power": "T**4"},
+    "this is dH/dbeta for beta = 1/T": {"power": "-T"},
+    "dH/dbeta is not the variance but -beta times it": {"power": "-(T**2)"},
     "the sign is wrong": {"power": "-(T**3)"},
     "right up to the temperature in p": {"A_p": "A"},
     "from the plain mean of A": {"mean": "A.mean(1, keepdim=True)"},
@@ -244,8 +240,20 @@ for words, change in {
         "spread": "(A - mean) ** 2 / A.shape[1]",
     },
     "the second moment of A": {"mean": "0"},
+    "the mean of A under p is not squared": {"spread": "p * A**2 - mean / A.shape[1]"},
 }.items():
     wrong("more_heat_more_positions", words, SLOPE.format(**SLOPE_PARTS | change))
+ENTROPY = """
+def mine(A, T):
+    p = (A / T).softmax(1)
+    return {}
+"""
+wrong("more_heat_more_positions", "the entropy H itself", ENTROPY.format("-(p * p.log()).sum(1)"))
+wrong(
+    "more_heat_more_positions",
+    "this is the effective number exp(H)",
+    ENTROPY.format("(-(p * p.log()).sum(1)).exp()"),
+)
 wrong(
     "more_heat_more_positions",
     "divided by HW - 1",
@@ -282,12 +290,14 @@ wrong("negative_case_one", "the derivative is +", 2)
 wrong("negative_case_one", "Which of the two terms of case 1 can be negative", 0)
 wrong("negative_case_one", "the first one outweighs it", -0.5)
 wrong("negative_case_one", "the first one outweighs it", -1)
-wrong("negative_case_one", "hardly to be told from zero", -40)
-wrong("negative_case_one", "hardly to be told from zero", -400)
-wrong("negative_case_one", "choose one between -500 and 500", -1e6)
-wrong("negative_case_one", "choose one between -500 and 500", float("nan"))
+wrong("negative_case_one", "at 0 the derivative is +", -0.0)
+wrong("negative_case_one", "the number is -40; choose one between -10 and 10", -40)
+wrong("negative_case_one", "choose one between -10 and 10", -1e6)
+wrong("negative_case_one", "choose one between -10 and 10", float("inf"))
+wrong("negative_case_one", "choose one between -10 and 10", float("nan"))
 wrong("negative_case_one", "expected a number", "minus two")
 right("negative_case_one", -2)
+right("negative_case_one", -10)
 right("negative_case_one", torch.tensor(-1.5))
 
 JACOBIAN = """

@@ -10,7 +10,9 @@ import pytest
 import torch
 from conftest import ROOT
 
+from reidsa_utils.attention import attention_weights, effective_cells
 from reidsa_utils.course import check
+from reidsa_utils.course.gap_vs_sa import MAP
 
 NAMES = [exercise.name for exercise in check.EXERCISES]
 NOTEBOOKS = sorted({exercise.notebook for exercise in check.EXERCISES})
@@ -98,3 +100,11 @@ def test_the_answer_passes(name):
     title = f"{exercise.title[0].lower()}{exercise.title[1:]}"
     heading = cells[cell_id("answer", exercise)].source.splitlines()[0]
     assert heading.lower().endswith(title.lower())
+
+
+def test_the_hint_for_the_temperature_gives_the_number_that_it_names():
+    """Its first call stands alone: T is a slider there until the reader's own cell has run."""
+    hint = cells_of("01_gap_vs_sa.ipynb")["ask-three-positions"].source.split("<details>")[1]
+    call = re.search(r"`(attention_weights\(.*?\))`", hint)[1]
+    weights = eval(call, {"attention_weights": attention_weights, "f": MAP[0]})
+    assert f"gave the {effective_cells(weights).item():.2f}." in hint
