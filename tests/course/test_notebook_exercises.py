@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from reidsa_utils.attention import attention_weights, effective_cells
 from reidsa_utils.course import check
+from reidsa_utils.course.checking import FunctionExercise
 from reidsa_utils.course.gap_vs_sa import MAP
 
 NAMES = [exercise.name for exercise in check.EXERCISES]
@@ -84,6 +85,15 @@ def test_an_empty_starter_runs_and_is_told_not_yet(name):
     needed = "from reidsa_utils.course import check"
     assert printed([needed, starter.source]) == f"{exercise.judge(None)}\n"
     assert stored_text(starter).startswith("not yet: ")
+
+
+@pytest.mark.parametrize(
+    "name", [e.name for e in check.EXERCISES if isinstance(e, FunctionExercise)]
+)
+def test_a_check_calls_the_arguments_as_the_starter_does(name):
+    exercise = exercise_named(name)
+    starter = cells_of(f"{exercise.notebook}.ipynb")[cell_id("try", exercise)].source
+    assert f"({', '.join(exercise.arguments)}):\n" in starter.splitlines(keepends=True)[0]
 
 
 @pytest.mark.parametrize("name", NAMES)
