@@ -118,3 +118,11 @@ def test_the_hint_for_the_temperature_gives_the_number_that_it_names():
     call = re.search(r"`(attention_weights\(.*?\))`", hint)[1]
     weights = eval(call, {"attention_weights": attention_weights, "f": MAP[0]})
     assert f"gave the {effective_cells(weights).item():.2f}." in hint
+
+
+def test_the_exercises_of_02_run_in_float64():
+    """f is float64 there, and a float32 J would fail the comparisons that exercise 2 asks for."""
+    cells = list(cells_of("02_gradient_check.ipynb").values())
+    first = next(i for i, cell in enumerate(cells) if cell.id == "try-negative-case-one")
+    sources = "\n".join(cell.source for cell in cells[: first + 1] if cell.cell_type == "code")
+    assert re.findall(r"set_default_dtype\(torch\.(\w+)\)", sources)[-1] == "float64"
