@@ -80,8 +80,10 @@ class ValueExercise(Exercise):
             return f"this is a function; the check takes {self.asks}"
         try:
             return self.examine(attempt)
+        except OverflowError:
+            return f"this number is too large for a float; expected {self.asks}"
         except Exception:  # of whatever a reader may give
-            return f"{_short(attempt)} is a {type(attempt).__name__}; expected {self.asks}"
+            return f"{_introduced(attempt)}; expected {self.asks}"
 
     def known_mistakes(self):
         return [f"{value}: {meaning}" for value, meaning in self.typical.items()]
@@ -91,14 +93,16 @@ class ValueExercise(Exercise):
 class FunctionExercise(Exercise):
     """An exercise that asks for a function.
 
-    reference: the right function; probes: its arguments, one tuple a call. Two of the probes have
-    the same shapes and other numbers, so that a function that ignores its arguments is found.
+    reference: the right function; arguments: their names, as in the starter cell; probes: their
+    values, one tuple a call. Two of the probes have the same shapes and other numbers, so that a
+    function that ignores its arguments is found.
     shape: the result's shape in words. mistakes: {sentence: a function that makes the mistake}.
     symptoms: {sentence: (result, *arguments) -> whether the result shows it}, asked if no mistake
     fits; results are arrays of float64.
     """
 
     reference: Callable
+    arguments: tuple[str, ...]
     probes: Sequence[tuple]
     shape: str
     mistakes: Mapping[str, Callable]
@@ -113,10 +117,9 @@ class FunctionExercise(Exercise):
     def complaint(self, attempt):
         if not callable(attempt):
             return (
-                f"this is a {type(attempt).__name__}; give the check the function itself, "
-                "without calling it"
+                f"this is {_kind(attempt)}; give the check the function itself, without calling it"
             )
-        results = []
+        results, tuples = [], []
         for arguments in self.probes:
             given = copy.deepcopy(arguments)
             try:
@@ -124,19 +127,27 @@ class FunctionExercise(Exercise):
             except NotImplementedError:
                 return f"not yet: {self.expects()}"
             except Exception as error:  # whatever a reader's code raises
-                return _stopped(error, attempt, arguments)
+                return _stopped(error, attempt, self.describe(arguments))
             if result is None or result is ...:
                 return f"not yet: {self.expects()}"
+            tuples.append(isinstance(result, tuple))
             try:
                 results.append(_as_array(result))
             except (TypeError, ValueError, RuntimeError):
-                kind = type(result).__name__
-                return f"the function returns a {kind}; expected numbers of shape {self.shape}"
+                return (
+                    f"the function returns {_kind(result)}; expected numbers of shape {self.shape}"
+                )
             if not _same_arguments(given, arguments):
                 return "the function changes its argument; compute on new tensors instead"
-        return self._compare(results)
+        return self._compare(results, tuples)
 
-    def _compare(self, results: list[np.ndarray]) -> str | None:
+    def describe(self, values: tuple) -> str:
+        """The arguments of a call by name: shapes of arrays, small values as they are."""
+        words = [_named(name, value) for name, value in zip(self.arguments, values, strict=True)]
+        return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+    def _compare(self, results: list[np.ndarray], tuples: list[bool]) -> str | None:
+        """tuples: which of the results a reader's function returned as a tuple."""
         expected = self._results_of(self.reference)
         if _all_close(results, expected):
             return None
@@ -148,15 +159,21 @@ class FunctionExercise(Exercise):
                 "the result is the same for two different inputs; use the arguments of the "
                 "function, not variables of the cells above"
             )
-        for result, right, arguments in zip(results, expected, self.probes, strict=True):
+        for i, (result, right) in enumerate(zip(results, expected, strict=True)):
             if result.shape != right.shape:
+                if tuples[i]:
+                    return (
+                        f"the function returns a tuple of {len(result)}; return the one result "
+                        "that is asked for, without a comma behind it"
+                    )
                 return (
-                    f"the result has the shape {result.shape} for {describe(arguments)}; "
+                    f"the result has the shape {result.shape} for "
+                    f"{self.describe(self.probes[i])}; "
                     f"expected {right.shape}, which is {self.shape}"
                 )
         for result, right, arguments in zip(results, expected, self.probes, strict=True):
             if not np.isfinite(result[np.isfinite(right)]).all():
-                return f"the result holds nan or inf for {describe(arguments)}"
+                return f"the result holds nan or inf for {self.describe(arguments)}"
         for sentence, shows in self.symptoms.items():
             for result, arguments in zip(results, self.probes, strict=True):
                 if shows(result, *arguments):
@@ -175,11 +192,18 @@ class FunctionExercise(Exercise):
         where = f" at {[int(i) for i in place]}" if len(place) else ""
         beginning = ""
         if any(agree):
-            beginning = f"{sum(agree)} of {len(agree)} cases are right, but "
+            are = "is" if sum(agree) == 1 else "are"
+            beginning = f"{sum(agree)} of {len(agree)} cases {are} right, but "
+        found, wanted = as_number(result[tuple(place)]), as_number(right[tuple(place)])
         return (
-            f"{beginning}for {describe(self.probes[first])} the result{where} is "
-            f"{result[tuple(place)]:.4g} and should be {right[tuple(place)]:.4g}"
+            f"{beginning}for {self.describe(self.probes[first])} the result{where} is "
+            f"{found:.4g} and should be {wanted:.4g}"
         )
+
+
+def as_number(value) -> float:
+    """float(value), with 0 for -0, which a sentence would show as it is."""
+    return float(value) + 0.0
 
 
 def _as_array(value) -> np.ndarray:
@@ -227,7 +251,7 @@ def _same_arguments(one, other) -> bool:
     return one == other
 
 
-def _stopped(error: Exception, attempt: Callable, arguments: tuple) -> str:
+def _stopped(error: Exception, attempt: Callable, arguments: str) -> str:
     """The reader's own error, and its line of the function, where there is one."""
     said = str(error).strip().splitlines()
     words = f": {said[0]}" if said else ""
@@ -236,22 +260,42 @@ def _stopped(error: Exception, attempt: Callable, arguments: tuple) -> str:
     for frame, line in traceback.walk_tb(error.__traceback__):
         if frame.f_code is code:
             where = f" in its line {line - code.co_firstlineno + 1}"
-    return (
-        f"the function stops{where} with {type(error).__name__}{words} "
-        f"(called with {describe(arguments)})"
-    )
+    return f"the function stops{where} with {type(error).__name__}{words} (called with {arguments})"
 
 
-def describe(arguments: tuple) -> str:
-    """The arguments of a call in a few words: shapes of arrays, small values as they are."""
-    return " and ".join(_short(argument) for argument in arguments)
-
-
-def _short(value) -> str:
+def _named(name: str, value) -> str:
+    """An argument of a call in a few words."""
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim:
-        kind = "a tensor" if isinstance(value, torch.Tensor) else "an array"
-        return f"{kind} of shape {tuple(value.shape)}"
+        return f"{name} of shape {tuple(value.shape)}"
     if isinstance(value, dict):
-        return f"a dictionary with {', '.join(map(str, value))}"
-    words = repr(value)
-    return words if len(words) <= 60 else f"a {type(value).__name__}"
+        return f"{name} with {', '.join(map(str, value))}"
+    return f"{name} = {value!r}"
+
+
+def _introduced(value) -> str:
+    """The beginning of a sentence about a value that is of the wrong kind."""
+    if type(value).__name__.endswith("Slider"):
+        return "this is the slider"
+    try:
+        words = repr(value)
+    except Exception:  # of an object that cannot even be shown
+        words = ""
+    if (
+        not words
+        or len(words) > 60
+        or (isinstance(value, torch.Tensor | np.ndarray) and value.ndim)
+    ):
+        return f"this is {_kind(value)}"
+    return f"{words} is {_kind(value)}"
+
+
+def _kind(value) -> str:
+    """What a value is, with its article."""
+    if isinstance(value, torch.Tensor | np.ndarray):
+        kind = "a tensor" if isinstance(value, torch.Tensor) else "an array"
+        return f"{kind} of shape {tuple(value.shape)}" if value.ndim else kind
+    if isinstance(value, tuple):
+        return f"a tuple of {len(value)}"
+    name = type(value).__name__
+    article = "an" if name[0].lower() in "aeiou" else "a"
+    return f"{article} {name}"

@@ -1,10 +1,12 @@
 """Exercises of notebook 01: a temperature by hand, eq. 1 in code, and a proof about both."""
 
+import math
+
 import torch
 from torch import Tensor
 
 from ..attention import attention_weights, effective_cells
-from .checking import FunctionExercise, ValueExercise
+from .checking import FunctionExercise, ValueExercise, as_number
 
 # The map of the notebook, (1, 2, 2, 2).
 MAP = torch.tensor([[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]], dtype=torch.float64)[None]
@@ -17,7 +19,9 @@ def positions_at(temperature: float) -> float:
 
 
 def _examine_temperature(value) -> str | None:
-    T = float(value)
+    T = as_number(value)
+    if math.isinf(T) and T > 0:
+        return "a temperature is a finite positive number, and this is inf"
     if not T > 0:
         return f"a temperature is a positive number, and this is {T:g}"
     found = positions_at(T)
@@ -96,6 +100,7 @@ softmax_over_positions = FunctionExercise(
     level="write",
     minutes=10,
     reference=attention_weights,
+    arguments=("f",),
     probes=(
         (MAP,),
         (_maps(3, 4, 3, 5, seed=0),),
@@ -210,6 +215,7 @@ more_heat_more_positions = FunctionExercise(
     level="prove",
     minutes=25,
     reference=entropy_slope,
+    arguments=("A", "T"),
     probes=(
         (torch.tensor([[3.0, 0.0, 1.0, 1.0]], dtype=torch.float64), 1.0),
         (_maps(3, 6, seed=4, scale=4), 0.5),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..attention import attention_jacobian
-from .checking import FunctionExercise, ValueExercise
+from .checking import FunctionExercise, ValueExercise, as_number
 
 # The other numbers of the map: channel 2 at position (1, 1), and the sums A of the other positions.
 SECOND_CHANNEL, OTHER_SUMS = 1.0, (0.0, 1.0, 1.0)
@@ -21,10 +21,9 @@ def case_one(x: float) -> float:
 
 
 def _examine_sign(value) -> str | None:
-    x = float(value)
+    x = as_number(value)
     if not abs(x) <= LARGEST:
         return f"the number is {x:g}; choose one between -{LARGEST:g} and {LARGEST:g}"
-    x += 0.0  # -0 is written 0
     derivative = case_one(x)
     if x >= 0:
         return (
@@ -110,6 +109,7 @@ jacobian_of_l1 = FunctionExercise(
     level="write",
     minutes=25,
     reference=jacobian_l1,
+    arguments=("f",),
     probes=(
         (_FIRST_PICTURE,),
         (_positive_maps(3, 2, 3, seed=0),),
@@ -211,6 +211,7 @@ competition_with_heat = FunctionExercise(
     level="prove",
     minutes=25,
     reference=gradient_with_heat,
+    arguments=("f", "gamma", "T"),
     probes=(
         (_FIRST_PICTURE, torch.tensor([1.0, -1.0], dtype=torch.float64), 1.0),
         (_positive_maps(3, 2, 3, seed=3), _signs(3, 0), 0.5),

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as nnf
 from torch import Tensor
 
-from .checking import FunctionExercise, ValueExercise
+from .checking import FunctionExercise, ValueExercise, as_number
 
 STRIPES, ROWS = 6, 3
 
@@ -18,8 +18,8 @@ def rows_of_the_last_map(height: int) -> int:
 
 
 def _examine_height(value) -> str | None:
-    height = float(value)
-    if height != int(height) or height < 1:
+    height = as_number(value)
+    if not height.is_integer() or height < 1:
         return f"a height is a whole number of pixels, and this is {height:g}"
     rows = rows_of_the_last_map(int(height))
     if rows == STRIPES * ROWS:
@@ -113,6 +113,7 @@ ten_losses = FunctionExercise(
     level="write",
     minutes=20,
     reference=lambda S, target: _loss(S, target, paper_weight),
+    arguments=("S", "target"),
     probes=(_logits(0, 1), _logits(1, 2), _logits(2, 2), _logits(3, 1, 5, 4), _logits(4, 100)),
     shape="(), a scalar",
     mistakes={
@@ -191,6 +192,7 @@ what_a_loss_sends_back = FunctionExercise(
     level="prove",
     minutes=20,
     reference=gradient_at_logits,
+    arguments=("S", "target", "w"),
     probes=(
         (torch.zeros(1, 4), torch.tensor([2]), 1.0),
         _one_head(0, 0.2),

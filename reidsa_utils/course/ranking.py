@@ -12,7 +12,7 @@ def _examine_ranks(value) -> str | None:
     ranks = [float(rank) for rank in value]
     if len(ranks) != 3:
         return f"these are {len(ranks)} ranks; the query has three matches"
-    if any(rank != int(rank) for rank in ranks):
+    if not all(rank.is_integer() for rank in ranks):
         return "a rank is a whole number"
     if min(ranks) < 1:
         return "the first rank of a list is 1, not 0"
@@ -161,6 +161,7 @@ score_one_query = FunctionExercise(
     level="write",
     minutes=20,
     reference=average_precision,
+    arguments=("distances", "query_id", "query_cam", "gallery_ids", "gallery_cams"),
     probes=(_by_hand(), _query(0), _query(1), _query(2)),
     shape="(), one number",
     mistakes={
@@ -244,6 +245,7 @@ the_two_kinds = FunctionExercise(
     level="prove",
     minutes=20,
     reference=step_minus_trapezoid,
+    arguments=("ranks",),
     probes=(
         (np.array([1, 3, 6]),),
         (np.array([2, 3, 4]),),

@@ -4,7 +4,7 @@ import numpy as np
 from scipy import stats
 
 from ..experiments.statistics import holm
-from .checking import FunctionExercise, ValueExercise
+from .checking import FunctionExercise, ValueExercise, as_number
 
 # Points: a measured difference, and its standard deviation from seed to seed.
 DIFFERENCE, SPREAD = 0.7, 1.5
@@ -19,8 +19,8 @@ FEWEST = next(n for n in range(2, 1000) if half_width(n) < DIFFERENCE)
 
 
 def _examine_seeds(value) -> str | None:
-    seeds = float(value)
-    if seeds != int(seeds) or seeds < 1:
+    seeds = as_number(value)
+    if not seeds.is_integer() or seeds < 1:
         return f"a number of seeds is a whole number, and this is {seeds:g}"
     seeds = int(seeds)
     if seeds == 1:
@@ -115,6 +115,7 @@ holm_by_hand = FunctionExercise(
     level="write",
     minutes=20,
     reference=holm,
+    arguments=("p",),
     probes=(
         (np.array([0.01, 0.04, 0.03]),),
         (np.array([0.3, 0.002, 0.011, 0.04, 0.012]),),
@@ -196,6 +197,7 @@ weights_of_a_pool = FunctionExercise(
     level="prove",
     minutes=30,
     reference=best_weights,
+    arguments=("V", "tau2"),
     probes=((np.diag([0.1, 0.3]), 0.1), (_SHARED, 0.2), (_OTHER, 0.2), (_OVERLAP, 0.05)),
     shape="(settings,)",
     mistakes={

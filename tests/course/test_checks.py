@@ -193,7 +193,7 @@ wrong(
 )
 wrong(
     "softmax_over_positions",
-    "the result has the shape () for a tensor of shape (1, 2, 2, 2); expected (1, 2, 2)",
+    "the result has the shape () for f of shape (1, 2, 2, 2); expected (1, 2, 2)",
     "def mine(f):\n    return f.sum()",
 )
 wrong("softmax_over_positions", "without calling it", torch.ones(1, 2, 2))
@@ -835,3 +835,108 @@ def test_a_check_leaves_the_random_numbers_and_the_types_of_the_notebook_alone()
     torch.set_default_dtype(torch.float32)
     assert torch.equal(state[0], torch.get_rng_state())
     assert np.array_equal(state[1], np.random.get_state()[1])  # noqa: NPY002
+
+
+def judged(name, attempt):
+    return getattr(check, name).judge(attempt)
+
+
+def test_a_sentence_names_the_arguments_as_the_starter_does():
+    by_hand = reader("def mine(f, gamma, T):\n    return 7 * f + T")
+    called = "f of shape (2, 2, 2), gamma of shape (2,) and T = 1.0"
+    assert f"for {called} the result at" in judged("competition_with_heat", by_hand)
+    stops = judged("competition_with_heat", lambda f, gamma, T: 1 / 0)
+    assert f"(called with {called})" in stops
+    query = judged("score_one_query", lambda *query: 1 / 0)
+    assert "(called with distances of shape (" in query
+    assert ", query_id = " in query and " and gallery_cams of shape (" in query
+    losses = judged("ten_losses", lambda S, target: 1 / 0)
+    assert "(called with S with " in losses and " and target of shape (" in losses
+
+
+def test_one_case_is_right_and_two_are():
+    """Right on the first probes only."""
+    exercise = check.more_heat_more_positions
+    for cases, words in ((1, "1 of 4 cases is right"), (2, "2 of 4 cases are right")):
+        calls = []
+
+        def mine(A, T, cases=cases, calls=calls):
+            calls.append(T)
+            return exercise.reference(A, T) + (len(calls) > cases)
+
+        assert words in exercise.judge(mine)
+
+
+def test_zero_has_no_sign():
+    assert "this is 0" in judged("three_positions", -0.0)
+    assert "this is 0" in judged("enough_seeds", -0.0)
+    assert "this is 0" in judged("rows_of_a_stripe", -0.0)
+
+    def mine(A, T):
+        slopes = check.more_heat_more_positions.reference(A, T)
+        slopes[0] = -0.0
+        return slopes
+
+    sentence = judged("more_heat_more_positions", mine)
+    assert "the result at [0] is 0 and should be " in sentence
+
+
+@pytest.mark.parametrize("name", ["three_positions", "enough_seeds", "rows_of_a_stripe"])
+def test_a_number_without_end_is_no_wrong_kind_of_thing(name):
+    for value in (float("inf"), np.float64("inf"), torch.tensor(torch.inf)):
+        assert "number" in judged(name, value) and judged(name, value).endswith("this is inf")
+    assert "too large" in judged(name, 10**400)
+    assert "too large" in judged(name, 10**5000)  # which cannot even be printed
+
+
+def test_a_list_with_an_endless_rank_is_told_what_a_rank_is():
+    assert "a rank is a whole number" in judged("good_start", [1, 9, float("inf")])
+    assert "a rank is a whole number" in judged("good_start", [1, 9, float("nan")])
+
+
+def test_the_slider_is_called_a_slider():
+    ipywidgets = pytest.importorskip("ipywidgets")
+    for slider in (
+        ipywidgets.FloatLogSlider(1),
+        ipywidgets.FloatSlider(2),
+        ipywidgets.IntSlider(3),
+    ):
+        sentence = judged("three_positions", slider)
+        assert sentence == "look again: this is the slider; expected a positive number"
+
+
+def test_what_is_given_has_its_article_and_is_named_once():
+    assert judged("more_heat_more_positions", 3).startswith("look again: this is an int; give")
+    assert judged("more_heat_more_positions", "a").startswith("look again: this is a str; give")
+    array = judged("more_heat_more_positions", np.ones(3))
+    assert array.startswith("look again: this is an array of shape (3,); give")
+    tensor = judged("three_positions", torch.ones(2, 2))
+    assert tensor == "look again: this is a tensor of shape (2, 2); expected a positive number"
+    long = judged("three_positions", [1.5] * 40)
+    assert long == "look again: this is a list; expected a positive number"
+    returned = judged("more_heat_more_positions", lambda A, T: object())
+    assert "the function returns an object; expected numbers" in returned
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        "p, A",  # of one shape
+        "p, f",  # of two shapes
+        "p, 'weights'",
+        "f.max(dim=1)",  # PyTorch's pair of values and places
+    ],
+)
+def test_a_tuple_is_called_one(returned):
+    code = "def mine(f):\n    A = f.sum(1)\n    p = A.flatten(1).softmax(1).view_as(A)\n    return "
+    assert "the function returns a tuple of 2; " in judged(
+        "softmax_over_positions", reader(code + returned)
+    )
+    assert "the function returns a tuple of 1; " in judged(
+        "softmax_over_positions", reader(code + "p,")
+    )
+
+
+def test_a_tuple_of_the_right_numbers_is_right():
+    exercise = check.holm_by_hand
+    assert exercise.judge(lambda p: tuple(exercise.reference(p))) == f"right: {exercise.right}"

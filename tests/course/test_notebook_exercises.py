@@ -12,6 +12,7 @@ from conftest import ROOT
 
 from reidsa_utils.attention import attention_weights, effective_cells
 from reidsa_utils.course import check
+from reidsa_utils.course.checking import FunctionExercise
 from reidsa_utils.course.gap_vs_sa import MAP
 
 NAMES = [exercise.name for exercise in check.EXERCISES]
@@ -86,6 +87,15 @@ def test_an_empty_starter_runs_and_is_told_not_yet(name):
     assert stored_text(starter).startswith("not yet: ")
 
 
+@pytest.mark.parametrize(
+    "name", [e.name for e in check.EXERCISES if isinstance(e, FunctionExercise)]
+)
+def test_a_check_calls_the_arguments_as_the_starter_does(name):
+    exercise = exercise_named(name)
+    starter = cells_of(f"{exercise.notebook}.ipynb")[cell_id("try", exercise)].source
+    assert f"({', '.join(exercise.arguments)}):\n" in starter.splitlines(keepends=True)[0]
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_answer_passes(name):
     """The answers' set-up cell and the cell with the solution, which ends in the check."""
@@ -108,3 +118,11 @@ def test_the_hint_for_the_temperature_gives_the_number_that_it_names():
     call = re.search(r"`(attention_weights\(.*?\))`", hint)[1]
     weights = eval(call, {"attention_weights": attention_weights, "f": MAP[0]})
     assert f"gave the {effective_cells(weights).item():.2f}." in hint
+
+
+def test_the_exercises_of_02_run_in_float64():
+    """f is float64 there, and a float32 J would fail the comparisons that exercise 2 asks for."""
+    cells = list(cells_of("02_gradient_check.ipynb").values())
+    first = next(i for i, cell in enumerate(cells) if cell.id == "try-negative-case-one")
+    sources = "\n".join(cell.source for cell in cells[: first + 1] if cell.cell_type == "code")
+    assert re.findall(r"set_default_dtype\(torch\.(\w+)\)", sources)[-1] == "float64"
