@@ -16,6 +16,7 @@ import torch
 
 # Far above rounding in float64 and in float32, far below every mistake that a check knows.
 RTOL, ATOL = 1e-4, 1e-6
+SHOWN = 6  # numbers of an argument at most that a sentence lists
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -266,6 +267,8 @@ def _stopped(error: Exception, attempt: Callable, arguments: str) -> str:
 def _named(name: str, value) -> str:
     """An argument of a call in a few words."""
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim:
+        if value.ndim == 1 and len(value) <= SHOWN:
+            return f"{name} = [{', '.join(f'{number:.4g}' for number in value.tolist())}]"
         return f"{name} of shape {tuple(value.shape)}"
     if isinstance(value, dict):
         return f"{name} with {', '.join(map(str, value))}"

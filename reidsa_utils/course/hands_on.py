@@ -9,6 +9,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ..attention import attended_pool, attention_weights, effective_cells
+from ..experiments.drawings import numbered_map
 from ..experiments.figures_of_rankings import COLORS
 
 SECOND_CHANNEL = ((1.0, 0.0), (2.0, 0.0))
@@ -36,22 +37,13 @@ def weights_at(
     largest = max(2.0, f.sum(0).max().item())
     panels = {"channel 1": f[0], "channel 2": f[1], "A, their sum": f.sum(0)}
     for ax, (title, values) in zip(axes, panels.items(), strict=False):
-        _numbers(ax, values.numpy(), title, "Greys", 2 * largest)
-    _numbers(axes[3], p.numpy(), "p, the weights", "Blues", 1.5)
+        numbered_map(ax, values, title, top=2 * largest)
+    numbered_map(axes[3], p, "p, the weights", "Blues", 1.5)
     fig.suptitle(
         f"T = {T:.3g}: G = ({G[0]:.2f}, {G[1]:.2f}), {positions:.2f} of 4 positions effective",
         fontsize=12,
     )
     return fig
-
-
-def _numbers(ax, values: np.ndarray, title: str, cmap: str, top: float) -> None:
-    """A 2 x 2 map with its numbers; `top`, the darkest value, lies above all of them."""
-    ax.imshow(values, cmap=cmap, vmin=0, vmax=top)
-    ax.set(xticks=[], yticks=[])
-    ax.set_title(title, fontsize=11)
-    for (i, j), value in np.ndenumerate(values):
-        ax.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=12)
 
 
 def separate_places(places: list[int], longest: int = LONGEST) -> list[int]:

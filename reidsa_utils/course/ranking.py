@@ -112,6 +112,11 @@ def _without(left_out_as):
     return mistaken
 
 
+def _junk_and_distractors_swapped(distances, query_id, query_cam, gallery_ids, gallery_cams):
+    swapped = np.select([gallery_ids == -1, gallery_ids == 0], [0, -1], gallery_ids)
+    return average_precision(distances, query_id, query_cam, swapped, gallery_cams)
+
+
 def _unsorted(distances, *query):
     return average_precision(np.arange(len(distances)), *query)
 
@@ -147,6 +152,13 @@ def _query(seed: int) -> tuple:
     return distances[shuffle], 7, 1, ids[shuffle], cams[shuffle]
 
 
+def _long_list() -> tuple:
+    """The matches stand at ranks 3 and 21 of 24; nothing is left out."""
+    ids = np.full(24, 5)
+    ids[[2, 20]] = 7
+    return np.arange(24) / 10, 7, 1, ids, np.full(24, 2)
+
+
 def _by_hand() -> tuple:
     """Kept are an error, a match, a match, an error: AP = (1/2 + 2/3) / 2."""
     ids = np.array([-1, 2, 5, 2, 2, 0])
@@ -162,11 +174,14 @@ score_one_query = FunctionExercise(
     minutes=20,
     reference=average_precision,
     arguments=("distances", "query_id", "query_cam", "gallery_ids", "gallery_cams"),
-    probes=(_by_hand(), _query(0), _query(1), _query(2)),
+    probes=(_by_hand(), _query(0), _query(1), _query(2), _long_list()),
     shape="(), one number",
     mistakes={
         "junk (identity -1) counts as a miss; it is left out of the ranking": lambda *query: (
             average_precision(*query, junk="error")
+        ),
+        "junk has the identity -1; an image of identity 0 is a distractor and stays": (
+            _junk_and_distractors_swapped
         ),
         "images of the query's own camera are kept and count as matches; a match is from another "
         "camera": lambda *query: average_precision(*query, own_camera="match"),

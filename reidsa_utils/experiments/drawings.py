@@ -61,10 +61,10 @@ def layer_with_numbers(f, A, p, F) -> Figure:
     sums, weights = panel(1, 2), panel(2, 2)
     outputs = [panel(3, k) for k in range(2)]
     for k in range(2):
-        _numbered_map(inputs[k], f[k], f"$f_{k + 1}$")
-        _numbered_map(outputs[k], F[k], f"$F_{k + 1} = f_{k + 1} \\cdot p$")
-    _numbered_map(sums, A, "$A = f_1 + f_2$")
-    _numbered_map(weights, p, "$p$, sums to 1", cmap="Blues", top=1)
+        numbered_map(inputs[k], f[k], f"$f_{k + 1}$")
+        numbered_map(outputs[k], F[k], f"$F_{k + 1} = f_{k + 1} \\cdot p$")
+    numbered_map(sums, A, "$A = f_1 + f_2$")
+    numbered_map(weights, p, "$p$, sums to 1", cmap="Blues", top=1)
     fig.canvas.draw()
     _arrow(fig, inputs[0], sums, "sum over")
     _arrow(fig, inputs[1], sums, "channels")
@@ -78,7 +78,7 @@ def layer_with_numbers(f, A, p, F) -> Figure:
     return fig
 
 
-def _numbered_map(ax, values, title: str, cmap: str = "Greys", top: float = 3.0) -> None:
+def numbered_map(ax, values, title: str, cmap: str = "Greys", top: float = 3.0) -> None:
     """A small map in grey or colour, with its numbers written on it."""
     values = np.asarray(values)
     ax.imshow(values, cmap=cmap, vmin=0, vmax=top)

@@ -16,7 +16,7 @@ from .pairing import (
     check_numerics,
     identities,
     pair_difference,
-    paper_levels,
+    paper_difference,
     pooled_effects,
     without_sa,
 )
@@ -145,9 +145,10 @@ def _rows(records: list, base_of: Callable) -> pd.DataFrame:
                 row[f"delta {metric} sd (points)"] = found["sd"]
                 row[f"delta {metric} low (points)"] = found["low"]
                 row[f"delta {metric} high (points)"] = found["high"]
-                row[f"paper's delta {metric} (points)"] = _of_the_paper(
-                    setting, base_setting, metric, vector
-                )
+                paper = None
+                if "+" not in vector:  # its tables are not re-ranked
+                    paper = paper_difference(dict(setting.rest), setting.variant, metric)
+                row[f"paper's delta {metric} (points)"] = np.nan if paper is None else paper
             rows.append(row)
     return in_order(pd.DataFrame(rows))
 
@@ -165,16 +166,6 @@ def _described(record: dict) -> dict:
     row["source"] = record["source"]
     row["turned"] = any(settings.get(knob) is not None for knob in ("occlusion", "view_overlap"))
     return row
-
-
-def _of_the_paper(setting, base_setting, metric: str, vector: str) -> float:
-    """The difference that the paper reports; NaN where it has none."""
-    config = dict(setting.rest)
-    levels = paper_levels(config["benchmark"], config["erasing"])
-    if "+" in vector or setting.variant not in levels or base_setting.variant not in levels:
-        return np.nan
-    place = list(METRICS).index(metric)
-    return levels[setting.variant][place] - levels[base_setting.variant][place]
 
 
 def _readable(rows: pd.DataFrame) -> pd.DataFrame:

@@ -94,11 +94,11 @@ def draw_run(history: list, classes: int) -> Figure:
     return fig
 
 
-def draw_forms(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
+def draw_forms(runs: pd.DataFrame, curves: pd.DataFrame, heading: str) -> Figure:
     """Draw training loss and mAP of networks that differ in their form of attention alone.
 
     runs: one row a run, columns form, seed, mAP (%). curves: one row a run and epoch, columns form,
-    seed, epoch, loss. Forms are keys of FORMS.
+    seed, epoch, loss. Forms are keys of FORMS. heading: of the figure.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
     for form, (name, color, line_style) in FORMS.items():
@@ -121,5 +121,5 @@ def draw_forms(runs: pd.DataFrame, curves: pd.DataFrame) -> Figure:
     right.set_xticks(list(places), [name for name, _, _ in FORMS.values()])
     right.set(ylabel="mAP (%)", ylim=(0, None), xlim=(-0.5, len(FORMS) - 0.5))
     right.set_title("test mAP (a line joins equal seeds)", fontsize=11)
-    fig.suptitle("The softmax learns more slowly and finds fewer matches", fontsize=12)
+    fig.suptitle(heading, fontsize=12)
     return fig

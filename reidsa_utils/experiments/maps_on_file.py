@@ -11,6 +11,7 @@ import numpy as np
 from ..attention import FORMS
 from .examine import KINDS, of_one_setting, read
 from .map_measures import REMOVABLE, STAGES
+from .missing_parts import kept, queries_with
 from .statistics import difference, verdict
 
 
@@ -102,24 +103,6 @@ def parts_of(maps: dict) -> list[str]:
     ]
 
 
-def queries_with(entry: dict, part: str) -> dict:
-    """{query: its AP without a part} of the queries that show it and still have a match."""
-    after = entry["missing"]["after"][part]
-    scored = zip(after["index"], after["parts"], strict=True)
-    return {query: ap for query, ap in scored if ap is not None}
-
-
-def kept_without(entry: dict, part: str) -> float:
-    """The share of the mAP (vector `parts`) that is left when a part is taken from its queries."""
-    return _kept(entry, queries_with(entry, part))
-
-
-def _kept(entry: dict, now: dict) -> float:
-    """The mean of some queries' AP over what it was with the part; now: {query: AP}."""
-    before = [entry["missing"]["before"]["parts"][query] for query in now]
-    return float(np.mean(list(now.values())) / np.mean(before))
-
-
 def cost_of_marking(entry: dict, at_least: int = 5) -> np.ndarray:
     """Whether a part is missed more where the map marks it, at each stage: (stages,) shares.
 
@@ -143,7 +126,7 @@ def _cost_at(entry: dict, k: int, at_least: int) -> float:
             if least[query] == part and most[query] != part:
                 unmarked[query] = ap
         if min(len(marked), len(unmarked)) >= at_least:
-            values.append(_kept(entry, marked) - _kept(entry, unmarked))
+            values.append(kept(entry, marked) - kept(entry, unmarked))
             weights.append(1 / (1 / len(marked) + 1 / len(unmarked)))
     return float(np.average(values, weights=weights)) if values else np.nan
 

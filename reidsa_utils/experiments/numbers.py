@@ -32,6 +32,7 @@ from .. import SETTINGS, InputError, known
 from ..attention import FORMS
 from ..config import defaults
 from ..support.files import read_toml
+from .missing_parts import kept_by_query, kept_without
 from .pairing import BASE, METRICS, between, effects, paper_difference, pick, pooled
 from .records import ROOT, read_records, settings_of, starts
 from .statistics import difference
@@ -215,7 +216,19 @@ def _compared_measure(entry: dict, kind: str, form: str, place: str) -> Comparis
         identity = next(iter(_files(entry, form).values()))["identity"]
         described = {**identity, "source": "rendered"}
     without = {**described, "variant": BASE[described["variant"]], "form": "none"}
-    return Comparison(difference(*levels), [(described, without)], np.nan, False)
+    people = _people_of_parts(entry, form, both, keys) if kind == "removed" else ()
+    return Comparison(difference(*levels, *people), [(described, without)], np.nan, False)
+
+
+def _people_of_parts(entry: dict, form: str, seeds: list, parts: list) -> tuple:
+    """The queries without SA and with it, (seeds, N) each, and their identities, (N,)."""
+    sides = []
+    for which in ("none", form):
+        files = _files(entry, which)
+        found = [kept_by_query(files[seed], parts) for seed in seeds]
+        sides.append(np.stack([values for values, _ in found]))
+    _, ids = found[0]
+    return *sides, ids
 
 
 def _selection(name: str) -> tuple:
@@ -439,14 +452,8 @@ def _of_removed(entry: dict, form: str) -> dict:
     """{seed: {part: the share of the mAP that is left when people are drawn without it}}."""
     out = {}
     for seed, content in _files(entry, form).items():
-        before = content["missing"]["before"]["parts"]
-        out[seed] = {}
-        for part, after in content["missing"]["after"].items():
-            # A query may have lost its only match.
-            of_query = dict(zip(after["index"], after["parts"], strict=True))
-            scored = {query: ap for query, ap in of_query.items() if ap is not None}
-            left = np.mean(list(scored.values()))
-            out[seed][part] = left / np.mean([before[query] for query in scored])
+        parts = content["missing"]["after"]
+        out[seed] = {part: kept_without(content, part) for part in parts}
     return out
 
 

@@ -390,7 +390,7 @@ def paper_difference(config: dict, variant: str, metric: str) -> float | None:
     config: the settings of a run, of which "benchmark" and "erasing" count.
     """
     levels = paper_levels(config["benchmark"], config["erasing"])
-    if variant not in levels or BASE[variant] not in levels:
+    if variant not in levels or BASE.get(variant) not in levels:
         return None
     place = list(METRICS).index(metric)
     return levels[variant][place] - levels[BASE[variant]][place]

@@ -436,6 +436,7 @@ SCORE_PARTS = {
 }
 for words, change in {
     "junk (identity -1) counts as a miss": {"left_out": "own"},
+    "junk has the identity -1": {"left_out": "gallery_ids[i] == 0 or own"},
     "are kept and count as matches": {"left_out": "gallery_ids[i] == -1", "match": "same"},
     "from its own camera count as misses": {"left_out": "gallery_ids[i] == -1"},
     "still takes up ranks": {"left_out": "False"},
@@ -471,6 +472,11 @@ wrong(
     "def mine(d, pid, cam, ids, cams):\n    own = (ids == pid) & (cams == cam)\n"
     "    keep = (ids != -1) & ~own\n    match = (ids[keep] == pid)[np.argsort(d[keep])]\n"
     "    return (match.cumsum() / np.arange(1, keep.sum() + 1)).mean()",
+)
+wrong(
+    "score_one_query",
+    "4 of 5 cases are right, but for distances of shape (24,), query_id = 7",
+    SCORE.format(**SCORE_PARTS | {"order": "np.argsort(distances)[:14]"}),
 )
 right("score_one_query", SCORE.format(**SCORE_PARTS))
 right(
@@ -843,15 +849,18 @@ def judged(name, attempt):
 
 def test_a_sentence_names_the_arguments_as_the_starter_does():
     by_hand = reader("def mine(f, gamma, T):\n    return 7 * f + T")
-    called = "f of shape (2, 2, 2), gamma of shape (2,) and T = 1.0"
+    _, gamma, T = check.competition_with_heat.probes[0]
+    values = ", ".join(f"{value:.4g}" for value in gamma.tolist())
+    called = f"f of shape (2, 2, 2), gamma = [{values}] and T = 1.0"
+    assert len(gamma) == 2 and T == 1
     assert f"for {called} the result at" in judged("competition_with_heat", by_hand)
     stops = judged("competition_with_heat", lambda f, gamma, T: 1 / 0)
     assert f"(called with {called})" in stops
     query = judged("score_one_query", lambda *query: 1 / 0)
-    assert "(called with distances of shape (" in query
-    assert ", query_id = " in query and " and gallery_cams of shape (" in query
+    assert "(called with distances = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], query_id = 2" in query
+    assert "gallery_ids = [-1, 2, 5, 2, 2, 0] and gallery_cams = [2, 1, 2, 2, 3, 1])" in query
     losses = judged("ten_losses", lambda S, target: 1 / 0)
-    assert "(called with S with " in losses and " and target of shape (" in losses
+    assert "(called with S with " in losses and " and target = [" in losses
 
 
 def test_one_case_is_right_and_two_are():

@@ -28,7 +28,7 @@ def test_every_run_has_its_point_at_its_form():
             rows.append({"form": form, "seed": seed, "mAP": level})
             for epoch in (1, 2):
                 curves.append({"form": form, "seed": seed, "epoch": epoch, "loss": level + epoch})
-    left, right = draw_forms(pd.DataFrame(rows), pd.DataFrame(curves)).axes
+    left, right = draw_forms(pd.DataFrame(rows), pd.DataFrame(curves), "made").axes
     for k, points in enumerate(right.collections):
         np.testing.assert_allclose(points.get_offsets(), [[k, values[0, k]], [k, values[1, k]]])
     names = [name for name, _, _ in FORMS.values()]

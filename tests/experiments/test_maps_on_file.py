@@ -5,6 +5,7 @@ import pytest
 from conftest import ROOT
 
 from reidsa_utils.experiments import maps_on_file as on_file
+from reidsa_utils.experiments.missing_parts import kept_without
 from reidsa_utils.experiments.statistics import difference
 
 FIRST_THREE = (0, 1, 2)  # stages 1 to 3, where SA sits
@@ -56,15 +57,6 @@ def test_overlap_is_with_the_network_of_the_same_seed():
     }
     assert on_file.overlaps_with_no_sa(maps, "l1", "same").ravel().tolist() == [0.6, 0.5]
     assert on_file.overlaps_with_no_sa(maps, "none", "same").ravel().tolist() == [0.7]
-
-
-def test_what_is_left_without_a_part():
-    """Queries 0 to 3; query 2 has lost its only match, query 3 does not show the part."""
-    missing = {
-        "before": {"parts": [0.5, 1.0, 0.3, 0.9]},
-        "after": {"hair": {"index": [0, 1, 2], "parts": [0.4, 0.5, None]}},
-    }
-    assert on_file.kept_without(entry(missing=missing), "hair") == pytest.approx(0.9 / 1.5)
 
 
 def test_the_cost_of_marking_is_a_weighted_mean_over_parts():
@@ -151,9 +143,9 @@ def test_no_form_is_shown_to_keep_more_without_a_part(committed, form):
     parts = on_file.parts_of(committed)
     assert len(parts) == 8
     for part in parts:
-        pick = lambda e, part=part: on_file.kept_without(e, part)  # noqa: E731
+        pick = lambda e, part=part: kept_without(e, part)  # noqa: E731
         assert on_file.verdicts(on_file.against_no_sa(committed, form, pick)) == "not shown"
-    [hair] = on_file.against_no_sa(committed, "l1", lambda e: on_file.kept_without(e, "hair"))
+    [hair] = on_file.against_no_sa(committed, "l1", lambda e: kept_without(e, "hair"))
     assert -5 < hair["low"] < 0 < hair["high"] < 5
 
 
