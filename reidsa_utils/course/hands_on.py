@@ -9,8 +9,8 @@ import torch
 from matplotlib.figure import Figure
 
 from ..attention import attended_pool, attention_weights, effective_cells
-from ..experiments.drawings import numbered_map
-from ..experiments.figures_of_rankings import COLORS
+from ..figures.drawings import numbered_map
+from ..figures.style import FRAMES
 
 SECOND_CHANNEL = ((1.0, 0.0), (2.0, 0.0))
 LONGEST = 12  # images of the list in notebook 03
@@ -67,7 +67,7 @@ def matches_at(first: int = 2, second: int = 3, third: int = 4) -> Figure:
     ax = fig.subplots()
     for rank in range(1, LONGEST + 1):
         is_match = rank in ranks
-        color = COLORS["match" if is_match else "error"]
+        color = FRAMES["match" if is_match else "error"]
         ax.bar(rank, 1, width=0.9, color=color, hatch="" if is_match else "//", edgecolor="white")
         if is_match:
             found = int((ranks <= rank).sum())
