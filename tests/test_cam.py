@@ -232,7 +232,7 @@ def test_a_model_made_in_inference_mode_is_refused():
         (dict(images=torch.zeros(2, 96, 32, 3)), r"images are float32 of shape \(2, 96, 32, 3\)"),
         (dict(images=torch.zeros(2, 3, 96, 32, dtype=torch.uint8)), "images are uint8 of shape"),
         (dict(images=np.zeros((2, 3, 96, 32), int)), "images are int64 .*; expected normalised"),
-        (dict(images=None), "found a NoneType that is no array of numbers"),
+        (dict(images=None), "found a NoneType that is not an array of numbers"),
         (dict(maps=[]), "maps are a list that the network has not made"),
         (dict(maps=torch.zeros(2, 3, 4)), "maps are a Tensor that the network has not made"),
         (dict(maps=[torch.zeros(2, 3, 4, 2)] * 4), "expected what model.feature_maps"),
