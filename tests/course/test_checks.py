@@ -489,6 +489,67 @@ right(
     "    return (match.cumsum() / np.arange(1, keep.sum() + 1))[match].mean()",
 )
 
+SORTED = """
+def mine(d, pid, cam, ids, cams):
+    o = np.argsort(d)
+    n = np.arange(1, len(d) + 1)
+    own = (ids == pid) & (cams == cam)
+    junk = ids == -1
+    {code}
+"""
+OF_COUNTS = "\n    return (np.cumsum(m) / np.arange(1, len(m) + 1))[m].mean()"
+NAN = "m = np.where(junk | own, np.nan, ids == pid)[o]\n    "
+for words, code in {
+    "what is left out stands in the order of the gallery; sort it like": (
+        "m = (ids == pid)[o][~junk & ~own]" + OF_COUNTS
+    ),
+    "sort it as you sort the matches": ("m = ((ids == pid) & ~own)[o][~junk & ~own]" + OF_COUNTS),
+    "the mask of the matches stands in the order of the gallery; sort it like": (
+        "m = (ids == pid)[(~junk & ~own)[o]]" + OF_COUNTS
+    ),
+    "sort it as you sort what is left out": (
+        "m = ((ids == pid) & ~own)[(~junk & ~own)[o]]" + OF_COUNTS
+    ),
+    "the mask of junk stands": "m = (ids == pid)[o][~junk & ~own[o]]" + OF_COUNTS,
+    "the mask of the query's own camera": "m = (ids == pid)[o][~junk[o] & ~own]" + OF_COUNTS,
+    "but the cameras are not": (
+        "ids = ids[o]\n    own = (ids == pid) & (cams == cam)\n"
+        "    m = (ids == pid)[(ids != -1) & ~own]" + OF_COUNTS
+    ),
+    "but the identities are not": (
+        "cams = cams[o]\n    own = (ids == pid) & (cams == cam)\n"
+        "    m = (ids == pid)[(ids != -1) & ~own]" + OF_COUNTS
+    ),
+    "stands at the end of the list": (
+        "m = (ids == pid)[np.argsort(np.where(junk | own, np.inf, d))]" + OF_COUNTS
+    ),
+    "and the query's person counts there": (
+        "m = (ids == pid)[np.argsort(np.where(junk | own, np.nan, d))]" + OF_COUNTS
+    ),
+    "over all ranks that stay (nanmean)": NAN + "return np.nanmean(np.nancumsum(m) / n + 0 * m)",
+    "what is left out still takes up ranks": NAN
+    + "return np.nanmean((np.nancumsum(m) / n)[m == 1])",
+    "it spreads through sums": NAN + "return np.mean(np.cumsum(m) / n)",
+    "of the whole gallery": (
+        "k = ~junk & ~own\n    m = (ids == pid)[k][np.argsort(d[k])]\n"
+        "    return (np.cumsum(m) / np.arange(1, len(m) + 1))[m].sum() / len(d)"
+    ),
+}.items():
+    wrong("score_one_query", words, SORTED.format(code=code))
+FROM_ZERO = "k = ~junk & ~own\n    r = np.flatnonzero((ids == pid)[k][np.argsort(d[k])])\n    "
+FROM_ZERO += "with np.errstate(all='ignore'):\n        return {}"
+for words, result in {
+    "divides by 0; the nearest image has rank 1": "np.mean(np.arange(1, len(r) + 1) / r)",
+    "matches and ranks are counted from 0": "np.mean(np.arange(len(r)) / r)",
+}.items():
+    wrong("score_one_query", words, SORTED.format(code=FROM_ZERO.format(result)))
+right(  # nan and infinite distances come last, and nothing counts there
+    "score_one_query",
+    SORTED.format(
+        code="m = ((ids == pid) & ~own)[np.argsort(np.where(junk | own, np.nan, d))]" + OF_COUNTS
+    ),
+)
+
 KINDS = """
 def mine(ranks):
     terms = []
@@ -520,6 +581,27 @@ for words, change in {
 }.items():
     wrong("the_two_kinds", words, KINDS.format(**KINDS_PARTS | change))
 right("the_two_kinds", KINDS.format(**KINDS_PARTS))
+
+BY_FORMULA = """
+def mine(r):
+    r = np.asarray(r, float)
+    h = np.arange(1, len(r) + 1)
+    with np.errstate(all="ignore"):
+        return {result}
+"""
+TERM = "(r - h) / (2 * r * (r - 1))"
+for words, result in {
+    "drops out of the mean (nanmean)": f"np.nanmean({TERM})",
+    "drops out of the trapezoid's mean (nanmean)": (
+        "np.mean(h / r) - np.nanmean((h / r + (h - 1) / (r - 1)) / 2)"
+    ),
+    "you added 1": "np.mean((r + 1 - h) / (2 * (r + 1) * r))",
+    "at rank 1 this divides by 0": "np.nanmean((r - h + 1) / (2 * r * (r - 1)))",
+    "gives 0/0; there both kinds are 1": f"np.mean({TERM})",
+    "nan or inf for ranks = [1, 3, 6]. A match at rank 1 gives 0/0": "np.mean(h / (r - 1))",
+}.items():
+    wrong("the_two_kinds", words, BY_FORMULA.format(result=result))
+right("the_two_kinds", BY_FORMULA.format(result=f"np.nansum({TERM}) / len(r)"))
 
 # Notebook 04.
 
@@ -871,6 +953,49 @@ right(
     "    return multipletests(p, method='holm')[1]",
 )
 
+IN_PLACE = """
+def mine(p):
+    n = len(p)
+    order = np.argsort(p)
+    place = np.argsort(order)
+    k = n - np.arange(n)
+    out = np.empty(n)
+    {code}
+"""
+for words, code in {
+    "c[order] sorts the corrected values once more; corrected": (
+        "c = np.minimum(1, np.maximum.accumulate(p[order] * k))\n    return c[order]"
+    ),
+    "c[order] sorts the corrected values once more, and some exceed 1": (
+        "c = np.maximum.accumulate(p[order] * k)\n    return c[order]"
+    ),
+    "c[order] sorts the corrected values once more, and no value": (
+        "c = np.minimum(1, p[order] * k)\n    return c[order]"
+    ),
+    "the factors follow the order of the tests, and some": "return np.maximum.accumulate(p * k)",
+    "the factors follow the order of the tests, and no": "return np.minimum(1, p * k)",
+    "in the order of the tests; sort it first": "return p * k",
+    "but it was not sorted": (
+        "out[order] = np.minimum(1, np.maximum.accumulate(p * k))\n    return out"
+    ),
+    "carry it from the smallest p": (
+        "return np.minimum(1, np.maximum.accumulate(p * (n - place)))"
+    ),
+    "and none is carried on": "return np.minimum(1, p[order] * k)",
+}.items():
+    wrong("holm_by_hand", words, IN_PLACE.format(code=code))
+wrong(  # the same mistake from the other side
+    "holm_by_hand",
+    "c[order] sorts the corrected values once more; corrected",
+    IN_PLACE.format(
+        code="out[place] = np.minimum(1, np.maximum.accumulate(p[order] * k))\n    return out"
+    ),
+)
+right(
+    "holm_by_hand",
+    IN_PLACE.format(code="return np.minimum(1, np.maximum.accumulate(p[order] * k))[place]"),
+)
+
 POOL = "def mine(V, tau2):\n    n = len(V)\n    {}\n    return {}"
 for words, matrix, result in (
     ("do not depend on tau2", "W = np.linalg.inv(V + tau2)", "W.sum(0) / W.sum()"),
@@ -884,6 +1009,25 @@ for words, matrix, result in (
     ("variances are added", "W = np.linalg.inv(V + tau2**0.5 * np.eye(n))", "W.sum(1) / W.sum()"),
     ("sum its rows", "d = np.diag(np.linalg.inv(V + tau2 * np.eye(n)))", "d / d.sum()"),
     ("this is the inverse itself", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W"),
+    ("the whole inverse over its sum", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W / W.sum()"),
+    (
+        "each row of this matrix",
+        "W = np.linalg.inv(V + tau2 * np.eye(n))",
+        "W / W.sum(1, keepdims=True)",
+    ),
+    ("each column of this matrix", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W / W.sum(0)"),
+    (
+        "by the sum of all its entries",
+        "W = np.linalg.inv(V + tau2 * np.eye(n))",
+        "np.diag(W) / W.sum()",
+    ),
+    (
+        "they stand in a column",
+        "W = np.linalg.inv(V + tau2 * np.eye(n)) @ np.ones((n, 1))",
+        "W / W.sum()",
+    ),
+    ("the variance of the best mean", "W = np.linalg.inv(V + tau2 * np.eye(n))", "1 / W.sum()"),
+    ("the sum of the whole inverse", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W.sum()"),
     (
         "cut to zero",
         "w = np.linalg.inv(V + tau2 * np.eye(n)).sum(1); w = np.clip(w / w.sum(), 0, None)",
