@@ -12,10 +12,10 @@ The paper's parts, in the order in which they import each other (downwards only)
     attention               the layer: eq. 1, 6, 12
 
 Around them: datasets (rendered benchmarks, data of one's own, CUHK03-NP, check), experiments
-(runs, records, statistics, tables, figures, claims, README, explorer), course (checks of the
-notebooks' exercises), support (files, what is in them, arrays, processes, workers, memory,
-printing), settings (profiles, recipes, benchmarks, grid, claims: TOML), cli (the command
-`reidsa`).
+(runs, records, statistics, tables, claims, README, explorer), figures (what the notebooks show),
+course (checks of the notebooks' exercises), support (files, what is in them, arrays, processes,
+workers, memory, printing), settings (profiles, recipes, benchmarks, grid, claims: TOML), cli (the
+command `reidsa`).
 """
 
 import difflib

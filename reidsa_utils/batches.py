@@ -64,7 +64,7 @@ def augment(
     rng: where flips and rectangles are drawn, and the noise of an array.
     erase_area: smallest and largest share of the image that a rectangle covers.
     Returns the batch.
-    Raises InputError as as_images does, or where rng is no generator.
+    Raises InputError as as_images does, or where rng is not a generator.
     """
     if not isinstance(rng, np.random.Generator):
         raise InputError(f"rng is {rng!r}; expected a generator, np.random.default_rng(seed)")

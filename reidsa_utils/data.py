@@ -190,8 +190,8 @@ def camera_regex(camera_pattern: str) -> re.Pattern:
         pattern = re.compile(camera_pattern)
     except re.error as error:
         raise InputError(
-            f"camera_pattern {camera_pattern!r} is no regular expression ({error}); expected one "
-            r"such as cam(\d+)"
+            f"camera_pattern {camera_pattern!r} is not a regular expression ({error}); expected "
+            r"one such as cam(\d+)"
         ) from None
     if pattern.groups > 1:
         raise InputError(
@@ -269,7 +269,7 @@ def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> B
 def find_folder(name: str, root) -> Path:
     """The benchmark's own folder: `root` itself or the folder of the distributed name inside it.
 
-    Raises InputError for an unknown name, a root that is no folder, another benchmark, or none.
+    Raises InputError for an unknown name, a root that is not a folder, another benchmark, or none.
     """
     layout = LAYOUTS[known("benchmark", name, LAYOUTS)]
     root = Path(os.path.expanduser(root))

@@ -129,8 +129,8 @@ def _what_is_missing(own: dict, state: dict) -> str:
     for prefix in behind:
         if all(f"{prefix}{name}" in state for name in own):
             return (
-                f"{said}they are there behind {prefix!r}, which is no usual wrapping: if that is "
-                "the network that is meant, save its tensors without it"
+                f"{said}they are there behind {prefix!r}, which is not a usual wrapping: if that "
+                "is the network that is meant, save its tensors without it"
             )
     if first in state:
         said += f"found {tuple(state[first].shape)} there"
@@ -287,7 +287,7 @@ def tensors_of(saved: Mapping) -> dict[str, Tensor]:
 
     saved: a state_dict; a checkpoint that has it under one of KEYS, or under any other key if it is
     the only one. Any of PREFIXES, in any order, are taken off the names.
-    Raises ValueError if there is no state_dict, or several are under keys that are not known.
+    Raises ValueError if there is not a state_dict, or several are under keys that are not known.
     """
     return _unwrap(saved)[0]
 

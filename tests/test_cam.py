@@ -16,7 +16,8 @@ from reidsa_utils import InputError
 from reidsa_utils.attention import SpatialAttention, effective_cells
 from reidsa_utils.cam import class_activation_maps
 from reidsa_utils.datasets.rendered import LABEL, PARTS
-from reidsa_utils.experiments import figures, map_measures
+from reidsa_utils.experiments import map_measures
+from reidsa_utils.figures.maps import overlay
 from reidsa_utils.model import ReIDNet
 
 
@@ -231,7 +232,7 @@ def test_a_model_made_in_inference_mode_is_refused():
         (dict(images=torch.zeros(2, 96, 32, 3)), r"images are float32 of shape \(2, 96, 32, 3\)"),
         (dict(images=torch.zeros(2, 3, 96, 32, dtype=torch.uint8)), "images are uint8 of shape"),
         (dict(images=np.zeros((2, 3, 96, 32), int)), "images are int64 .*; expected normalised"),
-        (dict(images=None), "found a NoneType that is no array of numbers"),
+        (dict(images=None), "found a NoneType that is not an array of numbers"),
         (dict(maps=[]), "maps are a list that the network has not made"),
         (dict(maps=torch.zeros(2, 3, 4)), "maps are a Tensor that the network has not made"),
         (dict(maps=[torch.zeros(2, 3, 4, 2)] * 4), "expected what model.feature_maps"),
@@ -413,11 +414,9 @@ def test_deletion_and_insertion_against_a_loop():
 def test_overlay_keeps_size_and_is_brighter_where_the_map_is_larger():
     image, heat = np.full((96, 32, 3), 100, np.uint8), np.zeros((6, 2))
     heat[4, 1], heat[1, 0], heat[0, 0] = 4, 2, -9
-    out = figures.overlay(image, heat).astype(int)  # to its own peak
+    out = overlay(image, heat).astype(int)  # to its own peak
     grey = out @ (0.299, 0.587, 0.114)
     assert out.shape == image.shape and grey[72, 24] > grey[24, 8] > grey[90, 8]
     assert grey[2, 2] == grey[90, 8]  # what speaks against the class shows as zero
-    np.testing.assert_array_equal(
-        figures.overlay(image, heat, top=8), figures.overlay(image, heat / 2, top=4)
-    )
-    assert (figures.overlay(image, heat, top=8) != out).any()
+    np.testing.assert_array_equal(overlay(image, heat, top=8), overlay(image, heat / 2, top=4))
+    assert (overlay(image, heat, top=8) != out).any()

@@ -186,7 +186,7 @@ OWN = {"benchmark": "mydata", "data": "somewhere"}
         ({"split_seed": 1, "data": "x"}, "split_seed is for data of your own"),
         (
             OWN | {"camera_pattern": "c("},
-            r"camera_pattern 'c\(' is no regular expression \(missing",
+            r"camera_pattern 'c\(' is not a regular expression \(missing",
         ),
         (OWN | {"camera_pattern": "(c)(1)"}, "has 2 groups; expected one, which finds the camera"),
     ],

@@ -96,7 +96,7 @@ def assert_names_the_damage(name, folder, capsys):
             if line.startswith("problem: ") and path.stem in line and what in line
         ], (path, out)
     assert (
-        "somebody.jpg is no name of this benchmark" in out
+        "somebody.jpg is not a name of this benchmark" in out
         and "0000_c1s1_000001_99 does not belong there" in out
     )
 

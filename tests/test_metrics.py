@@ -291,7 +291,7 @@ def test_multi_query_is_the_mean_of_the_same_identity_and_camera():
             (np.zeros((1, 2)), [1], np.array([1, 255], np.uint8), [1], [2, 2]),
             "the gallery ids are uint8 and hold 255, a -1",
         ),
-        (([["a", "b"]], [1], [1, 1], [1], [2, 2]), "found a list that is no array of numbers"),
+        (([["a", "b"]], [1], [1, 1], [1], [2, 2]), "found a list that is not an array of numbers"),
         (
             (np.zeros((1, 2)), [1], [1, 1], [1], [2, 2], 0),
             "is 0; expected a whole number from 1 on",
@@ -358,7 +358,7 @@ def test_tensors_and_half_precision():
         (dict(more_ids=[7.5, 7, 8]), "the further ids are float64 of shape"),
         (dict(more_cams=list("abc")), "the further cameras are <U1 of shape"),
         (dict(ids=["7", "8"]), "the ids are <U1"),
-        (dict(features=[["0", "1", "2", "3"]] * 2), "found a list that is no array of numbers"),
+        (dict(features=[["0", "1", "2", "3"]] * 2), "found a list that is not an array of numbers"),
         (dict(more=np.full((3, 4), np.inf)), "3 of the features hold NaN or infinity"),
         (dict(more=np.full((3, 4), 1e39)), "3 of the features hold NaN or infinity"),  # in float32
         (dict(features=[[0] * 4, [0, 0, 0, np.nan]]), "1 of the features hold NaN or infinity"),
@@ -464,14 +464,14 @@ def test_the_largest_and_the_emptiest_labels():
         ([[0, 0, 0], [np.inf, 0, 0]], "1 of the features hold NaN or infinity"),
         (np.full((2, 3), 1e25), "too large for float32 distances; normalise"),
         (np.full((2, 3), 1e-25), "too small for float32 distances; normalise"),
-        ([["1", "2", "3"]], r"found a list that is no array of numbers \(its type is <U1\)"),
+        ([["1", "2", "3"]], r"found a list that is not an array of numbers \(its type is <U1\)"),
         (np.zeros(3), "features of shapes .*; expected"),
         (np.zeros((2, 3, 1)), "features of shapes .*; expected"),
         (np.ones((2, 3), complex), "its type is complex128"),
-        (None, "found a NoneType that is no array of numbers"),
+        (None, "found a NoneType that is not an array of numbers"),
         ((x for x in range(3)), "found a generator"),
         (np.ma.masked_less(np.eye(3), 1), "some of it is masked"),
-        (torch.ones(2, 3).to_sparse(), "found a Tensor that is no array of numbers"),
+        (torch.ones(2, 3).to_sparse(), "found a Tensor that is not an array of numbers"),
     ],
 )
 def test_features_that_have_no_distances(a, words):

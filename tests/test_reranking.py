@@ -353,7 +353,7 @@ def test_on_a_gpu():
             dict(query_features=np.zeros((3, 0)), gallery_features=np.zeros((30, 0))),
             r"query features \(3, 0\)",
         ),
-        (dict(query_features=[["a"] * 8]), "found a list that is no array of numbers"),
+        (dict(query_features=[["a"] * 8]), "found a list that is not an array of numbers"),
         (dict(query_features=[[1.0], [1.0, 2.0]]), "expected rows of one length"),
         (dict(query_features=[[np.inf] * 8, [1] * 8]), "^1 of the features hold NaN, infinity"),
         (dict(query_features=torch.ones(2, 8, device="meta")), "on the device meta and have no"),
@@ -367,7 +367,7 @@ def test_on_a_gpu():
             "too small for float32 distances; normalise",
         ),
         (dict(query_features=torch.ones(2, 8, dtype=torch.cfloat)), "its type is torch.complex64"),
-        (dict(query_features=[["1"] * 8]), "found a list that is no array of numbers"),
+        (dict(query_features=[["1"] * 8]), "found a list that is not an array of numbers"),
         (dict(query_features=np.full((2, 8), np.nan)), "^2 of the features hold NaN, infinity"),
     ],
 )

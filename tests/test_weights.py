@@ -363,7 +363,10 @@ def test_what_is_no_wrapping_is_refused(thin, tmp_path):
             dict(ReIDNet(4, "b", backbone="thin").backbone.named_parameters()),
             "first bn1.running_mean",
         ),
-        (behind("student.", thin), "they are there behind 'student.', which is no usual wrapping"),
+        (
+            behind("student.", thin),
+            "they are there behind 'student.', which is not a usual wrapping",
+        ),
         (
             {"a.weight": torch.ones(1), "b.c.weight": torch.ones(1)},
             "found 2 tensors named a.weight, b.c.weight",

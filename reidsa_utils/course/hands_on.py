@@ -14,9 +14,9 @@ from ..attention import attended_pool, attention_weights, effective_cells
 from ..batches import to_input
 from ..cam import class_activation_maps
 from ..experiments.compared import Compared, open_compared
-from ..experiments.drawings import numbered_map
-from ..experiments.figures_of_maps import SHORT, Panel, draw_panel, scale_bar
-from ..experiments.figures_of_rankings import COLORS
+from ..figures.drawings import numbered_map
+from ..figures.maps import Panel, draw_panel, scale_bar
+from ..figures.style import FRAMES, LOOKS
 
 SECOND_CHANNEL = ((1.0, 0.0), (2.0, 0.0))
 LONGEST = 12  # images of the list in notebook 03
@@ -74,7 +74,7 @@ def matches_at(first: int = 2, second: int = 3, third: int = 4) -> Figure:
     ax = fig.subplots()
     for rank in range(1, LONGEST + 1):
         is_match = rank in ranks
-        color = COLORS["match" if is_match else "error"]
+        color = FRAMES["match" if is_match else "error"]
         ax.bar(rank, 1, width=0.9, color=color, hatch="" if is_match else "//", edgecolor="white")
         if is_match:
             found = int((ranks <= rank).sum())
@@ -132,7 +132,7 @@ def map_at(stage: int = 2, form: str = "l1", person: int = 1) -> Figure:
     # A map without a positive value has no energy, and so no position.
     spread = [effective_cells(p).item(), effective_cells(M).nan_to_num().item()]
     fig.suptitle(
-        f"Stage {stage}, {SHORT[form]}, person {person}: effective positions\n"
+        f"Stage {stage}, {LOOKS[form].name}, person {person}: effective positions\n"
         f"{spread[0]:.1f} ($p$) and {spread[1]:.1f} ($M_c$) of {p.numel()}",
         fontsize=11,
     )

@@ -151,7 +151,7 @@ def _compare_names(found: Benchmark) -> tuple[list[str], list[str]]:
         files += images.paths
         for name in unparsed:
             problems.append(
-                f"{directory}/{name} is no name of this benchmark, which are like "
+                f"{directory}/{name} is not a name of this benchmark, which are like "
                 f"{LAYOUTS[found.name].example}"
             )
         published = set(published_names.get(split, "").split())
@@ -209,7 +209,7 @@ def _read_checksums(path: Path) -> tuple[dict, list[str]]:
     for number, line in enumerate(lines, 1):
         match = re.fullmatch(r"([0-9a-f]{64}) [ *](?:\./)?(.+)", line)
         if not match:
-            problem = f"{path}: line {number} is no checksum and name; restore or delete this list"
+            problem = f"{path}: line {number} is not a checksum and name; restore or delete it"
             return known, [problem]
         known[_without_ending(match[2])] = match[1]
     return known, []

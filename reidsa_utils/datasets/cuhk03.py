@@ -68,8 +68,8 @@ def _open_mat(mat: Path) -> h5py.File:
         return h5py.File(mat, "r", locking=False)
     except OSError as error:
         raise InputError(
-            f"{mat} ({mat.stat().st_size:,} bytes) is cut short or no MATLAB 7.3 file ({error}); "
-            "download it again"
+            f"{mat} ({mat.stat().st_size:,} bytes) is cut short or not a MATLAB 7.3 file "
+            f"({error}); download it again"
         ) from error
 
 
@@ -110,7 +110,7 @@ def _read_index(path: Path, pattern: str) -> list[tuple[str, str]]:
         return _parse_index(path, pattern)
     except Exception as error:  # scipy has one for each kind of damage
         raise InputError(
-            f"{path} is no index file of CUHK03-NP, or a broken one "
+            f"{path} is not an index file of CUHK03-NP, or a broken one "
             f"({type(error).__name__}: {str(error)[:80]}); fetch it again"
         ) from error
 
@@ -161,7 +161,7 @@ def _find_images(cells: h5py.File, kind: str, mat: Path) -> dict[str, h5py.Refer
                         images[f"{pair}_{person:03d}_{view}_{number:02d}.png"] = reference
     except (KeyError, ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{mat} is no cuhk-03.mat: no cells {kind!r} of camera pairs, people and images in it "
+            f"{mat} is not cuhk-03.mat: no cells {kind!r} of camera pairs, people and images in it "
             f"({error}); it holds {', '.join(cells) or 'nothing'}"
         ) from error
     for name, reference in images.items():

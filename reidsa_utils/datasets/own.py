@@ -199,7 +199,9 @@ def _images_below(folder: Path, inside: tuple = ()) -> Iterator[Path]:
 def _check_kind(path: Path) -> None:
     """Raises InputError for an image of a kind that is not read; other files are just no images."""
     if path.suffix.lower() in UNREAD and not is_image(path):
-        raise InputError(f"{path} is no JPEG or PNG; convert the {path.suffix} images first")
+        raise InputError(
+            f"{path} is not a JPEG or PNG file; convert the {path.suffix} images first"
+        )
 
 
 def _split_word(name: str) -> str:

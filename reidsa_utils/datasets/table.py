@@ -65,7 +65,7 @@ def _rows(path: Path, names: dict) -> list:
             if any(cell.strip() for cell in row):
                 rows.append((reader.line_num, row))
     except csv.Error as error:
-        raise InputError(f"line {reader.line_num} of {path} is no CSV ({error})") from error
+        raise InputError(f"line {reader.line_num} of {path} is not CSV ({error})") from error
     return rows[1:] if told and len(rows) > 1 else rows
 
 
@@ -109,5 +109,5 @@ def _decoded(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{path} is no text in UTF-8 or UTF-16 (line {line}); save it as CSV UTF-8"
+            f"{path} is not text in UTF-8 or UTF-16 (line {line}); save it as CSV UTF-8"
         ) from error

@@ -60,7 +60,7 @@ def export(folder: Path, out: Path) -> list:
     from the records in folder/rates. pooled is one effect of all rendered settings of recipe
     `paper`. A table without a row is left out.
     Returns the paths. Raises InputError, before anything is written, for a folder without records,
-    a broken record, two records of one run, or an `out` that is no folder.
+    a broken record, two records of one run, or an `out` that is not a folder.
     """
     out = Path(out)
     if out.exists() and not out.is_dir():

@@ -166,7 +166,7 @@ def comparison(name: str) -> Comparison:
     selection, *words = name.split(".")
     kind, entry = _selection(selection)
     if kind not in (*MEASURED, "differences", "pooled"):
-        raise InputError(f"{name} is no comparison; its selection is one of the {kind}")
+        raise InputError(f"{name} is not a comparison; its selection is one of the {kind}")
     if len(words) != 2:
         raise InputError(f"{name}: {len(words)} words behind the selection; expected two")
     if kind in MEASURED:
@@ -540,7 +540,7 @@ def _file(selection: str, words: list) -> tuple:
         raise InputError(f"{selection} is one number, with nothing behind its name")
     value = _under(json.loads((ROOT / "results" / entry["file"]).read_bytes()), keys)
     if not isinstance(value, int | float):
-        raise InputError(f"{' of '.join(map(str, reversed(keys)))} is no number")
+        raise InputError(f"{' of '.join(map(str, reversed(keys)))} is not a number")
     pattern = f"{{value:{entry.get('format', '')}}}"
     return {"value": pattern}, {"value": value / entry.get("unit", 1)}, "value"
 

@@ -34,7 +34,7 @@ def read_record(path) -> dict:
         missing += [key for key in CELL if key not in config]
     if missing:
         raise InputError(
-            f"{path} is no complete run record: {', '.join(missing)} missing; "
+            f"{path} is not a complete run record: {', '.join(missing)} missing; "
             "delete it and run that run again"
         )
     return record

@@ -52,7 +52,7 @@ def _from_tensor(values):
 
 def _no_numbers(values, why: str) -> InputError:
     return InputError(
-        f"found a {type(values).__name__} that is no array of numbers ({why}); "
+        f"found a {type(values).__name__} that is not an array of numbers ({why}); "
         "expected rows of one length, all of numbers"
     )
 
@@ -98,13 +98,13 @@ def check_tensor(values) -> None:
 
 
 def check_whole(name: str, value, least: int = 1) -> None:
-    """Raises InputError for an argument that is no whole number, from `least` to 2^31."""
+    """Raises InputError for an argument that is not a whole number, from `least` to 2^31."""
     is_whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
     if not is_whole or not least <= value <= 2**31:
         raise InputError(f"{name} is {value!r}; expected a whole number from {least} on")
 
 
 def check_number(name: str, value, low: float, high: float) -> None:
-    """Raises InputError for an argument that is no number from low to high."""
+    """Raises InputError for an argument that is not a number from low to high."""
     if not isinstance(value, Real) or not low <= value <= high:
         raise InputError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")

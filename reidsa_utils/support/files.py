@@ -49,7 +49,7 @@ def read_text(path) -> str:
 
 
 def read_toml(path) -> dict:
-    """A file of settings. Raises InputError for one that is no TOML."""
+    """A file of settings. Raises InputError for one that is not TOML."""
     try:
         return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:

@@ -84,7 +84,7 @@ def _jpeg_flaw(data: bytes) -> str:
         if marker == _SOI:
             return _damaged(data, "another JPEG begins", start)
         if before == _SOS and marker not in _BEHIND_A_SCAN:
-            return _damaged(data, "something that is no JPEG begins", start)
+            return _damaged(data, "something that is not a JPEG begins", start)
         if marker == _EOI:
             return ""
         if marker == _DQT and _holds_zero(data[start + 4 : end]):

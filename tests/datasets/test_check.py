@@ -148,8 +148,8 @@ def test_the_list_is_sha256sums_own(copy, capfd):
     assert code == 0 and "500 have their checksums; in the others damage was looked for" in last
 
     for broken, words in (
-        ("\n".join(lines)[:2000], "is no checksum and name"),
-        ("<html>", "line 1 is no checksum"),
+        ("\n".join(lines)[:2000], "is not a checksum and name"),
+        ("<html>", "line 1 is not a checksum"),
     ):
         (copy / LIST).write_text(broken, encoding="utf-8")
         code, [problem], _ = problems(copy, capfd)

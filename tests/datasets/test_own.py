@@ -448,7 +448,7 @@ FOLDER_FAULTS = {
     ),
     "another kind": (
         lambda root: picture(root / "train" / "anna" / "a.bmp"),
-        "a.bmp is no JPEG or PNG; convert the .bmp images first",
+        "a.bmp is not a JPEG or PNG file; convert the .bmp images first",
     ),
     "folders of cameras": (
         lambda root: [moved(root, f"train/{n}", f"train/cam{n[0]}") for n in ("anna", "bob")],
@@ -539,9 +539,9 @@ def test_a_fault_of_a_csv_is_told_in_one_sentence(split_data, rows, fault):
         (b"", "is empty; expected a first line with path, identity, camera, split"),
         (b"\xef\xbb\xbf\r\n", "is empty"),
         (b"PK\x03\x04 and more", "is a workbook or an archive; .*save the sheet as CSV, or unpack"),
-        ("path,identity\na.jpg,M\u00fcller\n".encode("cp1252"), r"no text in UTF-8.*\(line 2\)"),
+        ("path,identity\na.jpg,M\u00fcller\n".encode("cp1252"), r"not text in UTF-8.*\(line 2\)"),
         ("path,identity\na.jpg,\ud55c\uad6d\n".encode("cp949"), "save it as CSV UTF-8"),
-        (b"\x89PNG\r\n\x1a\n\0\0\0", "no text in UTF-8 or UTF-16|has no column path"),
+        (b"\x89PNG\r\n\x1a\n\0\0\0", "not text in UTF-8 or UTF-16|has no column path"),
     ],
 )
 def test_a_file_that_is_no_csv(tmp_path, content, words):
@@ -667,7 +667,7 @@ def test_check_of_own_data(split_data, reidsa, capfd):
 def test_check_refuses_in_one_sentence(split_data, reidsa):
     for name, words in (("markt1501", "did you mean market1501?"), ("my/data", "expected a name")):
         assert_one_sentence(reidsa("check", name, split_data), words)
-    for pattern, words in (("c(", "is no regular expression"), ("(c)(1)", "has 2 groups")):
+    for pattern, words in (("c(", "is not a regular expression"), ("(c)(1)", "has 2 groups")):
         done = reidsa("check", "mydata", split_data, "--camera-pattern", pattern)
         assert_one_sentence(done, f"camera_pattern '{pattern}' {words}")
     with pytest.raises(InputError, match="market1501 is checked as it was published"):

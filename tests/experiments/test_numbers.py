@@ -123,7 +123,7 @@ def test_measures_by_hand(two_stages, name, written):
         ("photo-transfer.parts.rank-1.only_with", "unknown word for a number 'only_with'"),
         ("loss-photo-last.value", "loss-photo-last is one number, with nothing behind its name"),
         ("speed.step.second", "unknown key 'second'; known: GFLOP an image"),
-        ("speed.step.the peak, GFLOP/s, before and after", "of step is no number"),
+        ("speed.step.the peak, GFLOP/s, before and after", "of step is not a number"),
     ],
 )
 def test_a_number_that_is_not_there_is_refused_in_one_sentence(request, name, words):

@@ -126,7 +126,7 @@ def crops_as_people(gallery: Path, crops: list[Path]) -> People:
     Raises InputError for a folder or a query that is not there.
     """
     if not Path(gallery).is_dir():
-        raise InputError(f"--gallery {gallery} is no folder; name one with images of people")
+        raise InputError(f"--gallery {gallery} is not a folder; name one with images of people")
     kinds = (".jpg", ".jpeg", ".png")
     found = sorted(p for p in Path(gallery).rglob("*") if p.suffix.lower() in kinds)
     if not found:
@@ -135,7 +135,7 @@ def crops_as_people(gallery: Path, crops: list[Path]) -> People:
         raise InputError("--gallery is given without --query; name the image to look for")
     for path in crops:
         if not Path(path).is_file():
-            raise InputError(f"--query {path} is no file; name an image of one person")
+            raise InputError(f"--query {path} is not a file; name an image of one person")
 
     def unlabelled(paths) -> Split:
         nobody = np.zeros(len(paths), int)

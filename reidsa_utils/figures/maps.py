@@ -4,28 +4,53 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from .. import InputError
+from ..experiments.map_measures import positive
+from ..support.arrays import as_array, check_number
 from ..support.opencv import cv2
-from .figures import overlay
-from .figures_of_rankings import COLORS
-from .map_measures import positive
+from .style import FRAMES, LOOKS, Look
 
 TOP = 6  # times a flat map: the value from which on the last colour stands
-SHORT = {
-    "none": "no SA",
-    "softmax": "softmax",
-    "l1": "l1",
-    "softmax_mean": "softmax_mean",
-    "sigmoid": "sigmoid",
-}
-# Forms in a forest plot: symbols that stay apart in grey, and numbers of the palette's colours.
-MARKERS = {"none": "o", "softmax": "s", "l1": "D", "softmax_mean": "^", "sigmoid": "v"}
-PALETTE = {"none": 7, "softmax": 0, "l1": 1, "softmax_mean": 2, "sigmoid": 3}
+# Perceptually even, and lighter wherever it is hotter: readable in grey.
+HEAT = "magma"
 SIGNS = {"match": "✓", "error": "✗"}
+
+
+def overlay(
+    image: np.ndarray, cam: np.ndarray, top: float | None = None, strength: float = 0.7
+) -> np.ndarray:
+    """A map over its image in grey, in the colours of HEAT.
+
+    image: (H, W, 3) uint8; cam: (h, w), negative values show as zero.
+    top: the value from which on the last colour stands, the same in pictures that are compared;
+    None: the map's own peak.
+    strength: the share of the colour.
+    Returns (H, W, 3) uint8.
+    Raises InputError for other shapes and types.
+    """
+    image = np.array(as_array(image))
+    cam = as_array(cam)
+    check_number("strength", strength, 0, 1)
+    is_image = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+    if not is_image or cam.ndim != 2 or not cam.size:
+        raise InputError(
+            f"an image of {image.dtype}, {image.shape}, and a map {cam.shape}; expected (H, W, 3) "
+            "uint8 RGB and (h, w)"
+        )
+    if top is None:
+        top = np.max(cam)
+    check_number("top", top, -np.inf, np.inf)
+    heat = np.clip(cam, 0, None) / max(top, 1e-12)
+    heat = np.clip(heat, 0, 1).astype(np.float32)
+    height, width = image.shape[:2]
+    heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
+    color = (plt.get_cmap(HEAT)(heat)[..., :3] * 255).astype(np.uint8)
+    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+    return (grey * (1 - strength) + color * strength).astype(np.uint8)
 
 
 class Panel(NamedTuple):
@@ -34,7 +59,7 @@ class Panel(NamedTuple):
     image: np.ndarray  # (H, W, 3) uint8
     map: object = None  # (h, w), or None
     title: str = ""
-    kind: str = ""  # a key of COLORS: the colour of frame and title
+    kind: str = ""  # a key of FRAMES: the colour of frame and title
 
 
 def draw_panels(rows: list, heading: str, labels=None, size=None) -> Figure:
@@ -74,7 +99,7 @@ def draw_panel(ax, panel: Panel) -> None:
         picture = overlay(picture, times_flat(panel.map), TOP)
     ax.imshow(picture)
     ax.set(xticks=[], yticks=[])
-    color = COLORS.get(panel.kind, "black")
+    color = FRAMES.get(panel.kind, "black")
     ax.set_title(panel.title, fontsize=9, color=color)
     if panel.kind:
         for spine in ax.spines.values():
@@ -134,7 +159,7 @@ def draw_forest(measures: list, groups: list, heading: str) -> Figure:
     A symbol is a mean over the seeds, a bar its 95 % interval, a tick a seed.
     measures: of Measure. groups: names of the line groups, as stages.
     """
-    forms = [form for form in MARKERS if any(form in m.found for m in measures)]
+    forms = [form for form in LOOKS if any(form in m.found for m in measures)]
     height = 1.6 + 0.2 * len(groups) * (len(forms) + 1)
     fig, axes = plt.subplots(
         1,
@@ -144,8 +169,6 @@ def draw_forest(measures: list, groups: list, heading: str) -> Figure:
         squeeze=False,
         layout="constrained",
     )
-    palette = sns.color_palette("colorblind")
-    colors = {form: palette[PALETTE[form]] for form in forms}
     for ax, measure in zip(axes[0], measures, strict=True):
         if measure.zero:
             ax.axvline(0, color="0.3", linewidth=1)
@@ -153,7 +176,7 @@ def draw_forest(measures: list, groups: list, heading: str) -> Figure:
             for k, form in enumerate(forms):
                 if form in measure.found:
                     y = g * (len(forms) + 1) + k
-                    _forest_line(ax, measure.found[form][g], y, colors[form], MARKERS[form])
+                    _forest_line(ax, measure.found[form][g], y, LOOKS[form])
         ax.set(xlabel=measure.unit)
         ax.set_title(measure.title, fontsize=10)
         ax.grid(axis="x", color="0.9")
@@ -162,17 +185,17 @@ def draw_forest(measures: list, groups: list, heading: str) -> Figure:
     middles = [g * (len(forms) + 1) + (len(forms) - 1) / 2 for g in range(len(groups))]
     bottom = len(groups) * (len(forms) + 1) - 1.3
     axes[0, 0].set(yticks=middles, yticklabels=groups, ylim=(bottom, -0.8))
-    _forest_legend(fig, forms, colors, measures)
+    _forest_legend(fig, forms, measures)
     fig.suptitle(heading, fontsize=12)
     return fig
 
 
-def _forest_line(ax, row: dict, y: float, color, marker: str) -> None:
+def _forest_line(ax, row: dict, y: float, look: Look) -> None:
     """The interval of one difference, its seeds and its mean."""
     interval = [row["low"], row["high"]]
-    ax.plot(interval, [y, y], color=color, linewidth=4, alpha=0.45, solid_capstyle="butt")
+    ax.plot(interval, [y, y], color=look.color, linewidth=4, alpha=0.45, solid_capstyle="butt")
     ax.plot(row["deltas"], [y] * len(row["deltas"]), "|", color="black", markersize=5)
-    ax.plot(row["Δ"], y, marker, color=color, markersize=6, markeredgecolor="black")
+    ax.plot(row["Δ"], y, look.marker, color=look.color, markersize=6, markeredgecolor="black")
 
 
 def _yardsticks(ax, measure: Measure, groups: list, forms: list) -> None:
@@ -189,12 +212,14 @@ def _yardsticks(ax, measure: Measure, groups: list, forms: list) -> None:
                 ax.plot([value, value], ends, color="black", linewidth=1.5, linestyle="--")
 
 
-def _forest_legend(fig, forms: list, colors: dict, measures: list) -> None:
+def _forest_legend(fig, forms: list, measures: list) -> None:
     """Below the panels: the forms, the ticks, and what the yardsticks are."""
     lines = []
     for form in forms:
-        look = {"marker": MARKERS[form], "color": colors[form], "markeredgecolor": "black"}
-        lines.append(Line2D([], [], linewidth=4, label=SHORT[form], **look))
+        look = LOOKS[form]
+        line = Line2D([], [], color=look.color, marker=look.marker, linewidth=4, label=look.name)
+        line.set_markeredgecolor("black")
+        lines.append(line)
     lines.append(Line2D([], [], marker="|", color="black", linestyle="", label="one seed"))
     for measure in measures:
         for label, values in (measure.marks or {}).items():

@@ -4,12 +4,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from reidsa_utils.experiments.figures_of_network import draw_network, draw_pixels_seen
-from reidsa_utils.experiments.figures_of_rankings import (
-    COLORS,
-    draw_average_precisions,
-    draw_ranked_lists,
-)
+from reidsa_utils.figures.network import draw_network, draw_pixels_seen
+from reidsa_utils.figures.rankings import draw_average_precisions, draw_ranked_lists
+from reidsa_utils.figures.style import FRAMES
 from reidsa_utils.metrics import evaluate_ranking
 from reidsa_utils.model import loss_weights
 
@@ -58,4 +55,4 @@ def test_a_ranked_list_is_in_the_order_of_distances():
     shown = [int(ax.images[0].get_array()[0, 0, 0]) for ax in fig.axes[1:]]
     assert shown == [3, 1, 2]
     titles = [ax.get_title() for ax in fig.axes[1:]]
-    assert titles == ["error", "match", "left out"] and set(titles) == set(COLORS)
+    assert titles == ["error", "match", "left out"] and set(titles) == set(FRAMES)

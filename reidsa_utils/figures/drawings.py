@@ -1,7 +1,7 @@
 """Drawings of notebooks 01 and 02: small maps with numbers, boxes with arrows, curves of trainings.
 
 Every function takes numbers that the notebook has computed and returns a figure; none computes a
-result of its own. `figures.save_figure` writes it.
+result of its own. `style.save_figure` writes it.
 """
 
 import matplotlib.pyplot as plt
@@ -12,13 +12,14 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-# The forms of attention that trainings of 01 and 02 are compared for, as a legend says them.
+from .style import LOOKS
+
+# The forms of attention that trainings of 01 and 02 are compared for, as a legend explains them.
 FORM_LABELS = {
     "none": "GAP (no SA)",
     "softmax": "SA: softmax, eq. 1",
     "l1": "SA: l1, released code",
 }
-LINE_STYLES = ("-", "--", ":")
 
 YELLOW, GREEN, GREY = "#f7e3a1", "#9fd8b4", "#e4e4e4"
 
@@ -360,9 +361,9 @@ def training_curves(
 
 def _curves_by_form(ax, lines: pd.DataFrame, column: str) -> None:
     """One panel of training_curves()."""
-    colors = sns.color_palette("colorblind")
-    for form, color, style in zip(FORM_LABELS, colors, LINE_STYLES, strict=False):
+    for form, label in FORM_LABELS.items():
+        color, line = LOOKS[form].color, LOOKS[form].line
         stats = lines[lines.form == form].groupby("epoch")[column].agg(["mean", "std"])
         low, high = stats["mean"] - stats["std"], stats["mean"] + stats["std"]
-        ax.plot(stats.index, stats["mean"], style, color=color, lw=2, label=FORM_LABELS[form])
+        ax.plot(stats.index, stats["mean"], linestyle=line, color=color, lw=2, label=label)
         ax.fill_between(stats.index, low, high, color=color, alpha=0.2, lw=0)

@@ -7,7 +7,8 @@ import pytest
 from conftest import ROOT, tracked
 from nbclient import NotebookClient
 
-from reidsa_utils.experiments.figures import one_change, save_figure, show_inline
+from reidsa_utils.figures.differences import one_change
+from reidsa_utils.figures.style import save_figure, show_inline
 
 
 @pytest.fixture

@@ -5,13 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reidsa_utils.experiments.figures_of_training import (
-    FORMS,
-    draw_forms,
-    draw_people,
-    draw_run,
-    draw_steps,
-)
+from reidsa_utils.figures.style import LOOKS
+from reidsa_utils.figures.training import ORDER, draw_forms, draw_people, draw_run, draw_steps
 
 
 @pytest.fixture(autouse=True)
@@ -24,14 +19,14 @@ def test_every_run_has_its_point_at_its_form():
     values = np.arange(6.0).reshape(2, 3)  # (seeds, forms)
     rows, curves = [], []
     for seed, of_seed in enumerate(values):
-        for form, level in zip(FORMS, of_seed, strict=True):
+        for form, level in zip(ORDER, of_seed, strict=True):
             rows.append({"form": form, "seed": seed, "mAP": level})
             for epoch in (1, 2):
                 curves.append({"form": form, "seed": seed, "epoch": epoch, "loss": level + epoch})
     left, right = draw_forms(pd.DataFrame(rows), pd.DataFrame(curves), "made").axes
     for k, points in enumerate(right.collections):
         np.testing.assert_allclose(points.get_offsets(), [[k, values[0, k]], [k, values[1, k]]])
-    names = [name for name, _, _ in FORMS.values()]
+    names = [LOOKS[form].name for form in ORDER]
     assert [t.get_text() for t in right.get_xticklabels()] == names
     assert [t.get_text() for t in left.get_legend().get_texts()] == names
     for line, column in zip(left.lines, values.T, strict=True):

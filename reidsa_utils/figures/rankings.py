@@ -5,9 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..support.opencv import cv2
-
-# How a gallery image counts for a query. The colours stay apart for the colour-blind.
-COLORS = {"match": "#029e73", "left out": "#767676", "error": "#d55e00"}
+from .style import FRAMES
 
 
 def _show(ax, image: np.ndarray, color: str | None = None) -> None:
@@ -22,15 +20,15 @@ def _show(ax, image: np.ndarray, color: str | None = None) -> None:
 def draw_kinds(query: np.ndarray, groups: dict) -> Figure:
     """Draw a query and pairs of gallery images, framed by how they count.
 
-    query: (H, W, 3) uint8. groups: {title: (key of COLORS, two images)}.
+    query: (H, W, 3) uint8. groups: {title: (key of FRAMES, two images)}.
     """
     fig, axes = plt.subplots(1, 1 + 2 * len(groups), figsize=(12, 3.3))
     _show(axes[0], query)
     axes[0].set_title("query", fontsize=10)
     for n, (title, (kind, images)) in enumerate(groups.items()):
         for ax, image in zip(axes[1 + 2 * n : 3 + 2 * n], images, strict=True):
-            _show(ax, image, COLORS[kind])
-        axes[1 + 2 * n].set_title(title, fontsize=9, x=1.1, color=COLORS[kind])
+            _show(ax, image, FRAMES[kind])
+        axes[1 + 2 * n].set_title(title, fontsize=9, x=1.1, color=FRAMES[kind])
     fig.suptitle("Who counts in a query's ranking, and how (rendered)", fontsize=12, y=1.04)
     return fig
 
@@ -75,7 +73,7 @@ def draw_ranked_lists(
     """Draw a row for each query: its picture, then its nearest gallery images in their order.
 
     queries: (q, H, W, 3) uint8; gallery: (G, H, W, 3); distances: (q, G).
-    kinds: (q, G), keys of COLORS. width: gallery images in a row.
+    kinds: (q, G), keys of FRAMES. width: gallery images in a row.
     """
     size = (1.15 * (width + 1), 2.9 * len(queries))
     fig, axes = plt.subplots(len(queries), width + 1, figsize=size, squeeze=False)
@@ -84,7 +82,7 @@ def draw_ranked_lists(
         line[0].set_title("query", fontsize=10)
         nearest = np.argsort(row, kind="stable")[:width]
         for ax, g in zip(line[1:], nearest, strict=True):
-            color = COLORS[kinds_of_row[g]]
+            color = FRAMES[kinds_of_row[g]]
             _show(ax, gallery[g], color)
             ax.set_title(kinds_of_row[g], fontsize=10, color=color)
     fig.suptitle(title, fontsize=12, y=0.93)

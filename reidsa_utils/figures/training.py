@@ -5,12 +5,9 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-# The order in which forms are drawn, their names, and line styles that differ in grey.
-FORMS = {
-    "none": ("no SA", "#0173b2", "-"),
-    "l1": ("l1", "#029e73", ":"),
-    "softmax": ("softmax", "#d55e00", "--"),
-}
+from .style import LOOKS
+
+ORDER = ("none", "l1", "softmax")  # in which forms are drawn
 DROP = 0.5  # a learning rate below this share of the last epoch's has dropped
 
 
@@ -98,28 +95,28 @@ def draw_forms(runs: pd.DataFrame, curves: pd.DataFrame, heading: str) -> Figure
     """Draw training loss and mAP of networks that differ in their form of attention alone.
 
     runs: one row a run, columns form, seed, mAP (%). curves: one row a run and epoch, columns form,
-    seed, epoch, loss. Forms are keys of FORMS. heading: of the figure.
+    seed, epoch, loss. Forms as in ORDER. heading: of the figure.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
-    for form, (name, color, line_style) in FORMS.items():
+    for form in ORDER:
+        look = LOOKS[form]
         by_epoch = curves[curves.form == form].groupby("epoch").loss
         mean, low, high = by_epoch.mean(), by_epoch.min(), by_epoch.max()
-        left.plot(mean, line_style, color=color, label=name)
-        left.fill_between(mean.index, low, high, color=color, alpha=0.15, linewidth=0)
+        left.plot(mean, linestyle=look.line, color=look.color, label=look.name)
+        left.fill_between(mean.index, low, high, color=look.color, alpha=0.15, linewidth=0)
     left.set(xlabel="epoch", ylabel="weighted loss L", ylim=(0, None))
     left.set_title("training loss (shaded: all seeds)", fontsize=11)
     left.xaxis.get_major_locator().set_params(integer=True)
     left.legend(fontsize=9)
 
-    wide = runs.pivot(index="seed", columns="form", values="mAP")[list(FORMS)]  # (seeds, forms)
-    places = range(len(FORMS))
+    wide = runs.pivot(index="seed", columns="form", values="mAP")[list(ORDER)]  # (seeds, forms)
+    places = range(len(ORDER))
     for _, of_seed in wide.iterrows():
         right.plot(places, of_seed, color="0.75", linewidth=1, zorder=1)
-    for place, form in zip(places, FORMS, strict=True):
-        color = FORMS[form][1]
-        right.scatter([place] * len(wide), wide[form], color=color, zorder=2)
-    right.set_xticks(list(places), [name for name, _, _ in FORMS.values()])
-    right.set(ylabel="mAP (%)", ylim=(0, None), xlim=(-0.5, len(FORMS) - 0.5))
+    for place, form in zip(places, ORDER, strict=True):
+        right.scatter([place] * len(wide), wide[form], color=LOOKS[form].color, zorder=2)
+    right.set_xticks(list(places), [LOOKS[form].name for form in ORDER])
+    right.set(ylabel="mAP (%)", ylim=(0, None), xlim=(-0.5, len(ORDER) - 0.5))
     right.set_title("test mAP (a line joins equal seeds)", fontsize=11)
     fig.suptitle(heading, fontsize=12)
     return fig

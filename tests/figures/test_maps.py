@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 import torch
 
-from reidsa_utils.experiments.figures_of_maps import (
+from reidsa_utils.experiments.statistics import difference
+from reidsa_utils.figures.maps import (
     TOP,
     Measure,
     Panel,
@@ -14,8 +15,7 @@ from reidsa_utils.experiments.figures_of_maps import (
     listed,
     times_flat,
 )
-from reidsa_utils.experiments.figures_of_rankings import COLORS
-from reidsa_utils.experiments.statistics import difference
+from reidsa_utils.figures.style import FRAMES
 
 GREY = np.full((24, 8, 3), 128, np.uint8)
 
@@ -58,7 +58,7 @@ def test_frames_and_signs_tell_hits_from_misses():
     fig = draw_panels([[Panel(GREY), None, *panels]], "a heading", ["a row"])
     shown = [ax for ax in fig.axes if ax.axison]
     frames = [ax.spines["left"].get_edgecolor() for ax in shown[1:]]
-    wanted = [plt.matplotlib.colors.to_rgba(COLORS[kind]) for kind in ("error", "match")]
+    wanted = [plt.matplotlib.colors.to_rgba(FRAMES[kind]) for kind in ("error", "match")]
     assert frames == wanted
     assert len(fig.axes) == 4  # no colour bar where there is no map
 

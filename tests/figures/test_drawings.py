@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reidsa_utils.experiments import drawings
+from reidsa_utils.figures import drawings
 
 
 @pytest.fixture(autouse=True)

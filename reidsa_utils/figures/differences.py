@@ -1,25 +1,15 @@
-"""Figures: where they are saved, maps over images, differences as dots and as curves."""
-
-import io
-import os
-from pathlib import Path
+"""Differences between networks: dots, pooled effects, single changes, and curves along a knob."""
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 
-from .. import InputError
 from ..attention import FORMS
 from ..datasets.rendered import Settings
-from ..support.arrays import as_array, check_number
-from ..support.files import ROOT, write_atomic
-from ..support.opencv import cv2
-from .statistics import MARGIN
-from .tables import title
-
-# Perceptually even, and lighter wherever it is hotter: readable in grey.
-HEAT = "magma"
+from ..experiments.statistics import MARGIN
+from ..experiments.tables import title
+from .style import LOOKS, save_figure
 
 # The renderer's knobs, with a label for an axis.
 KNOBS = {
@@ -27,71 +17,6 @@ KNOBS = {
     "view_overlap": "view overlap (0: a camera sees one side; 1: all)",
 }
 PANELS = ("rank-1", "mAP")
-
-
-def show_inline(kind: str = "png") -> None:
-    """Show the figures of a notebook below its cells, whatever MPLBACKEND says.
-
-    On clusters and in containers it often says Agg, and the figures then stay away without a word.
-    kind: "png" or "jpeg". Outside a notebook this does nothing.
-    """
-    from IPython import get_ipython
-    from matplotlib_inline.backend_inline import set_matplotlib_formats
-
-    shell = get_ipython()
-    if shell is None:
-        return
-    shell.enable_matplotlib("inline")
-    set_matplotlib_formats(kind)
-
-
-def save_figure(figure, name: str, shows=None) -> None:
-    """Write a figure under its fixed name into the folder of the run that it shows.
-
-    shows: the folder of that run, or of the records; relative to the clone. None and the committed
-    results/ stand for figures/, or the folder named in REIDSA_FIGURES. So a run of other settings
-    never draws over a picture of the README, nor over that of a run beside it.
-    """
-    committed = ROOT / "results"
-    folder = (ROOT / (shows or committed)).resolve()
-    if folder == committed or committed in folder.parents:
-        folder = Path(os.environ.get("REIDSA_FIGURES", ROOT / "figures"))
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=110, bbox_inches="tight", metadata={"Software": None})
-    write_atomic(folder / name, picture.getvalue())
-
-
-def overlay(
-    image: np.ndarray, cam: np.ndarray, top: float | None = None, strength: float = 0.7
-) -> np.ndarray:
-    """A map over its image in grey, in the colours of HEAT.
-
-    image: (H, W, 3) uint8; cam: (h, w), negative values show as zero.
-    top: the value from which on the last colour stands, the same in pictures that are compared;
-    None: the map's own peak.
-    strength: the share of the colour.
-    Returns (H, W, 3) uint8.
-    Raises InputError for other shapes and types.
-    """
-    image = np.array(as_array(image))
-    cam = as_array(cam)
-    check_number("strength", strength, 0, 1)
-    is_image = image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
-    if not is_image or cam.ndim != 2 or not cam.size:
-        raise InputError(
-            f"an image of {image.dtype}, {image.shape}, and a map {cam.shape}; expected (H, W, 3) "
-            "uint8 RGB and (h, w)"
-        )
-    if top is None:
-        top = np.max(cam)
-    check_number("top", top, -np.inf, np.inf)
-    heat = np.clip(cam, 0, None) / max(top, 1e-12)
-    heat = np.clip(heat, 0, 1).astype(np.float32)
-    height, width = image.shape[:2]
-    heat = cv2.resize(heat, (width, height), interpolation=cv2.INTER_LINEAR)
-    color = (plt.get_cmap(HEAT)(heat)[..., :3] * 255).astype(np.uint8)
-    grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
-    return (grey * (1 - strength) + color * strength).astype(np.uint8)
 
 
 def dots(rows: pd.DataFrame, name: str, heading: str, what: str, shows=None) -> None:
@@ -103,7 +28,6 @@ def dots(rows: pd.DataFrame, name: str, heading: str, what: str, shows=None) -> 
     shows: as in save_figure().
     """
     forms = _forms_of(rows)
-    colors = sns.color_palette("colorblind")
     labels = {}
     for form in forms:
         of_form = rows[rows.form == form]
@@ -120,11 +44,11 @@ def dots(rows: pd.DataFrame, name: str, heading: str, what: str, shows=None) -> 
         height_ratios=heights,
         layout="constrained",
     )
-    for form, panels, color in zip(forms, axes, colors, strict=False):
+    for form, panels in zip(forms, axes, strict=True):
         for ax, metric in zip(panels, PANELS, strict=True):
             ax.axvline(0, color="0.3", linewidth=1)
             for row in rows[(rows.form == form) & (rows.metric == metric)].itertuples():
-                _dot(ax, row, labels[form].index(_label(row, what)), color)
+                _dot(ax, row, labels[form].index(_label(row, what)), LOOKS[form].color)
             ax.set(
                 xlabel=f"Δ {metric} (points)",
                 ylim=(len(labels[form]) - 0.4, -0.6),
@@ -191,7 +115,6 @@ def forest(found: dict, name: str, heading: str, shows=None) -> None:
     found: {(form, metric): pairing.pooled()}; name: of the file. shows: as in save_figure().
     """
     forms = [form for form in FORMS if any(form == key[0] for key in found)]
-    colors = sns.color_palette("colorblind")
     most = {form: max(v["settings"] for k, v in found.items() if k[0] == form) for form in forms}
     fig, axes = plt.subplots(
         len(forms),
@@ -203,10 +126,10 @@ def forest(found: dict, name: str, heading: str, shows=None) -> None:
         height_ratios=[2 + n for n in most.values()],
         layout="constrained",
     )
-    for form, panels, color in zip(forms, axes, colors, strict=False):
+    for form, panels in zip(forms, axes, strict=True):
         for ax, metric in zip(panels, PANELS, strict=True):
             if (form, metric) in found:
-                _forest_panel(ax, found[form, metric], color)
+                _forest_panel(ax, found[form, metric], LOOKS[form].color)
             ax.set(xlabel=f"Δ {metric} (points)", title=f"SA as {form}: {metric}")
     fig.suptitle(heading)
     save_figure(fig, name, shows)
@@ -289,7 +212,6 @@ def curves(rows: pd.DataFrame, name: str, heading: str, shows=None) -> None:
     rows: of pairing.effects(); name: of the file. shows: as in save_figure().
     """
     forms = _forms_of(rows)
-    colors = sns.color_palette("colorblind")
     fig, axes = plt.subplots(
         2 * len(forms),
         len(KNOBS),
@@ -302,14 +224,19 @@ def curves(rows: pd.DataFrame, name: str, heading: str, shows=None) -> None:
     for column, (knob, label) in zip(axes.T, KNOBS.items(), strict=True):
         curve = _along(rows, knob)
         panels = iter(column)
-        for form, color in zip(forms, colors, strict=False):
+        for form in forms:
             for metric in PANELS:
                 ax = next(panels)
                 points = curve[(curve.form == form) & (curve.metric == metric)]
                 below_above = np.abs(points[["low", "high"]].values.T - points["Δ"].values)
                 ax.axhline(0, color="0.3", linewidth=1)
                 ax.errorbar(
-                    points.level, points["Δ"], below_above, marker="o", capsize=4, color=color
+                    points.level,
+                    points["Δ"],
+                    below_above,
+                    marker="o",
+                    capsize=4,
+                    color=LOOKS[form].color,
                 )
                 ax.set(
                     title=f"SA as {form} (n = {points.seeds.min()})",
