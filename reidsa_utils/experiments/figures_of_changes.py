@@ -161,8 +161,11 @@ def draw_causes(changes: dict) -> Figure:
     changes: of causes.changes_of_the_softmax(). Orange: the interval lies below zero.
     """
     metrics = list(next(iter(changes.values())))
-    fig, axes = plt.subplots(1, len(metrics), figsize=(10, 3.6), sharey=True, layout="constrained")
-    for ax, metric in zip(axes, metrics, strict=True):
+    size = (10, 3.6)
+    fig, axes = plt.subplots(
+        1, len(metrics), figsize=size, sharey=True, squeeze=False, layout="constrained"
+    )
+    for ax, metric in zip(axes[0], metrics, strict=True):
         for y, found in enumerate(changes.values()):
             d = found[metric]
             color = "C3" if d["high"] < 0 else "C0"
@@ -171,7 +174,7 @@ def draw_causes(changes: dict) -> Figure:
             ax.plot(d["Δ"], y, "o", color=color)
         ax.axvline(0, color="0.3", linewidth=1)
         ax.set(xlabel=f"Δ {metric} against no SA (points)", yticks=range(len(changes)))
-    axes[0].set(yticklabels=changes)
-    axes[0].invert_yaxis()
+    axes[0, 0].set(yticklabels=changes)
+    axes[0, 0].invert_yaxis()
     fig.suptitle("One change to the softmax (orange: the interval lies below zero)")
     return fig
