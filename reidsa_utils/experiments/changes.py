@@ -209,7 +209,7 @@ def found_by_one(runs: Runs) -> pd.DataFrame:
             row[f"{name} (%)"] = percent.mean()
             row[f"{name}, sd"] = percent.std(ddof=1)
         rows[form] = row
-    return pd.DataFrame(rows).T
+    return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def _is_found(record: dict) -> np.ndarray:
