@@ -134,6 +134,16 @@ the_released_layer = FunctionExercise(
         "sum": _by_weights(
             lambda f: _brightness(f) / _brightness(f).square().sum((1, 2), True).sqrt()
         ),
+        "the weights of a column sum to 1; take the sum over all positions, rows and columns": (
+            _by_weights(lambda f: _brightness(f) / _brightness(f).sum(1, keepdim=True))
+        ),
+        "the weights are made of squares; the released code takes the mean as it is": _by_weights(
+            lambda f: f.square().sum(1) / f.square().sum((1, 2, 3))[:, None, None]
+        ),
+        "this is a plain sum over the positions; the attention is missing": lambda f: f.sum((2, 3)),
+        "the result is right, but it has dimensions of size 1 too many; expected (B, C)": (
+            lambda f: released_pool(f)[:, :, None, None]
+        ),
         "the weights of a row sum to 1; take the sum over all positions, rows and columns": (
             _by_weights(lambda f: _brightness(f) / _brightness(f).sum(2, keepdim=True))
         ),

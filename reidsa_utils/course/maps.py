@@ -170,6 +170,11 @@ a_map_by_hand = FunctionExercise(
                 cam(f, p, weight, bias, classes) + bias[classes][:, None, None] / _positions(p)
             )
         ),
+        "the bias is subtracted at every position; it has no place on the map": _of_map(
+            lambda M, b: M - b
+        ),
+        "the map is the same at every position: the activations are pooled before they are "
+        "weighted": _of_map(lambda M, b: M.sum((1, 2), keepdim=True).expand_as(M)),
         "only the positive part is left (as in Grad-CAM); the map no longer sums to S - b": _of_map(
             lambda M, b: M.relu()
         ),
@@ -216,6 +221,24 @@ a_map_by_hand = FunctionExercise(
         "the map is divided by its sum, so it no longer says how large the logit is": _of_map(
             lambda M, b: M / M.sum((1, 2), keepdim=True)
         ),
+        "the map goes through a sigmoid, so it no longer says what speaks against the class": (
+            _of_map(lambda M, b: M.sigmoid())
+        ),
+        "the map goes through a softmax over its positions; leave its numbers as they are": _of_map(
+            lambda M, b: M.flatten(1).softmax(1).view_as(M)
+        ),
+        "the map is right, but its positions lie in one row; give it height and width": _of_map(
+            lambda M, b: M.flatten(1)
+        ),
+        "the map is right, but there is a dimension of size 1 too many; expected (B, h, w)": (
+            _of_map(lambda M, b: M[:, None])
+        ),
+        "these are the maps of all identities; take that of the class of each image": (
+            lambda f, p, weight, bias, classes: torch.einsum("ck,nij,nkij->ncij", weight, p, f)
+        ),
+        "these are sums over the positions, one a channel; sum over the channels": (
+            _cam_with(lambda products: products.sum((2, 3)))
+        ),
         "these are the sums of the maps (logits less bias); the exercise asks for the maps": (
             lambda f, p, weight, bias, classes: cam(f, p, weight, bias, classes).sum((1, 2))
         ),
@@ -234,6 +257,7 @@ a_map_by_hand = FunctionExercise(
             )
         ),
     },
+    nan_means="A map need not have a positive value; leave its numbers as they are",
     right="each map sums to the logit of its class less the bias",
 )
 

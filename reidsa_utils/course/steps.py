@@ -96,17 +96,32 @@ def _sgd_with(**rule):
     )
 
 
-def _decoupled(shrink):
-    """The decay outside of the gradient, by a rule (w, rate, decay) -> w."""
+def _smaller(w, lr, decay):
+    return (1 - lr * decay) * w
+
+
+def _as_it_is(w, lr, decay):
+    return w
+
+
+def _decoupled(before, *, behind=_as_it_is, nesterov=True):
+    """The decay outside of the gradient: (w, rate, decay) -> w, before and behind a step."""
 
     def mistaken(w, gradients, rates, momentum, decay):
         v = torch.zeros_like(w)
         for g, lr in zip(gradients, rates, strict=True):
             v = momentum * v + g
-            w = shrink(w, lr, decay) - lr * (g + momentum * v)
+            step = g + momentum * v if nesterov else v
+            w = behind(before(w, lr, decay) - lr * step, lr, decay)
         return w
 
     return mistaken
+
+
+def _all_weights(w, gradients, rates, momentum, decay):
+    """The weights after every step, one below the other."""
+    steps = range(1, len(gradients) + 1)
+    return torch.stack([sgd(w, gradients[:n], rates[:n], momentum, decay) for n in steps])
 
 
 def _towards_the_first_weights(w, gradients, rates, momentum, decay):
@@ -164,9 +179,13 @@ sgd_by_hand = FunctionExercise(
         "g is added to the whole new buffer; Nesterov multiplies the buffer by the momentum once "
         "more": _sgd_with(move=lambda g, v, lr, momentum: lr * (g + v)),
         "the weight decay comes after the momentum (as in AdamW); in torch's SGD it is a part of "
-        "the gradient, and enters the buffer": _decoupled(
-            lambda w, lr, decay: (1 - lr * decay) * w
+        "the gradient, and enters the buffer": _decoupled(_smaller),
+        "the weights shrink behind the step, by the rate times the decay; in torch's SGD the decay "
+        "is a part of the gradient": _decoupled(_as_it_is, behind=_smaller),
+        "the weight decay comes after the momentum (as in AdamW), and there is no Nesterov": (
+            _decoupled(_smaller, nesterov=False)
         ),
+        "there is neither Nesterov nor weight decay": _decoupled(_as_it_is, nesterov=False),
         "the weights shrink by the decay without the rate; in torch's SGD it is a part of the "
         "gradient": _decoupled(lambda w, lr, decay: (1 - decay) * w),
         "the decay enters the buffer, but not the gradient that is added to it": _sgd_with(
@@ -208,6 +227,12 @@ sgd_by_hand = FunctionExercise(
         ),
         "all steps have the first rate": _at_one_rate,
         "the last step is missing": _without_the_last_step,
+        "only the first step is made; does the return stand inside the loop?": (
+            lambda w, gradients, rates, momentum, decay: sgd(
+                w, gradients[:1], rates[:1], momentum, decay
+            )
+        ),
+        "these are the weights after every step; return the last ones": _all_weights,
         "these are the changes of the weights, not the weights": (
             lambda w, gradients, rates, momentum, decay: (
                 sgd(w, gradients, rates, momentum, decay) - w
@@ -263,6 +288,9 @@ the_blind_head = FunctionExercise(
     mistakes={
         "this is ln N, the loss if all classes are as likely. A head that has seen how frequent "
         "each is does better": lambda counts: math.log(len(counts)),
+        "this is ln of the number of classes that have an image, as if they had equally many": (
+            lambda counts: math.log(np.count_nonzero(counts))
+        ),
         "right, but a class without an image gives 0 ln 0; it adds nothing": lambda counts: (
             entropy_of_classes(counts) if np.min(counts) else np.nan
         ),
@@ -297,6 +325,12 @@ the_blind_head = FunctionExercise(
         ),
         "the logarithm is missing: this is the chance to be wrong when one guesses by the shares": (
             _with_zeros(lambda q, counts: 1 - (q**2).sum())
+        ),
+        "the logarithm is missing: this is the chance to be wrong with the most frequent class": (
+            _with_zeros(lambda q, counts: 1 - q.max())
+        ),
+        "the logarithm is that of a mean; the loss is a mean of logarithms": _with_zeros(
+            lambda q, counts: -np.log((q**2).sum())
         ),
         "the softmax of the counts is taken for their shares; the logits of the best head are "
         "logarithms of the counts": lambda counts: float(

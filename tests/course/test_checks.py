@@ -786,12 +786,29 @@ for words, change in {
     "this goes up the gradient": {"update": "w + lr * (d + momentum * v)"},
     "all steps have the first rate": {"update": "w - rates[0] * (d + momentum * v)"},
     "the last step is missing": {"steps": "zip(gradients[:-1], rates)"},
+    "only the first step is made": {"steps": "zip(gradients[:1], rates)"},
+    "shrink behind the step": {
+        "decayed": "g",
+        "update": "(1 - lr * decay) * (w - lr * (d + momentum * v))",
+    },
+    "(as in AdamW), and there is no Nesterov": {
+        "decayed": "g",
+        "update": "w - lr * v - lr * decay * w",
+    },
+    "neither Nesterov nor weight decay": {"decayed": "g", "update": "w - lr * v"},
     "the changes of the weights": {"steps": "zip(gradients, rates)"},
 }.items():
     code = SGD.format(**SGD_PARTS | change)
     if words == "the changes of the weights":
         code = code.replace("return w", "return w - first")
     wrong("sgd_by_hand", words, code)
+wrong(
+    "sgd_by_hand",
+    "the weights after every step",
+    SGD.format(**SGD_PARTS)
+    .replace("first = w.clone()", "all_w = []")
+    .replace("    return w", "        all_w.append(w)\n    return torch.stack(all_w)"),
+)
 wrong(
     "sgd_by_hand",
     "changes its argument",
@@ -833,6 +850,9 @@ for words, result in {
     "base 10": "-(q * np.log10(q)).sum()",
     "every class counts the same": "-np.log(q).mean()",
     "the logarithms of the classes are summed": "-np.log(q).sum()",
+    "of classes that have an image": "np.log(len(q))",
+    "with the most frequent class": "1 - q.max()",
+    "the logarithm is that of a mean": "-np.log((q**2).sum())",
     "the sum over all images": "-(counts[counts > 0] * np.log(q)).sum()",
     "divided by the number of classes": "-(q * np.log(q)).sum() / len(counts)",
     "as a share of ln N": "-(q * np.log(q)).sum() / np.log(len(counts))",
@@ -1094,6 +1114,13 @@ for words, change in {
     "the maps of all classes": {"w": "weight.sum(0)"},
     "the bias is added at every position": {"M": "M + bias[c]"},
     "spread over the positions": {"M": "M + bias[c] / M.numel()"},
+    "the bias is subtracted at every": {"M": "M - bias[c]"},
+    "the same at every position": {"M": "M.sum().expand(M.shape)"},
+    "through a sigmoid": {"M": "M.sigmoid()"},
+    "a softmax over its positions": {"M": "M.flatten().softmax(0).view_as(M)"},
+    "its positions lie in one row": {"M": "M.flatten()"},
+    "a dimension of size 1 too many": {"M": "M[None]"},
+    "A map need not have a positive value": {"M": "M.relu() / M.relu().sum()"},
     "only the positive part is left": {"M": "M.clamp(min=0)"},
     "the ReLU comes before the sum": {"term": "(w[k] * p[n] * f[n, k]).relu()"},
     "the absolute values": {"term": "abs(w[k]) * p[n] * f[n, k]"},
@@ -1122,6 +1149,13 @@ wrong(
     "a_map_by_hand", "softmax over the channels; eq. 7 sums", PRODUCTS + "(x * x.softmax(1)).sum(1)"
 )
 wrong("a_map_by_hand", "the channels are not summed", PRODUCTS + "x")
+wrong("a_map_by_hand", "sums over the positions, one a channel", PRODUCTS + "x.sum((2, 3))")
+wrong(
+    "a_map_by_hand",
+    "the maps of all identities",
+    "def mine(f, p, weight, bias, classes):\n    F = f * p[:, None]\n"
+    "    return torch.einsum('ck,nkij->ncij', weight, F)",
+)
 wrong(
     "a_map_by_hand",
     "the maps of all classes of the batch",
@@ -1222,6 +1256,10 @@ for words, change in {
     "over the whole batch": {"p": "m / m.sum()"},
     "divided by the largest one": {"p": "m / m.amax((1, 2), keepdim=True)"},
     "(l2)": {"p": "m / m.norm(dim=(1, 2), keepdim=True)"},
+    "the weights of a column": {"p": "m / m.sum(-2, keepdim=True)"},
+    "made of squares": {"m": "(f * f).mean(1)"},
+    "a plain sum over the positions": {"G": "f.sum((2, 3))"},
+    "dimensions of size 1 too many": {"G": "F.mean((2, 3), keepdim=True)"},
     "the weights of a row": {"p": "m / m.sum(-1, keepdim=True)"},
     "over its channels": {"p": "m", "G": "(f / f.sum(1, keepdim=True) * f).mean((2, 3))"},
     "each channel has weights of its own": {
