@@ -108,6 +108,12 @@ def test_weights_by_epoch_end_with_the_test_images(runs):
     np.testing.assert_array_equal(nothing[:-1], curve[:-1])
 
 
+def test_the_softmax_rests_on_one_position_after_training(runs):
+    looked_at = examined.read_examined()
+    curve = examined.weights_by_epoch(runs, looked_at, sa("softmax"), "softmax", "largest")
+    assert (curve[0] > 95).all() and (curve[-1] > 80).all()
+
+
 def test_the_sigmoid_of_these_networks_is_average_pooling(runs):
     """Its weights are uniform to three digits, so its row shows the noise of training."""
     for record in runs.by_setting[sa("sigmoid")].values():
