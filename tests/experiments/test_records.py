@@ -18,7 +18,7 @@ def test_broken_records(tmp_path, reidsa):
     path.write_text("{")
     assert_one_sentence(reidsa("publish", tmp_path), "not valid JSON")
     path.write_text("{}")
-    with pytest.raises(InputError, match="no complete run record: config, source"):
+    with pytest.raises(InputError, match="not a complete run record: config, source"):
         read_records(tmp_path)
 
 
