@@ -28,6 +28,7 @@ from reidsa_utils.experiments.explorer import features as explorer_features
 from reidsa_utils.experiments.explorer import lists as explorer_lists
 from reidsa_utils.experiments.explorer import maps as explorer_maps
 from reidsa_utils.experiments.explorer import network as explorer_network
+from reidsa_utils.experiments.explorer import page as explorer_page
 from reidsa_utils.experiments.explorer import pictures as explorer_pictures
 from reidsa_utils.experiments.explorer import runs as explorer_runs
 from reidsa_utils.experiments.map_measures import missing_parts
@@ -152,6 +153,24 @@ def test_what_counts_in_a_list():
     assert explorer_lists.mapped(shown, without_rule, 0) == list(range(11))
 
 
+def test_images_that_every_network_has_maps_of():
+    """The first that counts of each list, and its best match, however far down it stands."""
+    ids = np.array([-1, 5, 7, *range(10, 90), 5, 5])
+    cameras = np.array([1, 1, 1, *[1] * 80, 2, 3])
+    query = Split(["q.jpg"], np.array([5]), np.array([1]))
+    people = explorer_lists.People("", "own", query, Split([""] * 85, ids, cameras))
+    one, other = np.arange(85.0), np.arange(85.0)[::-1].copy()
+    assert explorer_lists.best_match(one, people, 0) == 83
+    assert explorer_lists.best_match(other, people, 0) == 84
+    lists = [explorer_page.list_of(row, {}, people, 0, 0) for row in (one, other)]
+    assert [shown["best"] for shown in lists] == [83, 84]
+    assert explorer_lists.compared(lists, people, 0) == [2, 83, 84]
+    nobody = replace(people, labelled=False)
+    assert explorer_lists.best_match(one, nobody, 0) is None
+    lists = [explorer_page.list_of(row, {}, nobody, 0, 0) for row in (one, other)]
+    assert explorer_lists.compared(lists, nobody, 0) == [0, 84]
+
+
 def test_whom_the_queries_find_first():
     """Six queries, by hand: groups of two wear the same clothes: (5, 6), (7, 8)."""
     ids = np.array([5, 6, 7, 8, 0, 5])
@@ -172,12 +191,13 @@ def test_whom_the_queries_find_first():
         ],
         float,
     )
-    assert explorer_lists.at_rank_1(distances, people) == {"hit": 1, "alike": 2, "miss": 2}
+    assert explorer_lists.whom_first(distances, people) == "hamam-"
     own = replace(people, settings=None)
-    assert explorer_lists.at_rank_1(distances, own) == {"hit": 1, "alike": 0, "miss": 4}
+    assert explorer_lists.whom_first(distances, own) == "hmmmm-"
     without_rule = replace(people, camera_rule=False)
-    assert explorer_lists.at_rank_1(distances, without_rule) == {"hit": 4, "alike": 1, "miss": 0}
-    assert explorer_lists.at_rank_1(distances, replace(people, labelled=False)) == {}
+    without = explorer_lists.whom_first(distances, without_rule)
+    assert explorer_lists.Ranking({}, {}, without).at_rank_1 == {"hit": 4, "alike": 1, "miss": 0}
+    assert explorer_lists.whom_first(distances, replace(people, labelled=False)) == ""
 
 
 def test_re_ranking_needs_neighbours_and_memory():
@@ -482,7 +502,7 @@ class Visit:
     """A page in the browser that remembers what it asked for and what it complained of."""
 
     def __init__(self, browser, folder):
-        self.page = browser.new_page()
+        self.page = browser.new_page(reduced_motion="reduce")
         self.folder = folder
         self.address = (folder / "index.html").as_uri()
         self.requests, self.complaints = [], []
@@ -643,35 +663,150 @@ def test_filters_leave_what_they_say(visit, page):
             assert said[k] == f"{index['networks'][k]['heading']}: {expected}"
     shown.check("input[name=list][value=plain]")
     one = queries[-1]
-    shown.fill("#search", str(one["id"]))
+    shown.fill("#identity", str(one["id"]))
     few = [q for q in queries if q["id"] == one["id"]]
     assert names() == [q["name"] for q in few]
     said = shown.locator("#at-rank-1-of li").first.inner_text()
     assert said.endswith(said_of_rank_1(index, few, 0, "plain"))
-    shown.fill("#search", "")
-    shown.select_option("#query-camera", str(one["camera"]))
-    shown.select_option("#match-camera", str(one["match_cameras"][0]))
+    shown.fill("#identity", "")
+    shown.select_option("#camera", str(one["camera"]))
+    shown.select_option("#match", str(one["match_cameras"][0]))
     assert names() == [
         q["name"]
         for q in queries
         if q["camera"] == one["camera"] and one["match_cameras"][0] in q["match_cameras"]
     ]
-    shown.select_option("#query-camera", "")
-    shown.select_option("#match-camera", "")
+    shown.select_option("#camera", "")
+    shown.select_option("#match", "")
     shown.select_option("#filter", "occluded")
     assert names() == [q["name"] for q in queries if q["occluded"] > 0.05]
     shown.select_option("#filter", "hardest")
     by_precision = sorted(queries, key=lambda q: sum(own["plain"]["ap"] for own in q["lists"]))
     assert names() == [q["name"] for q in by_precision]
-    shown.select_option("#filter", "found-missed")
-    for a, b in ((0, 1), (1, 0)):
-        shown.select_option("#found-by", str(a))
-        shown.select_option("#missed-by", str(b))
-        assert names() == [
+    shown.select_option("#filter", "all")
+
+    def are_found(*wanted):
+        """The queries that each network finds (True), misses (False), or either (None)."""
+        return [
             q["name"]
             for q in queries
-            if q["lists"][a]["plain"]["first"] == 1 and q["lists"][b]["plain"]["first"] != 1
+            if all(
+                want in (None, own["plain"]["first"] == 1)
+                for want, own in zip(wanted, q["lists"], strict=True)
+            )
         ]
+
+    shown.check("#found input[value='0']")
+    assert names() == are_found(True, None)
+    shown.check("#missed input[value='1']")
+    assert names() == are_found(True, False)
+    # A network cannot find and miss: the last choice holds.
+    shown.check("#missed input[value='0']")
+    assert not shown.is_checked("#found input[value='0']")
+    assert names() == are_found(False, False)
+    shown.check("#found input[value='1']")
+    assert names() == are_found(False, True)
+    shown.click("#widen")
+    assert names() == [q["name"] for q in queries] and not shown.is_visible("#widen")
+    for reason in {q["reason"] for q in queries}:
+        shown.select_option("#why", reason)
+        assert names() == [q["name"] for q in queries if q["reason"] == reason]
+
+
+def test_why_a_query_is_shown(visit, page):
+    """Each thumbnail says it, by a sign and to screen readers; one sentence says what a sample is."""
+    queries = read(page, "index")["queries"]
+    shown = visit.open()
+    signs = {"evenly spaced": "=", "differ": "≠", "hard": "!"}
+    assert shown.locator("#grid .why").all_inner_texts() == [signs[q["reason"]] for q in queries]
+    labels = shown.locator("#grid button").evaluate_all("all => all.map(b => b.ariaLabel)")
+    said = {"evenly spaced": "evenly spaced", "differ": "differ most", "hard": "hardest"}
+    for label, query in zip(labels, queries, strict=True):
+        assert said[query["reason"]] in label
+    spaced = sum(q["reason"] == "evenly spaced" for q in queries)
+    assert f"Only the {spaced} evenly spaced queries (=) are a sample" in shown.inner_text("#sample")  # fmt: skip
+
+
+def test_two_networks_crossed_over_the_whole_test_set(visit, page, opened):
+    """Counted again from the records; a cell's button leaves its queries in the grid."""
+    index = read(page, "index")
+    benchmark = opened["none"][3]
+    hidden = [explorer_pictures.part_mask(path) for path in benchmark.query.paths]
+    hidden = [explorer_page.hidden_share(mask) > 0.05 for mask in hidden]
+    shown = visit.open()
+    for order, key in (("plain", "parts"), ("reranked", "parts+rerank")):
+        shown.check(f"input[name=list][value={order}]")
+        firsts = [record["metrics"][key]["first_match"] for record, *_ in opened.values()]
+        whom = [network["here"][order]["whom"] for network in index["networks"]]
+        assert [[code == "h" for code in codes] for codes in whom] == [
+            [first == 1 for first in of_network] for of_network in firsts
+        ]
+        total = 0
+        cells = {"both": (True, True), "a": (True, False), "b": (False, True), "neither": (False, False)}  # fmt: skip
+        for cell, wanted in cells.items():
+            inside = [
+                n for n in range(index["total"]) if tuple(own[n] == 1 for own in firsts) == wanted
+            ]
+            total += len(inside)
+            element = shown.locator(f"[data-cell={cell}]")
+            assert element.locator("b").inner_text() == str(len(inside))
+            assert f"occluded: {sum(hidden[n] for n in inside)}" in element.inner_text()
+            for k, side in enumerate("AB"):
+                if inside and not wanted[k]:
+                    alike = sum(whom[k][n] == "a" for n in inside)
+                    assert f"{side} {alike} of {len(inside)}" in element.inner_text()
+            here = [q["name"] for q in index["queries"] if q["number"] in inside]
+            button = element.locator("button")
+            assert button.count() == bool(here)
+            if here:
+                button.click()
+                names = shown.locator("#grid button").evaluate_all(
+                    "all => all.map(b => b.dataset.query)"
+                )
+                assert names == here
+        assert total == index["total"]
+    # The same network on both sides says nothing: they change places.
+    before = shown.inner_text("[data-cell=a] b"), shown.inner_text("[data-cell=b] b")
+    shown.select_option("#network-a", "1")
+    shown.wait_for_function("state.a === 1 && state.b === 0")
+    assert (shown.inner_text("[data-cell=b] b"), shown.inner_text("[data-cell=a] b")) == before
+
+
+def test_a_query_that_the_filters_leave_out(visit, page):
+    """The page says so, and goes to one that fits."""
+    queries = read(page, "index")["queries"]
+    shown = visit.open()
+    assert not shown.is_visible("#left-out")
+    other = next(q for q in queries if q["id"] != queries[0]["id"])
+    shown.fill("#identity", str(other["id"]))
+    assert queries[0]["name"] in shown.inner_text("#left-out")
+    shown.click("#first-that-fits")
+    shown.wait_for_selector("#grid [aria-current]")
+    assert shown.evaluate("state.query") == other["name"] and not shown.is_visible("#left-out")
+    shown.fill("#identity", "999999")
+    assert "No query fits" in shown.inner_text("#count")
+    assert not shown.is_visible("#first-that-fits")
+
+
+def test_the_lists_come_into_view(visit, page):
+    """After a click on a query; on a phone a bar that stays in view names it."""
+    queries = read(page, "index")["queries"]
+    shown = visit.open()
+    for width, has_bar in ((1280, False), (390, True)):
+        shown.set_viewport_size({"width": width, "height": 800})
+        shown.evaluate("scrollTo(0, 0)")
+        shown.click(f"[data-query='{queries[2]['name']}']")
+        shown.wait_for_function(
+            "Math.abs(document.getElementById('lists').getBoundingClientRect().top) < 2"
+        )
+        assert shown.is_visible("#bar") == has_bar
+    shown.evaluate("document.querySelector('.column').scrollIntoView()")
+    assert 0 <= shown.locator("#bar").bounding_box()["y"] < 2
+    shown.click("#after")
+    shown.wait_for_function("name => state.query === name", arg=queries[3]["name"])
+    assert queries[3]["name"] in shown.inner_text("#bar")
+    shown.click("#before")
+    shown.wait_for_function("name => state.query === name", arg=queries[2]["name"])
 
 
 def test_keys_and_an_address_that_can_be_shared(visit, page):
@@ -692,18 +827,28 @@ def test_keys_and_an_address_that_can_be_shared(visit, page):
     shown.locator("[data-gallery]").nth(5).click()
     shown.wait_for_function("location.hash.includes('pair')")
     # Typing an identity is no choice of a stage.
-    shown.fill("#search", "")
-    shown.press("#search", "1")
+    shown.fill("#identity", "")
+    shown.press("#identity", "1")
     assert shown.evaluate("state.stage") == 4
+    # The filters stand in the address, too.
+    shown.select_option("#filter", "hardest")
+    shown.select_option("#why", "evenly spaced")
+    shown.check("#missed input[value='1']")
+    shown.select_option("#network-a", "1")
+    shown.wait_for_function("location.hash.includes('missed=1')")
     address = shown.evaluate("location.hash")
+    grid = shown.inner_text("#grid")
     assert f"query={queries[-1]}" in address and "stage=4" in address
     chosen = shown.evaluate("JSON.stringify(state)")
     columns = shown.locator("#columns").inner_text()
     visit.open(address)
     assert shown.evaluate("JSON.stringify(state)") == chosen
     assert shown.locator("#columns").inner_text() == columns
+    assert shown.inner_text("#grid") == grid and shown.is_checked("#missed input[value='1']")
     # What an address asks for beyond what there is does no harm.
-    visit.open("#query=nobody&stage=9&map=x&t=-1&pair=99999&without=wings&opacity=x")
+    visit.open(
+        "#query=nobody&stage=9&map=x&t=-1&pair=99999&without=wings&opacity=x&filter=x&why=x&found=09&missed=0&camera=99&identity=me&a=1&b=1"
+    )
     assert shown.evaluate("[state.query, state.stage, state.without]") == [queries[0], 2, ""]
 
 
@@ -753,7 +898,14 @@ def test_the_temperature_recomputes_eq_1(visit, page, opened):
         assert shown.inner_text("#temperature-value") == text
         for k in (0, 1):
             assert effective(shown, k)[0] == pytest.approx(expected(k, form), abs=0.06)
+    # Each as it was trained: no attention weighs evenly, the other network has softmax at T = 1.
+    shown.click("#marks button:has-text('as it was trained')")
+    shown.wait_for_function("state.t === 'own'")
+    assert effective(shown, 0) == [positions, positions]
+    assert effective(shown, 1)[0] == pytest.approx(expected(1), abs=0.06)
+    assert "every position weighs the same" in shown.locator(".said").first.inner_text()
     assert [listed(shown, k) for k in (0, 1)] == before
+    assert "gradient of a branch reaches the backbone" in shown.inner_text("#heat")
     assert "the slider moves the map, and not the ranking" in " ".join(
         shown.inner_text("#heat").split()
     )
@@ -828,8 +980,97 @@ def test_removing_a_part_changes_list_and_numbers(visit, page):
         assert now == (f"{missing['lists'][k]['ap']:.3f}", str(missing["lists"][k]["first"]))
     assert shown.is_disabled("input[name=list][value=reranked]")
     assert missing["file"] in shown.locator(".pair img").first.get_attribute("src")
+    shown.check("input[name=map][value=parts]")
+    assert f"it would show the {part} that is removed" in shown.locator(".said").first.inner_text()
+    # The table: a row for each part, a column for each network.
+    cells = shown.locator("#missing-rows tbody tr").evaluate_all(
+        "rows => rows.map(row => [...row.cells].map(cell => cell.textContent))"
+    )
+    plain = [own["plain"]["ap"] for own in query["lists"]]
+    assert cells[0] == ["nothing removed", *(f"{ap:.3f}" for ap in plain)]
+    assert [row[0] for row in cells[1:]] == [f"without {part}" for part in query["parts"]]
+    all_missing = read(page, f"query_{query['number']}")["missing"]
+    for row in cells[1:]:
+        for k, text in enumerate(row[1:]):
+            ap = all_missing[row[0].removeprefix("without ")]["lists"][k]["ap"]
+            assert text.startswith(f"{ap:.3f} (")
+            change = float(re.search(r"\((.*)\)", text)[1].replace("−", "-").replace("±", ""))
+            assert change == pytest.approx(ap - plain[k], abs=6e-4)
     shown.check("input[name=missing][value='']")
     assert listed(shown) == query["lists"][0]["plain"]["images"]
+
+
+def test_the_other_network_s_images_have_pair_maps(visit, page, opened):
+    """The first image and the best match of each network, in every column, whatever their rank there."""
+    index = read(page, "index")
+    compared = 0
+    for query in index["queries"]:
+        views = read(page, f"query_{query['number']}")["views"]
+        for list_name in ("plain", "reranked"):
+            for own in query["lists"]:
+                images = own[list_name]["images"]
+                marks = {g: expected_mark(index, query, g)[0] for g in images}
+                first = next(g for g in images if marks[g] not in ("junk", "camera"))
+                best = own[list_name]["best"]
+                if "hit" in marks.values():
+                    assert best == next(g for g in images if marks[g] == "hit")
+                for g in (first, best):
+                    assert all(str(g) in view["pairs"][""] for view in views)
+                    assert all(str(g) in view["gallery"] for view in views)
+                    assert str(g) in index["gallery"]
+                compared += 1
+    assert compared == 4 * QUERIES
+    far = max(index["queries"], key=lambda q: max(own["plain"]["first"] for own in q["lists"]))
+    firsts = [own["plain"]["first"] for own in far["lists"]]
+    k = firsts.index(max(firsts))
+    shown = visit.open(f"#query={far['name']}&map=similarity")
+    shown.locator(".column").nth(k).locator(".best").click()
+    shown.wait_for_function("state.pair !== null")
+    best = far["lists"][k]["plain"]["best"]
+    _, model, config, benchmark = opened["none"]
+    files = [benchmark.query.paths[far["number"]], all_gallery(benchmark)[best]]
+    a, b = extract(model, load_images(files, config.height, config.width))["parts"].astype(float)
+    said = shown.locator(".said").first.inner_text()
+    assert float(re.search(r"sum to (-?[\d.]+):", said)[1]) == pytest.approx(a @ b, abs=2e-3)
+    for column in (0, 1):
+        assert shown.locator(".column").nth(column).locator(".pair canvas").count() == 2
+    assert f"rank {max(firsts)}, hit" in shown.locator(".column").nth(k).inner_text()
+
+
+def test_a_map_without_a_positive_part_says_so(visit, page):
+    """Its colours would be those of an even map."""
+    shown = visit.open("#map=cam&stage=4")
+    shown.evaluate("details.views[0].query[''].cam.top.fill(0)")
+    press(shown, "3")
+    said = shown.locator(".said").first.inner_text()
+    assert "The map of the query has no positive part" in said
+    query_picture = shown.locator(".pair .picture").first
+    assert query_picture.inner_text() == "no positive part"
+    assert query_picture.locator("canvas").count() == 0
+    assert "The slider does not change this map" in shown.inner_text("#explain")
+
+
+def test_a_query_without_a_part_to_remove_says_why(visit, page):
+    shown = visit.open()
+    shown.evaluate("query().parts = []; details.missing = {}; show()")
+    note = shown.inner_text("#missing-note")
+    assert "hair, hat" in note and "fills less than 0.5 % of the picture" in note
+    assert not shown.is_visible("#missing-table")
+
+
+def test_what_columns_share_is_said_once(visit, page):
+    shown = visit.open()
+    for column in shown.locator(".column").all():
+        assert "earned from" not in column.inner_text()
+    assert shown.inner_text("#common").startswith("All of these networks learned from")
+    # Images behind the tenth rank say how many of them have the map.
+    shown.check("input[name=map][value=none]")
+    assert re.fullmatch(r"the next \d+ images", shown.inner_text(".column summary"))
+    shown.check("input[name=map][value=similarity]")
+    for column in shown.locator(".column").all():
+        n = column.locator("details .mapped").count()
+        expected = f"({n} of them with this map)" if n else "(without this map)"
+        assert column.locator("summary").inner_text().endswith(expected)
 
 
 def contrast(page, *names):
@@ -957,7 +1198,7 @@ def test_vectors_without_cameras(visit_other, features, tmp_path):
     assert numbers(shown) == [own]
     ids = arrays["gallery_ids"][listed(shown)]
     assert shown.locator(".column .hit").count() == (ids == query["id"]).sum() > 0
-    assert not shown.is_visible("#query-camera") and not shown.is_visible("#match-camera")
+    assert not shown.is_visible("#camera") and not shown.is_visible("#match")
     assert "amera" not in shown.inner_text("#grid") + shown.inner_text("#columns")
 
 

@@ -16,6 +16,8 @@ LISTED = 50  # images of a ranked list
 MAPPED = 10  # ranks of a list whose images have maps
 # Re-ranking keeps a number for each pair of images: 4 GB for so many, and 35 GB for MSMT17.
 RERANKED = 30_000
+# Whom a query finds first: its person, a wrong one in the same clothes, another wrong one.
+WHOM = {"hit": "h", "alike": "a", "miss": "m"}
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,12 @@ class Ranking:
 
     distances: dict[int, np.ndarray]  # {query: (G,)}; re-ranked: without junk
     numbers: dict  # of numbers_of()
-    at_rank_1: dict  # of at_rank_1()
+    whom: str  # of whom_first()
+
+    @property
+    def at_rank_1(self) -> dict:
+        """How many queries find whom first: {"hit", "alike", "miss"}."""
+        return {name: self.whom.count(code) for name, code in WHOM.items()}
 
 
 def rank(network: Network, people: People, queries: Iterable[int]) -> dict[str, Ranking]:
@@ -97,19 +104,19 @@ def rank(network: Network, people: People, queries: Iterable[int]) -> dict[str, 
     gallery, junk = network.gallery[: people.counted], network.gallery[people.counted :]
     distances = euclidean(network.query, gallery)
     numbers = numbers_of(distances, people)
-    first = at_rank_1(distances, people)
+    whom = whom_first(distances, people)
     rows = {q: distances[q].copy() for q in queries}
     del distances
     if len(junk):
         to_junk = euclidean(network.query[list(rows)], junk)
         for q, more in zip(rows, to_junk, strict=True):
             rows[q] = np.concatenate([rows[q], more])
-    rankings = {"plain": Ranking(rows, numbers, first)}
+    rankings = {"plain": Ranking(rows, numbers, whom)}
     if not why_not_reranked(people):
         distances = reranking.rerank(network.query, gallery)
         numbers = numbers_of(distances, people)
         rows = {q: distances[q].copy() for q in queries}
-        rankings["reranked"] = Ranking(rows, numbers, at_rank_1(distances, people))
+        rankings["reranked"] = Ranking(rows, numbers, whom_first(distances, people))
     return rankings
 
 
@@ -148,31 +155,31 @@ def numbers_of(distances: np.ndarray, people: People, queries=slice(None)) -> di
     }
 
 
-def at_rank_1(distances: np.ndarray, people: People) -> dict:
-    """Whom the queries with a match find first: how many find whom.
+def whom_first(distances: np.ndarray, people: People) -> str:
+    """Whom each query finds first: a letter of WHOM for each query, "-" without a match.
 
-    distances: (Q, G without junk). Returns {"hit", "alike": a wrong person in the same clothes,
-    "miss": another wrong person}; {} where nobody knows who is who.
+    distances: (Q, G without junk). Returns "" where nobody knows who is who.
     """
     if not people.labelled:
-        return {}
-    counts = {"hit": 0, "alike": 0, "miss": 0}
+        return ""
+    codes = []
     ids, group = people.gallery.ids, people.look_alikes
     for q, row in enumerate(distances):
         identity = people.query.ids[q]
         if not len(people.matches(q)):
+            codes.append("-")
             continue
         same = np.flatnonzero(ids[: people.counted] == identity)
         row = row.copy()
         row[[g for g in same if people.is_left_out(q, g)]] = np.inf
         found = ids[row.argmin()]
         if found == identity:
-            counts["hit"] += 1
+            codes.append(WHOM["hit"])
         elif group and (found - 1) // group == (identity - 1) // group:
-            counts["alike"] += 1
+            codes.append(WHOM["alike"])
         else:
-            counts["miss"] += 1
-    return counts
+            codes.append(WHOM["miss"])
+    return "".join(codes)
 
 
 def choose_queries(precision: np.ndarray | None, total: int, n: int) -> dict[int, str]:
@@ -236,3 +243,24 @@ def mapped(shown: dict, people: People, query: int) -> list[int]:
         found.append(g)
         counts += not people.is_left_out(query, g)
     return found
+
+
+def best_match(distances: np.ndarray, people: People, query: int) -> int | None:
+    """The nearest match of a query, by its distances (G,); None where there is none."""
+    matches = people.matches(query) if people.labelled else []
+    if not len(matches):
+        return None
+    return int(matches[distances[matches].argmin()])
+
+
+def compared(lists: list[dict], people: People, query: int) -> list[int]:
+    """The images that every network has maps of, whatever their rank in its own list.
+
+    lists: of all networks and orders. Returns the first image that counts of each, and its best
+    match.
+    """
+    found = set()
+    for shown in lists:
+        counting = (g for g in shown["images"] if not people.is_left_out(query, g))
+        found |= {next(counting, None), shown.get("best")}
+    return sorted(found - {None})

@@ -29,7 +29,9 @@ from .lists import (
     People,
     Ranking,
     beginning,
+    best_match,
     choose_queries,
+    compared,
     mapped,
     numbers_of,
     precision_of,
@@ -41,6 +43,7 @@ from .pictures import COLOURS, Pictures, part_mask, thumbnail
 
 MOST = 3  # networks side by side
 WITHOUT = (*REMOVABLE, "occluder")  # parts that a query is drawn again without
+OCCLUDED = 0.05  # share of the picture that an occluder covers, from which on a query is occluded
 
 
 def write_page(folder: Path, people: People, networks: list[Network], n: int) -> None:
@@ -62,7 +65,7 @@ def write_page(folder: Path, people: People, networks: list[Network], n: int) ->
         precision = np.stack([precision_of(network, people) for network in networks])
     chosen = choose_queries(precision, len(people.query), n)
     rankings = [rank(network, people, chosen) for network in networks]
-    lists = {q: lists_of(rankings, q) for q in chosen}
+    lists = {q: lists_of(rankings, people, q) for q in chosen}
     missing = missing_parts(people, networks, list(chosen), pictures)
     for q in tqdm(chosen, desc="lists and maps", unit=" queries"):
         found = details(people, networks, q, lists[q], missing[q], pictures)
@@ -81,12 +84,17 @@ def assets() -> list:
     return list((resources.files(__package__) / "assets").iterdir())
 
 
-def lists_of(rankings: list[dict[str, Ranking]], q: int) -> list[dict]:
-    """The lists of a query: for each network {"plain" and "reranked": beginning()}."""
+def lists_of(rankings: list[dict[str, Ranking]], people: People, q: int) -> list[dict]:
+    """The lists of a query: for each network {"plain" and "reranked": list_of()}."""
     return [
-        {name: beginning(own.distances[q], own.numbers, q) for name, own in of_network.items()}
-        for of_network in rankings
+        {name: list_of(own.distances[q], own.numbers, people, q, q) for name, own in each.items()}
+        for each in rankings
     ]
+
+
+def list_of(distances: np.ndarray, numbers: dict, people: People, q: int, row: int) -> dict:
+    """beginning() of a list of query q, with its "best" match: a gallery number, or None."""
+    return beginning(distances, numbers, row) | {"best": best_match(distances, people, q)}
 
 
 def missing_parts(
@@ -121,7 +129,7 @@ def missing_parts(
         numbers = numbers_of(distances[:, : people.counted], people, queries)
         for row, (_, one) in enumerate(changed):
             one["vectors"].append(vectors[row])
-            one["lists"].append(beginning(distances[row], numbers, row))
+            one["lists"].append(list_of(distances[row], numbers, people, queries[row], row))
     return found
 
 
@@ -140,11 +148,14 @@ def details(
     """
     views = []
     with_maps = set()
+    extra = {"": compared([shown for own in lists for shown in own.values()], people, q)}
+    for part, changed in missing.items():
+        extra[part] = compared(changed["lists"], people, q)
     for k, network in enumerate(networks):
         pairs = {"": [g for shown in lists[k].values() for g in mapped(shown, people, q)]}
-        pairs[""] = sorted(set(pairs[""]))
         for part, changed in missing.items():
             pairs[part] = mapped(changed["lists"][k], people, q)
+        pairs = {name: sorted({*some, *extra[name]}) for name, some in pairs.items()}
         numbers = sorted({g for some in pairs.values() for g in some})
         with_maps |= set(numbers)
         if network.model is None:
@@ -173,7 +184,7 @@ def details(
     }
     for own in [*lists, *(dict(enumerate(one["lists"])) for one in without.values())]:
         for shown in own.values():
-            pictures.list(shown["images"])
+            pictures.list([*shown["images"], *({shown["best"]} - {None})])
     return {"missing": without, "views": views, "masks": masks}
 
 
@@ -183,7 +194,7 @@ def query_entry(
     """What the page knows of a query before it is chosen.
 
     Returns its number in the test set, its name (which stands in an address), picture, identity and
-    camera, the cameras of its matches, the share of it that an occluder hides (None if nobody
+    camera, the cameras of its matches, the share of it that an occluder covers (None if nobody
     knows), the parts that can be left out, and its lists.
     """
     identity, camera = int(people.query.ids[q]), int(people.query.cameras[q])
@@ -191,7 +202,7 @@ def query_entry(
     mask = part_mask(people.query.paths[q])
     occluded = None
     if mask is not None:
-        occluded = round(float((mask == PARTS.index("occluder")).mean()), 3)
+        occluded = round(hidden_share(mask), 3)
     return {
         "number": q,
         "name": name_of(people, q),
@@ -224,7 +235,9 @@ def index(
     Returns title and source of the images; "labelled", "camera_rule" and "look_alikes" of
     People; "why_not_reranked" in a sentence; "networks": heading, facts, numbers of the record and
     those found here; "queries": of query_entry(); "gallery": {number: [picture, identity, camera]}
-    of every image that a list shows; "total": queries of the test set; "parts": {name: colour}.
+    of every image that a list shows; "total": queries of the test set; "occluded": of
+    occluded_queries(), and "least_occluded"; "parts": {name: colour}; "removable": the parts that
+    a query can be without, and "least_removable": the share of the picture that they have to fill.
     """
     shown_networks = []
     for network, of_network in zip(networks, rankings, strict=True):
@@ -233,6 +246,7 @@ def index(
             if own.numbers:
                 here[name] = {key: own.numbers[key] for key in ("rank1", "mean_ap")}
                 here[name]["at_rank_1"] = own.at_rank_1
+                here[name]["whom"] = own.whom
         shown_networks.append(
             {
                 "heading": network.heading,
@@ -259,10 +273,30 @@ def index(
         "networks": shown_networks,
         "queries": queries,
         "gallery": gallery,
+        "occluded": occluded_queries(people),
+        "least_occluded": OCCLUDED,
         "parts": {
             part: "#" + bytes(colour).hex() for part, colour in zip(PARTS, COLOURS, strict=True)
         },
+        "removable": list(WITHOUT),
+        "least_removable": VISIBLE,
     }
+
+
+def occluded_queries(people: People) -> str:
+    """ "1" for each query of the test set that is occluded, else "0"; "" without part masks."""
+    codes = []
+    for path in people.query.paths:
+        mask = part_mask(path)
+        if mask is None:
+            return ""
+        codes.append("1" if hidden_share(mask) > OCCLUDED else "0")
+    return "".join(codes)
+
+
+def hidden_share(mask: np.ndarray) -> float:
+    """The share of the picture that an occluder covers."""
+    return float((mask == PARTS.index("occluder")).mean())
 
 
 def network_in_page(

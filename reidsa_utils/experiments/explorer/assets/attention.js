@@ -26,15 +26,40 @@ function effectivePositions(p) {
   return Math.exp(entropy);
 }
 
-/** The weights that the slider stands for. */
-function attention(scores) {
-  if (state.t === "l1") return overSum(scores.map((a) => Math.max(a, 0)));
+/** A over its sum, as in the released code. */
+const l1 = (scores) => overSum(scores.map((a) => Math.max(a, 0)));
+
+/** The weights of a network that the slider or its buttons stand for; null where the page does not know them. */
+function attention(scores, network) {
+  if (state.t === "own") return asTrained(scores, data.networks[network].facts, state.stage);
+  if (state.t === "l1") return l1(scores);
   return softmax(scores, state.t);
+}
+
+/** Whether a network has spatial attention at a stage. */
+const attends = (facts, stage) => facts.form !== "none" && (stage === 4 ? facts.sa1 : facts.sa2);
+
+/** The weights of a stage as the network was trained: even ones where it has no attention. */
+function asTrained(scores, facts, stage) {
+  if (!attends(facts, stage)) return softmax(scores, Infinity);
+  if (facts.form === "l1") return l1(scores);
+  if (facts.form === "sigmoid") return overSum(scores.map((a) => 1 / (1 + Math.exp(-a))));
+  if (!["softmax", "softmax_mean"].includes(facts.form)) return null; // somebody's own form
+  const own = facts.form === "softmax" ? scores : scores.map((a) => a / facts.channels[stage - 1]);
+  return softmax(facts.standardise ? standardised(own) : own, facts.temperature);
+}
+
+/** Scores with mean 0 and standard deviation 1. */
+function standardised(scores) {
+  const mean = scores.reduce((sum, a) => sum + a, 0) / scores.length;
+  const centred = scores.map((a) => a - mean);
+  const variance = centred.reduce((sum, a) => sum + a * a, 0) / scores.length;
+  return centred.map((a) => a / Math.sqrt(variance + 2 ** -23));
 }
 
 /** The temperature at which a softmax is as wide as l1, the released code's A / sum A. */
 function temperatureLikeL1(scores) {
-  const wanted = effectivePositions(overSum(scores.map((a) => Math.max(a, 0))));
+  const wanted = effectivePositions(l1(scores));
   let low = LOWEST;
   let high = HIGHEST;
   for (let step = 0; step < 60; step++) {

@@ -40,7 +40,7 @@ function showMissing() {
   $("missing").hidden = !data.queries.some((q) => q.parts.length);
   $("missing-note").textContent = parts.length
     ? "The picture is rendered again without it, and its vector made anew."
-    : "This query shows none of the parts that can be left out.";
+    : noParts();
   const radios = ["", ...parts].map((part) => {
     const input = make("input", { type: "radio", name: "missing", value: part });
     input.checked = part === state.without;
@@ -50,6 +50,49 @@ function showMissing() {
   const focused = document.activeElement?.name === "missing";
   $("missing-parts").replaceChildren(...(parts.length ? radios : []));
   if (focused) $("missing-parts").querySelector("input:checked")?.focus();
+}
+
+/** Why this query has no part to remove. */
+function noParts() {
+  const least = 100 * data.least_removable;
+  return (
+    `No part of this query can be removed: each of ${data.removable.join(", ")} ` +
+    `is missing or fills less than ${least} % of the picture.`
+  );
+}
+
+/** Average precision of the query without each of its parts: a row for each part. */
+function showMissingTable() {
+  const parts = query().parts;
+  $("missing-table").hidden = !data.labelled || !parts.length;
+  if ($("missing-table").hidden) return;
+  const row = (head, lists, before) =>
+    make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, head),
+      ...lists.map((list, k) => {
+        const change = before && list.ap !== null ? list.ap - before[k].ap : null;
+        const sign = digits(Math.abs(change ?? 0)) === digits(0) ? "±" : change < 0 ? "−" : "+";
+        const words = change === null ? "" : ` (${sign}${digits(Math.abs(change))})`;
+        return make("td", {}, `${digits(list.ap)}${words}`);
+      }),
+    );
+  const whole = query().lists.map((lists) => lists.plain);
+  $("missing-rows").replaceChildren(
+    make("caption", {}, "AP of this query without each part (plain lists; in brackets the change)"),
+    make(
+      "thead",
+      {},
+      make("tr", {}, ...["", ...data.networks.map((n) => n.heading)].map((head) => make(head ? "th" : "td", head ? { scope: "col" } : {}, head))),
+    ),
+    make(
+      "tbody",
+      {},
+      row("nothing removed", whole),
+      ...parts.map((part) => row(`without ${part}`, details.missing[part].lists, whole)),
+    ),
+  );
 }
 
 /** What the slider's marks are for the first network's query: [name, value of state.t, words]. */
@@ -63,11 +106,13 @@ function temperatureMarks() {
     [`eq. 1 (T = 1)`, 1],
     [`softmax_mean (T = ${channels} channels)`, channels],
     [`l1 (A / ΣA, the released code; as wide as T ≈ ${like.toPrecision(3)})`, "l1", like],
+    ["each as it was trained", "own"],
   ];
 }
 
 function temperatureInWords() {
   if (state.t === "l1") return "l1";
+  if (state.t === "own") return "as trained";
   if (state.t === 0) return "T → 0";
   if (state.t === Infinity) return "T → ∞";
   return `T = ${Number(state.t.toPrecision(3))}`;
@@ -76,13 +121,13 @@ function temperatureInWords() {
 function showTemperature() {
   const marks = temperatureMarks();
   const l1 = marks[2][2];
-  const value = state.t === "l1" ? l1 : state.t;
-  $("temperature").value = positionAt(value);
+  // Each as it was trained is no place on the slider: it stays where it is.
+  if (state.t !== "own") $("temperature").value = positionAt(state.t === "l1" ? l1 : state.t);
   const words = temperatureInWords();
   $("temperature-value").textContent = words;
   $("temperature").setAttribute("aria-valuetext", words);
   $("ticks").replaceChildren(
-    ...marks.map(([name, t, like]) => {
+    ...marks.slice(0, 3).map(([name, t, like]) => {
       const share = positionAt(like ?? t) / STEPS;
       const tick = make("span", { class: t === "l1" ? "above" : "" }, name.split(/[ ,]*[(,]/)[0]);
       // The thumb is 16 pixels wide, and its middle does not reach the ends of the track.
@@ -133,7 +178,7 @@ function listen() {
   });
   $("temperature").addEventListener("input", () => {
     const t = temperatureAt(Number($("temperature").value));
-    if (state.map === "attention") slide(t);
+    if (state.map === "attention" && state.t !== "own") slide(t);
     else choose({ t, map: "attention" });
   });
   document.addEventListener("keydown", (event) => {

@@ -69,6 +69,7 @@ function nameOf(id) {
 function showColumns() {
   const q = query();
   const focused = document.activeElement?.dataset?.item;
+  $("common").replaceChildren(...saidOnce().map((sentence) => make("p", { class: "learned" }, sentence)));
   const open = [...document.querySelectorAll(".column details")].map((element) => element.open);
   $("columns").replaceChildren(...data.networks.map((network, k) => columnOf(network, k, open[k])));
   if (focused) document.querySelector(`[data-item="${focused}"]`)?.focus();
@@ -98,10 +99,17 @@ function numbersOf(network) {
 function columnOf(network, k, isOpen) {
   const heading = make("h3", { id: `network-${k}` }, network.heading);
   const column = make("article", { class: "column", "aria-labelledby": `network-${k}` }, heading);
-  if (network.facts.learned)
+  if (network.facts.learned && !sameForAll((n) => n.facts.learned))
     column.append(make("p", { class: "learned" }, `Learned from ${network.facts.learned}.`));
   if (data.labelled) column.append(make("p", { class: "learned" }, wholeTestSet(network)));
   column.append(make("p", { class: "numbers" }, numbersOf(k)), pairFigure(k));
+  const { best, first: rankOfBest } = listOf(k);
+  if (data.labelled && best !== null && best !== pairOf(k)) {
+    const words = `compare with its best match, rank ${rankOfBest}`;
+    column.append(
+      make("button", { type: "button", class: "best", click: () => choose({ pair: best }) }, words),
+    );
+  }
   column.append(make("div", { class: "said" }, ...mapSentences(k)));
 
   const images = listOf(k).images;
@@ -111,29 +119,62 @@ function columnOf(network, k, isOpen) {
   const label = `Ranked list of ${network.heading}`;
   column.append(itemsOf(k, ranks, 0, first, label));
   if (first < images.length) {
-    const without = network.facts.channels ? ", without maps" : "";
-    const summary = make("summary", {}, `the next ${images.length - first} images${without}`);
-    const more = make("details", {}, summary);
-    more.append(itemsOf(k, ranks, first, images.length, `${label}, continued`));
+    const items = itemsOf(k, ranks, first, images.length, `${label}, continued`);
+    const summary = make("summary", {}, `the next ${images.length - first} images${withThisMap(items)}`);
+    const more = make("details", {}, summary, items);
     more.open = Boolean(isOpen);
     column.append(more);
   }
   return column;
 }
 
+/** How many images of a list have the map that is shown; "" where that says nothing. */
+function withThisMap(items) {
+  if (state.map === "none" || !details.views.length) return "";
+  const n = items.querySelectorAll(".mapped").length;
+  return n ? ` (${n} of them with this map)` : " (without this map)";
+}
+
+const sameForAll = (what) => new Set(data.networks.map(what)).size === 1;
+
+/** What holds for all columns, in sentences. */
+function saidOnce() {
+  const said = [];
+  const many = data.networks.length > 1;
+  const { learned } = data.networks[0].facts;
+  if (learned && sameForAll((n) => n.facts.learned)) {
+    said.push(`${many ? "All of these networks" : "This network"} learned from ${learned}.`);
+  }
+  if (!data.labelled) return said;
+  const vector = sameForAll((n) => n.vector) && data.networks[0].vector;
+  said.push(`The whole test set is ${data.total} queries${vector ? `, compared by the vector ${vector}` : ""}.`);
+  for (const why of new Set(data.networks.map(whyNotAsInTheRecord))) {
+    if (why) said.push(`Where the numbers on this page are not those of the record, ${why}.`);
+  }
+  return said;
+}
+
+const scoreWords = (m) => `rank-1 ${digits(m.rank1)}, mAP ${digits(m.mean_ap)}`;
+
+/** Why a network's numbers differ from its record; "" where they do not. */
+function whyNotAsInTheRecord(network) {
+  const record = network.record[state.list];
+  if (!record || scoreWords(record) === scoreWords(network.here[state.list])) return "";
+  return network.facts.stored
+    ? "the stored weights are rounded to half precision"
+    : "another machine rounds otherwise";
+}
+
 /** Rank-1 and mAP of the record; and what was found here, where that differs. */
 function wholeTestSet(network) {
   const here = network.here[state.list];
   const record = network.record[state.list];
-  const words = (m) => `rank-1 ${digits(m.rank1)}, mAP ${digits(m.mean_ap)}`;
-  const said = `Whole test set (${data.total} queries, vector ${network.vector || "as given"}): `;
+  const vector = sameForAll((n) => n.vector) ? "" : ` (vector ${network.vector || "as given"})`;
   const first = `At rank 1: ${whomFirst(here.at_rank_1)}.`;
-  if (!record) return `${said}${words(here)}. ${first}`;
-  if (words(record) === words(here)) return `${said}${words(record)}, as in its record. ${first}`;
-  const why = network.facts.stored
-    ? "its stored weights are rounded to half precision"
-    : "another machine rounds otherwise";
-  return `${said}${words(record)} in its record. On this page ${words(here)}: ${why}. ${first}`;
+  const said = `Whole test set${vector}:`;
+  if (!record) return `${said} ${scoreWords(here)}. ${first}`;
+  if (!whyNotAsInTheRecord(network)) return `${said} ${scoreWords(record)}, as in its record. ${first}`;
+  return `${said} ${scoreWords(record)} in its record; on this page ${scoreWords(here)}. ${first}`;
 }
 
 function pairFigure(k) {
@@ -142,11 +183,12 @@ function pairFigure(k) {
   const [file, id, camera] = data.gallery[g];
   const images = listOf(k).images;
   const place = images.indexOf(g);
-  const rank = place < 0 ? null : ranksOf(images)[place];
+  let rank = place < 0 ? null : ranksOf(images)[place];
+  if (place < 0 && g === listOf(k).best) rank = listOf(k).first;
   const mark = markOf(q, g);
   const queryFile = state.without ? details.missing[state.without].file : q.file;
   let where = rank ? `rank ${rank}` : "without a rank";
-  if (place < 0) where = `behind place ${images.length} of this list`;
+  if (place < 0 && !rank) where = `behind place ${images.length} of this list`;
   const who = data.labelled
     ? `${where}, ${MARKS[mark][1].split(":")[0]}: ${nameOf(id)}${inCamera(camera)}`
     : where;
@@ -164,7 +206,10 @@ function pairFigure(k) {
 /** A picture that a screen reader reads as one image. */
 function labelled(picture, words) {
   picture.setAttribute("role", "img");
-  picture.setAttribute("aria-label", state.map === "none" ? words : `${words}; over it: ${state.map}`);
+  let over = "";
+  if (picture.querySelector(".empty")) over = `; its ${state.map} map has no positive part`;
+  else if (picture.matches(".mapped")) over = `; over it: ${state.map}`;
+  picture.setAttribute("aria-label", words + over);
   return picture;
 }
 
@@ -175,6 +220,9 @@ function mapSentences(k) {
 
 function sentencesOf(k) {
   const views = details.views[k];
+  if (state.map === "parts" && state.without) {
+    return [`The query has no part mask here: it would show the ${state.without} that is removed.`];
+  }
   if (!views || state.map === "none" || state.map === "parts") return [];
   const g = pairOf(k);
   const facts = data.networks[k].facts;
@@ -184,25 +232,48 @@ function sentencesOf(k) {
       return [`This network has no classifier at stage ${state.stage}, so there is no map.`];
     const other = views.gallery[g];
     const guess = (v) => `training identity number ${v.class} (probability ${digits(v.confidence, 2)})`;
-    const beside = other ? `; gallery image: ${guess(other)}` : "; maps are made for the first ten of a list";
-    return [`Likeliest class of the query: ${guess(view)}${beside}.`];
+    const beside = other ? `; gallery image: ${guess(other)}` : "";
+    return [
+      `Likeliest class of the query: ${guess(view)}${beside}.`,
+      ...(other ? [] : [WHICH_HAVE_MAPS]),
+      ...emptyMaps(k, g, "no position speaks for this class"),
+    ];
   }
   if (state.map === "similarity") {
     const pair = (views.pairs[state.without] || {})[g];
-    if (!pair) return ["Maps of pairs are made for the first ten of each list."];
+    if (!pair) return [WHICH_HAVE_MAPS];
     const of = data.networks[k].vector === "parts" ? "six cosines, one a stripe, sum to" : "cosine:";
-    return [`Similarity, ${of} ${digits(pair.sum)}: the sum of each of the two maps.`];
+    return [
+      `Similarity, ${of} ${digits(pair.sum)}: the sum of each of the two maps.`,
+      ...emptyMaps(k, g, "no position adds to the similarity"),
+    ];
   }
   const [h, w] = views.sizes[state.stage - 1];
-  const p = attention(scoresOf(view, views.sizes, state.stage));
+  const p = attention(scoresOf(view, views.sizes, state.stage), k);
+  if (!p) return [`The page does not know the weights of the form ${facts.form}.`];
   return [
     `Effective positions: ${digits(effectivePositions(p), 1)} of ${h * w}; largest weight ${digits(Math.max(...p))} (query).`,
     attentionSentence(facts, state.stage),
   ];
 }
 
+const WHICH_HAVE_MAPS =
+  "This image has no such map here: maps are made up to the tenth rank of each list, and for the " +
+  "first image and the best match of every network.";
+
+/** A sentence for each of the two large pictures whose map has no positive part. */
+function emptyMaps(k, g, meaning) {
+  const pictures = { query: null, "gallery image": g };
+  return Object.entries(pictures)
+    .filter(([, image]) => mapOver(k, image)?.isEmpty)
+    .map(([name]) => `The map of the ${name} has no positive part: ${meaning}.`);
+}
+
 /** Whether the network has these weights at a stage, and what they do there. */
 function attentionSentence(facts, stage) {
+  if (state.t === "own" && !attends(facts, stage)) {
+    return `This network has no attention at stage ${stage}: every position weighs the same.`;
+  }
   const own = `form ${facts.form}${facts.temperature === 1 ? "" : `, T = ${facts.temperature}`}${facts.standardise ? ", standardised scores" : ""}`;
   if (stage === 4) {
     return facts.sa1

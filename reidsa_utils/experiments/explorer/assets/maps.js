@@ -33,14 +33,16 @@ function canvasOf(map) {
 /** Values over their sum, times the number of positions: 1 is an even map. */
 const timesEven = (values) => overSum(values).map((v) => v * values.length);
 
-/** The map of one network over the query (g null) or a gallery image; null where there is none. */
+/** The map of one network over the query (g null) or a gallery image; null where there is none.
+ * isEmpty: no value is above zero, so there is nothing to colour.
+ */
 function mapOver(network, g) {
   const views = details.views[network];
   if (!views) return null;
   const view = g === null ? views.query[state.without] : views.gallery[g];
   const sized = (values, stage) => {
     const [h, w] = views.sizes[stage - 1];
-    return { values: timesEven(values), h, w };
+    return { values: timesEven(values), h, w, isEmpty: values.every((v) => v === 0) };
   };
   if (state.map === "similarity") {
     const other = g === null ? pairOf(network) : g;
@@ -53,7 +55,8 @@ function mapOver(network, g) {
   if (!view) return null;
   if (state.map === "attention") {
     if (!view.scores) return null; // a gallery image
-    return sized(attention(scoresOf(view, views.sizes, state.stage)), state.stage);
+    const weights = attention(scoresOf(view, views.sizes, state.stage), network);
+    return weights && sized(weights, state.stage);
   }
   if (state.map === "cam") {
     const place = view.cam.stages.indexOf(state.stage);
@@ -71,7 +74,7 @@ function pictureOf(network, file, g) {
   const map = mapOver(network, g);
   if (map) {
     picture.classList.add("mapped");
-    picture.append(canvasOf(map));
+    picture.append(map.isEmpty ? make("span", { class: "empty" }, "no positive part") : canvasOf(map));
   }
   if (state.map === "parts" && details.masks.query) {
     const mask = g === null ? details.masks.query : details.masks.gallery[g];
@@ -88,13 +91,14 @@ const EXPLAINED = {
   none: "",
   cam:
     "Class activation map (eq. 5, 7): which positions speak for the training identity that the " +
-    "network finds likeliest. Nobody of the test is among those it knows, so read it as a guess.",
+    "network finds likeliest. Nobody of the test is among those it knows, so read it as a guess. " +
+    "The slider does not change this map.",
   similarity:
     "Class-free map of a pair: the share of each position in the similarity of the two vectors that " +
     "retrieval compares. Its sum is that similarity. Choose another image of a list to see its pair.",
   attention:
     "Attention weights p(i, j) = softmax(A / T) of the query, computed here from the scores A of the " +
-    "stage. The page holds the scores of queries only.",
+    "stage. The page holds the scores of queries only, so gallery images have no such map.",
   parts: "What the renderer drew at each pixel: the true parts, not a guess of a network.",
 };
 

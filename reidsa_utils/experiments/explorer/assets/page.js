@@ -3,15 +3,12 @@
 
 function show() {
   showControls();
-  if (gridIsOf !== state.list) showGrid();
+  showSummary();
+  if (gridIsOf !== filtersInWords()) showGrid();
+  else markChosen();
   showScale();
   showColumns();
-  for (const button of $("grid").querySelectorAll("button")) {
-    const chosen = button.dataset.query === state.query;
-    if (chosen) button.setAttribute("aria-current", "true");
-    else button.removeAttribute("aria-current");
-    if (chosen) scrollInside($("grid"), button);
-  }
+  showMissingTable();
 }
 
 /** Scroll a box so that one of its elements is seen, and leave the page where it is. */
@@ -31,7 +28,10 @@ const GLOSSARY = {
 const GLOSSARY_OF_MAPS = {
   "Times an even spread": "A map's positive part over its sum, times its number of positions: 1 everywhere for an even map.",
   "Effective positions": "exp of the entropy of the weights: 1 for one-hot, the number of positions for uniform weights.",
-  T: "Temperature: 1 is eq. 1 of the paper; the number of channels gives softmax_mean; l1 is A over its sum and no softmax.",
+  T: "Temperature: 1 is eq. 1 of the paper (arXiv:1811.12150); the number of channels gives softmax_mean; l1 is A over its sum and no softmax.",
+  Stage: "One of the four blocks of the backbone. Retrieval compares what stage 4 gives; the branches hang behind stages 1 to 3.",
+  "Vector parts, global": "What stands for an image. global is the mean of the map of stage 4 over all positions. parts is a mean for each of six horizontal stripes, one behind the other.",
+  "In its record": "The numbers that the training run wrote down when it was tested, in the folder results/ of the repository.",
 };
 
 /** What is on the page, in sentences. */
@@ -43,13 +43,22 @@ function about() {
   ];
   if (data.source === "rendered") said.push("The people are rendered: none of them exists.");
   if (!data.camera_rule) said.push("Images of a query's own camera are matches, too.");
-  if (data.labelled && shown < data.total) {
-    const among = data.networks.length > 1 ? "those on which the networks differ most, and " : "";
-    said.push(
-      `Half of these queries are evenly spaced over the test set; the rest are ${among}the hardest: they are no sample of it.`,
-    );
-  }
   return said;
+}
+
+/** Which of the queries stand for the test set, in sentences; "" where all of it is here. */
+function sample() {
+  const spaced = data.queries.filter((q) => q.reason === "evenly spaced").length;
+  const rest = data.queries.length - spaced;
+  if (!data.labelled || !rest) return "";
+  const differ = data.queries.some((q) => q.reason === "differ");
+  const others = differ
+    ? "The other ones were picked because the networks differ on them (≠) or because they are the hardest (!)"
+    : "The other ones were picked because they are the hardest (!)";
+  return (
+    `Only the ${spaced} evenly spaced queries (=) are a sample of the test set. ${others}, so counts ` +
+    "that include them do not hold for the test set."
+  );
 }
 
 function start() {
@@ -71,6 +80,8 @@ function start() {
     $("glossary").append(make("dt", {}, term), make("dd", {}, meaning));
   }
   fillFilters();
+  listenToSummary();
+  $("sample").textContent = sample();
   listen();
   offerNetwork();
   window.addEventListener("hashchange", () => {

@@ -8,9 +8,19 @@ const state = {
   map: "cam", // one of KINDS
   stage: 2,
   opacity: 60, // percent
-  t: 1, // temperature: a number, 0 (one-hot), Infinity (uniform), or "l1" (A over its sum)
+  t: 1, // temperature: a number, 0 (one-hot), Infinity (uniform), "l1" (A over its sum), or
+  // "own" (each network's weights as they were trained)
   without: "", // the part that is left out of the query
   pair: null, // number of the gallery image beside the query; null: the first of each list
+  filter: "all", // one of FILTERS
+  why: "", // one of REASONS
+  found: "", // by which networks, as their places: "02" is the first and the third
+  missed: "", // likewise
+  camera: "", // of the query
+  match: "", // a camera that the query has a match in
+  identity: "", // how it begins
+  a: 0, // the networks of the summary
+  b: 1,
 };
 
 let data = null; // data/index.js
@@ -90,10 +100,26 @@ function readAddress() {
   const opacity = Number(words.get("opacity"));
   if (words.has("opacity") && opacity >= 0 && opacity <= 100) asked.opacity = opacity;
   const t = words.get("t");
-  if (t === "l1") asked.t = "l1";
+  if (t === "l1" || t === "own") asked.t = t;
   else if (t === "uniform") asked.t = Infinity;
   else if (t !== null && Number(t) >= 0) asked.t = Number(t);
   if (words.has("without")) asked.without = words.get("without");
   if (words.has("pair") && words.get("pair") in data.gallery) asked.pair = Number(words.get("pair"));
+  for (const id of ["filter", "why", "camera", "match"]) {
+    const options = [...$(id).options].map((option) => option.value);
+    if (options.includes(words.get(id))) asked[id] = words.get(id);
+  }
+  asked.identity = /^\d*$/.test(words.get("identity") ?? "") ? (words.get("identity") ?? "") : "";
+  const places = data.networks.map((_, k) => String(k));
+  const listed = (side) => places.filter((k) => (words.get(side) ?? "").includes(k));
+  if (data.labelled) {
+    asked.found = listed("found").join("");
+    asked.missed = listed("missed").filter((k) => !asked.found.includes(k)).join("");
+  }
+  const [a, b] = [words.get("a") ?? "0", words.get("b") ?? "1"];
+  if (a !== b && places.includes(a) && places.includes(b)) {
+    asked.a = Number(a);
+    asked.b = Number(b);
+  }
   return asked;
 }
