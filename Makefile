@@ -25,7 +25,7 @@ weights: $(VENV)/installed  # the three small networks of 01, 03, 07 and 08: tra
 
 test: $(VENV)/installed
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory docs/node_modules/installed; fi
-	$(PY) -m pytest -n $(JOBS) --dist loadfile
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 speed: $(VENV)/installed
 	$(REIDSA) speed

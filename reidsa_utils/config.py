@@ -85,7 +85,7 @@ class Config(BaseModel):
         0, ge=0, le=2**31, description="own data without splits: who trains, who is tested"
     )
     camera_rule: bool = Field(
-        True, description="False: matches of the query's own camera count, too"
+        True, description="False: images from the query's own camera count, too"
     )
     epochs: int | None = Field(
         None, ge=0, le=10**5, description="0: evaluate the weights as they are"
@@ -106,7 +106,10 @@ class Config(BaseModel):
     flip: bool = Field(True, description="half of the training images, left to right")
     erasing: bool = Field(True, description="random erasing: on in Tables 1 and 3, off in Table 2")
     held_out: int = Field(
-        0, ge=0, le=10**5, description="training identities to judge by instead of the test's"
+        0,
+        ge=0,
+        le=10**5,
+        description="training people kept out, and tested instead of the test people",
     )
     rerank: bool = Field(True, description="also report re-ranked numbers")
     threads: int = Field(0, ge=0, le=4096, description="0: all cores")

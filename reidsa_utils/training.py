@@ -97,7 +97,7 @@ def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -
     rng = seed_epoch(config.seed, epoch, rank)
     order = rng.permutation(len(targets))
     steps = len(targets) // config.batch  # the last, smaller batch is dropped, as in released code
-    sums = _Sums(model)
+    sums = EpochSums(model)
     started, waited = time.perf_counter(), 0.0
     model.train()
     for step in range(steps):
@@ -164,7 +164,7 @@ def forward_and_loss(trainer: Trainer, x: Tensor, target: Tensor, epoch: int) ->
 
 
 def backward_and_step(trainer: Trainer, loss: Tensor) -> None:
-    # The gradients stay until the next step, for _Sums to measure.
+    # The gradients stay until the next step, for EpochSums to measure.
     trainer.optimizer.zero_grad(set_to_none=True)
     loss.backward()
     trainer.optimizer.step()
@@ -180,7 +180,7 @@ def check_finite(loss: float, epoch: int, step: int, steps: int, lr: float) -> N
     )
 
 
-class _Sums:
+class EpochSums:
     """What an epoch adds up, step by step. It stays on the device, so that no step waits for it."""
 
     def __init__(self, model: ReIDNet):

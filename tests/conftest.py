@@ -16,6 +16,17 @@ ROOT = Path(__file__).resolve().parents[1]
 os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / "runs" / ".hypothesis"))
 
 
+# A worker takes a whole file (make test: --dist loadfile). These take longest and come first, so that
+# short ones are left for the worker that ends first.
+LONGEST = ("test_notebooks", "test_workflow", "test_examine", "test_run", "test_processes")
+LONGEST += ("test_speed", "test_explorer", "test_house", "test_book")
+
+
+def pytest_collection_modifyitems(items):
+    place = {name: k for k, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
+
+
 def pytest_collectstart(collector):
     # Progress bars and warnings go to stderr and differ from run to run.
     if type(collector).__name__ == "IPyNbFile":

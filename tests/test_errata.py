@@ -1,4 +1,4 @@
-"""The errata of the paper (notebook 08), worked out again: by file names, published tables, formulas."""
+"""The errata of the paper (notebook 08 and appendix 8c), worked out again: by file names, published tables, formulas."""
 
 import gzip
 import json

@@ -168,7 +168,7 @@ def test_render_has_an_option_for_every_setting():
         (["train", "extra"], "Unused Tokens: ['extra']"),
     ],
 )
-def test_a_misspelt_word_is_answered_with_the_nearest(command, words, sentence):
-    done = command("-m", "reidsa_utils", *words)
+def test_a_misspelt_word_is_answered_with_the_nearest(reidsa, words, sentence):
+    done = reidsa(*words)
     assert done.returncode == 2 and done.stderr.startswith(f"error: {sentence}")
     assert done.stderr.count("\n") == 1

@@ -99,7 +99,7 @@ class FunctionExercise(Exercise):
     function that ignores its arguments is found.
     shape: the result's shape in words. mistakes: {sentence: a function that makes the mistake}.
     symptoms: {sentence: (result, *arguments) -> whether the result shows it}, asked if no mistake
-    fits; results are arrays of float64.
+    fits; results are arrays of float64. nan_means: where nan or inf usually comes from here.
     """
 
     reference: Callable
@@ -108,6 +108,7 @@ class FunctionExercise(Exercise):
     shape: str
     mistakes: Mapping[str, Callable]
     symptoms: Mapping[str, Callable] = field(default_factory=dict)
+    nan_means: str = ""
 
     def expects(self):
         return "the function returns nothing so far; fill in the ... and return the result"
@@ -174,7 +175,8 @@ class FunctionExercise(Exercise):
                 )
         for result, right, arguments in zip(results, expected, self.probes, strict=True):
             if not np.isfinite(result[np.isfinite(right)]).all():
-                return f"the result holds nan or inf for {self.describe(arguments)}"
+                cause = f". {self.nan_means}" if self.nan_means else ""
+                return f"the result holds nan or inf for {self.describe(arguments)}{cause}"
         for sentence, shows in self.symptoms.items():
             for result, arguments in zip(results, self.probes, strict=True):
                 if shows(result, *arguments):

@@ -4,16 +4,23 @@ The defaults are where the sliders begin, and what the static picture shows. The
 no pyplot window, so that a slider shows the one that is returned, once.
 """
 
+from functools import cache
+
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 
 from ..attention import attended_pool, attention_weights, effective_cells
+from ..batches import to_input
+from ..cam import class_activation_maps
+from ..experiments.compared import Compared, open_compared
 from ..figures.drawings import numbered_map
-from ..figures.style import FRAMES
+from ..figures.maps import Panel, draw_panel, scale_bar
+from ..figures.style import FRAMES, LOOKS
 
 SECOND_CHANNEL = ((1.0, 0.0), (2.0, 0.0))
 LONGEST = 12  # images of the list in notebook 03
+PEOPLE = 8  # of notebooks 07 and 08: training images of as many people, none of them hidden
 
 
 def weights_at(
@@ -78,5 +85,77 @@ def matches_at(first: int = 2, second: int = 3, third: int = 4) -> Figure:
     fig.suptitle(
         f"rank-1 {100 * (ranks[0] == 1):.0f} %, AP {step:.3f} (step), {trapezoid:.3f} (trapezoid)",
         fontsize=12,
+    )
+    return fig
+
+
+@cache
+def _compared() -> Compared:
+    """The stored networks of notebook 07."""
+    return open_compared()
+
+
+@cache
+def _people() -> np.ndarray:
+    """(PEOPLE,) numbers of training images: evenly spaced, of those with nothing in front."""
+    n_train = len(_compared().ids["train"])
+    spaced = np.linspace(0, n_train - 1, 3 * PEOPLE).astype(int)
+    return spaced[_compared().is_in_view("train", spaced)][:PEOPLE]
+
+
+@cache
+def _feature_maps(form: str) -> list[torch.Tensor]:
+    """The four maps of the network of a form on these people: (PEOPLE, C, h, w) each."""
+    images = _compared().images("train", _people())
+    with torch.no_grad():
+        return _compared().models[form].feature_maps(to_input(images))
+
+
+def map_at(stage: int = 2, form: str = "l1", person: int = 1) -> Figure:
+    """Notebook 07: a person, the weights p of a stage, and its map for the person's own class.
+
+    stage: 1 to 4, of which the last has no SA; form: "none", "softmax" or "l1"; person: from 1.
+    """
+    compared = _compared()
+    number = _people()[[person - 1]]
+    [image] = compared.images("train", number)
+    f = [of_stage[[person - 1]] for of_stage in _feature_maps(form)]
+    p = attention_weights(f[stage - 1], form if stage < 4 else "none")  # (1, h, w)
+    classes = compared.classes(number)
+    M = class_activation_maps(compared.models[form], None, classes, stage, maps=f)  # (1, h, w)
+    fig = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = fig.subplots(1, 3)
+    panels = [Panel(image, title="image"), Panel(image, p[0], "$p$"), Panel(image, M[0], "$M_c$")]
+    for ax, panel in zip(axes, panels, strict=True):
+        draw_panel(ax, panel)
+    scale_bar(fig, axes)
+    # A map without a positive value has no energy, and so no position.
+    spread = [effective_cells(p).item(), effective_cells(M).nan_to_num().item()]
+    fig.suptitle(
+        f"Stage {stage}, {LOOKS[form].name}, person {person}: effective positions\n"
+        f"{spread[0]:.1f} ($p$) and {spread[1]:.1f} ($M_c$) of {p.numel()}",
+        fontsize=11,
+    )
+    return fig
+
+
+def temperature_at(T: float = 1.0, stage: int = 3, person: int = 1) -> Figure:
+    """Notebook 08: a person, and the softmax weights of one map at temperature T.
+
+    The network was trained without SA. stage: 1 to 4; person: from 1.
+    """
+    [image] = _compared().images("train", _people()[[person - 1]])
+    f = _feature_maps("none")[stage - 1][[person - 1]].double()  # (1, C, h, w)
+    p = attention_weights(f, "softmax", temperature=T)  # (1, h, w)
+    fig = Figure(figsize=(4.4, 4.2), layout="constrained")
+    left, right = fig.subplots(1, 2)
+    left.imshow(image, aspect="auto")
+    right.imshow(p[0].numpy(), cmap="viridis", vmin=0, aspect="auto")
+    for ax in (left, right):
+        ax.set_axis_off()
+    fig.suptitle(
+        f"T = {T:.4g}, stage {stage}, person {person}:\nlargest weight {100 * p.max():.1f} %, "
+        f"{effective_cells(p).item():.1f} of {p.numel()} positions effective",
+        fontsize=10,
     )
     return fig

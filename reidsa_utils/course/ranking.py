@@ -1,5 +1,7 @@
 """Exercises of notebook 03: rank-1 against AP, one query scored, and the two kinds of AP."""
 
+from itertools import combinations
+
 import numpy as np
 
 from .checking import FunctionExercise, ValueExercise
@@ -126,6 +128,78 @@ def _positions_for_ranks(distances, *query):
     return average_precision(np.argsort(distances), *query)
 
 
+def _of_counts(counts) -> float:
+    """Step sum of a list, (n,) bool: which of its images are matches. NaN without a match."""
+    ranks = np.flatnonzero(counts) + 1
+    if not len(ranks):
+        return np.nan
+    return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
+
+
+def _with_unsorted(*masks: str, own_is_match: bool = True):
+    """A mistake in which some masks stay in the order of the gallery.
+
+    masks: of "same" (the query's person), "own" (of them, the query's camera) and "junk".
+    own_is_match: whether the mask of the matches holds images of the query's own camera.
+    """
+
+    def mistaken(distances, query_id, query_cam, gallery_ids, gallery_cams):
+        order = np.argsort(distances)
+        same = gallery_ids == query_id
+        own = same & (gallery_cams == query_cam)
+        match = same if own_is_match else same & ~own
+        is_sorted = {"same": match, "own": own, "junk": gallery_ids == -1}
+        for name in is_sorted.keys() - set(masks):
+            is_sorted[name] = is_sorted[name][order]
+        kept = ~is_sorted["own"] & ~is_sorted["junk"]
+        return _of_counts(is_sorted["same"][kept])
+
+    return mistaken
+
+
+def _with_unsorted_column(which: str):
+    """A mistake in which the ids or the cameras of the gallery are sorted, and the others not."""
+
+    def mistaken(distances, query_id, query_cam, gallery_ids, gallery_cams):
+        order = np.argsort(distances)
+        ids = gallery_ids if which == "ids" else gallery_ids[order]
+        cams = gallery_cams if which == "cams" else gallery_cams[order]
+        same = ids == query_id
+        return _of_counts(same[(ids != -1) & ~(same & (cams == query_cam))])
+
+    return mistaken
+
+
+def _left_out_at_the_end(result, *query) -> bool:
+    """Whether what should be left out stands last, and the query's person counts there.
+
+    In which order, nobody knows: all have the distance inf or nan.
+    """
+    distances, query_id, query_cam, gallery_ids, gallery_cams = query
+    _, counts = ranks_of_matches(*query)
+    at_the_end = len(distances) - len(counts)
+    own = int(((gallery_ids == query_id) & (gallery_cams == query_cam)).sum())
+    if own < 2:
+        return False  # too few to be told from a coincidence
+    orders = combinations(range(at_the_end), own)
+    lists = [np.append(counts, np.isin(np.arange(at_the_end), places)) for places in orders]
+    return any(np.isclose(result, _of_counts(ends)) for ends in lists)
+
+
+def _mean_over_ranks_that_stay(distances, query_id, query_cam, gallery_ids, gallery_cams):
+    """Junk is skipped in the mean, as by nanmean, but it takes up ranks."""
+    same = gallery_ids == query_id
+    left_out = (gallery_ids == -1) | (same & (gallery_cams == query_cam))
+    order = np.argsort(distances)
+    hits = (same & ~left_out)[order].cumsum()
+    return float((hits / np.arange(1, len(order) + 1))[~left_out[order]].mean())
+
+
+def _over_the_gallery(*query):
+    ranks, _ = ranks_of_matches(*query)
+    return average_precision(*query) * len(ranks) / len(query[0])
+
+
 def _trapezoid(h, ranks, length):
     before = np.where(ranks > 1, (h - 1) / np.maximum(ranks - 1, 1), 1.0)
     return np.mean((before + h / ranks) / 2)
@@ -201,6 +275,27 @@ score_one_query = FunctionExercise(
         "the furthest image comes first": lambda *query: average_precision(*query, order=-1),
         "the list is not sorted by distance": _unsorted,
         "argsort gives the image at each rank, not the rank of each image": _positions_for_ranks,
+        "the mask of what is left out stands in the order of the gallery; sort it like the list": (
+            _with_unsorted("own", "junk")
+        ),
+        "the mask of what is left out stands in the order of the gallery; sort it as you sort the "
+        "matches": _with_unsorted("own", "junk", own_is_match=False),
+        "the mask of the matches stands in the order of the gallery; sort it like the list": (
+            _with_unsorted("same")
+        ),
+        "the mask of the matches stands in the order of the gallery; sort it as you sort what is "
+        "left out": _with_unsorted("same", own_is_match=False),
+        "the mask of junk stands in the order of the gallery; sort it like the list": (
+            _with_unsorted("junk")
+        ),
+        "the mask of the query's own camera stands in the order of the gallery; sort it like the "
+        "list": _with_unsorted("own"),
+        "the identities are sorted by distance, but the cameras are not": _with_unsorted_column(
+            "cams"
+        ),
+        "the cameras are sorted by distance, but the identities are not": _with_unsorted_column(
+            "ids"
+        ),
         "this is the trapezoid; the exercise asks for the step sum": _from_ranks(_trapezoid),
         "the precisions at the matches are summed; AP is their mean": _from_ranks(
             lambda h, ranks, length: np.sum(h / ranks)
@@ -210,12 +305,22 @@ score_one_query = FunctionExercise(
         "the precision is averaged over all ranks; AP takes it at the matches only": (
             _mean_over_all_ranks
         ),
+        "the precision is averaged over all ranks that stay (nanmean), and what is left out takes "
+        "up ranks; AP takes it at the matches, in the list without the others": (
+            _mean_over_ranks_that_stay
+        ),
+        "the precisions at the matches are divided by the size of the whole gallery; AP divides by "
+        "the number of matches": _over_the_gallery,
         "the match itself is missing in the precision at its rank": _from_ranks(
             lambda h, ranks, length: np.mean((h - 1) / ranks)
         ),
         "ranks begin at 0 here; the nearest image has rank 1": _from_ranks(
             lambda h, ranks, length: np.mean(h / np.maximum(ranks - 1, 1))
         ),
+        "ranks begin at 0 here, and a match at the first place divides by 0; the nearest image has "
+        "rank 1": _from_ranks(lambda h, ranks, length: np.mean(h / (ranks - 1))),
+        "matches and ranks are counted from 0; the first match is number 1, and the nearest image "
+        "has rank 1": _from_ranks(lambda h, ranks, length: np.mean((h - 1) / (ranks - 1))),
         "ranks begin at 2 here; the nearest image has rank 1": _from_ranks(
             lambda h, ranks, length: np.mean(h / (ranks + 1))
         ),
@@ -232,14 +337,20 @@ score_one_query = FunctionExercise(
             lambda h, ranks, length: 100 * np.mean(h / ranks)
         ),
     },
-    symptoms={"AP lies between 0 and 1": lambda result, *query: not 0 <= result <= 1},
+    symptoms={
+        "AP lies between 0 and 1": lambda result, *query: not 0 <= result <= 1,
+        "what is left out stands at the end of the list, and the query's person counts there; drop "
+        "these images": _left_out_at_the_end,
+    },
+    nan_means="If you mark what is left out by nan, it spreads through sums; drop it before you "
+    "count",
     right="junk and the query's own camera are out, distractors stay, and all matches count",
 )
 
 
 def step_minus_trapezoid(ranks) -> float:
     """By how much the step sum is larger: the mean of (r - h) / (2 r (r - 1)), 0 at r = 1."""
-    return _gap(ranks, lambda h, r: (r - h) / (2 * r * (r - 1)))
+    return _gap(ranks, _term)
 
 
 def _gap(ranks, rule, first: float = 0.0) -> float:
@@ -247,6 +358,21 @@ def _gap(ranks, rule, first: float = 0.0) -> float:
     h = np.arange(1, len(ranks) + 1)
     terms = [rule(a, r) if r > 1 else first for a, r in zip(h, ranks, strict=True)]
     return float(np.mean(terms))
+
+
+def _without_rank_1(rule):
+    """The mean of a rule (h, r) over the matches that are not at rank 1, as nanmean takes it."""
+
+    def mean(ranks):
+        h = np.arange(1, len(ranks) + 1)
+        later = ranks > 1
+        return float(np.mean(rule(h[later], ranks[later])))
+
+    return mean
+
+
+def _term(h, r):
+    return (r - h) / (2 * r * (r - 1))
 
 
 def _step(ranks):
@@ -278,10 +404,20 @@ the_two_kinds = FunctionExercise(
             -step_minus_trapezoid(ranks)
         ),
         "right, but a match at rank 1 gives 0/0; there both kinds are 1": lambda ranks: _gap(
-            ranks, lambda h, r: (r - h) / (2 * r * (r - 1)), first=np.nan
+            ranks, _term, first=np.nan
         ),
         "at rank 1 the first fraction of the trapezoid is set to 1, not to 0": lambda ranks: _gap(
-            ranks, lambda h, r: (r - h) / (2 * r * (r - 1)), first=0.5
+            ranks, _term, first=0.5
+        ),
+        "a match at rank 1 drops out of the mean (nanmean); it counts, with a difference of 0": (
+            _without_rank_1(_term)
+        ),
+        "a match at rank 1 drops out of the trapezoid's mean (nanmean); it counts there with 1": (
+            lambda ranks: _step(ranks) - _without_rank_1(lambda h, r: h / r - _term(h, r))(ranks)
+        ),
+        "ranks begin at 1 already; you added 1": lambda ranks: step_minus_trapezoid(ranks + 1),
+        "h counts the matches from 1, not from 0, and at rank 1 this divides by 0": (
+            lambda ranks: _gap(ranks, lambda h, r: (r - h + 1) / (2 * r * (r - 1)), first=np.inf)
         ),
         "h counts the matches from 1, not from 0": lambda ranks: _gap(
             ranks, lambda h, r: (r - h + 1) / (2 * r * (r - 1))
@@ -298,5 +434,6 @@ the_two_kinds = FunctionExercise(
         "the difference is never negative": lambda result, ranks: result < -1e-9,
         "the difference is never above 1/4": lambda result, ranks: result > 0.25 + 1e-9,
     },
+    nan_means="A match at rank 1 gives 0/0; there both kinds are 1",
     right="each term lies between 0 and 1/(2r), so the two kinds never differ by more than 1/4",
 )

@@ -108,6 +108,32 @@ def _with_its_neighbour_only(p):
     return corrected
 
 
+def _sorted_twice(c):
+    """c[order] in place of corrected[order] = c; c: p in the order of size -> what is corrected."""
+
+    def mistaken(p):
+        order = np.argsort(p)
+        return c(p[order])[order]
+
+    return mistaken
+
+
+def _carried(p) -> np.ndarray:
+    """p (tests,) times falling factors, the largest so far carried on in the order given."""
+    return np.maximum.accumulate(p * _falling(p))
+
+
+def _carried_by_test(p) -> np.ndarray:
+    """The right factors, but the largest so far is carried on in the order of the tests."""
+    return np.minimum(1, np.maximum.accumulate(_in_order(p, _falling(p))))
+
+
+def _put_back_unsorted(p) -> np.ndarray:
+    corrected = np.empty(len(p))
+    corrected[np.argsort(p)] = np.minimum(1, _carried(p))
+    return corrected
+
+
 holm_by_hand = FunctionExercise(
     name="holm_by_hand",
     notebook="06_tables",
@@ -154,7 +180,33 @@ holm_by_hand = FunctionExercise(
         "single one": lambda p: _step_up(p, len(p) / np.arange(1, len(p) + 1)),
         "this is the version of Šidák, 1 - (1 - p)^k; Holm multiplies": _sidak,
         "the factors follow the order of the tests; sort p first": lambda p: np.minimum(
-            1, np.maximum.accumulate(p * _falling(p))
+            1, _carried(p)
+        ),
+        "the factors follow the order of the tests, and some corrected p exceed 1; sort p first": (
+            _carried
+        ),
+        "the factors follow the order of the tests, and no value is carried on; sort p first": (
+            lambda p: np.minimum(1, p * _falling(p))
+        ),
+        "p is only multiplied by n, n - 1, ..., 1 in the order of the tests; sort it first": (
+            lambda p: p * _falling(p)
+        ),
+        "p is put back into its order, but it was not sorted: p[order] has the smallest first": (
+            _put_back_unsorted
+        ),
+        "the factors are right, but the largest so far is carried on in the order of the tests; "
+        "carry it from the smallest p to the largest": _carried_by_test,
+        "c[order] sorts the corrected values once more; corrected[order] = c puts them back": (
+            _sorted_twice(lambda p: np.minimum(1, _carried(p)))
+        ),
+        "c[order] sorts the corrected values once more, and some exceed 1; corrected[order] = c "
+        "puts them back": _sorted_twice(_carried),
+        "c[order] sorts the corrected values once more, and no value is carried on; "
+        "corrected[order] = c puts them back": _sorted_twice(
+            lambda p: np.minimum(1, p * _falling(p))
+        ),
+        "the values are in the order of their size, and none is carried on": lambda p: np.minimum(
+            1, np.sort(p) * _falling(p)
         ),
         "argsort gives the test at each place, not the place of each test": _argsort_for_ranks,
         "p is left as it is": lambda p: p,
@@ -184,6 +236,10 @@ def best_weights(V, tau2: float) -> np.ndarray:
 
 def _normal(weights) -> np.ndarray:
     return weights / weights.sum()
+
+
+def _rows_to_one(matrix) -> np.ndarray:
+    return matrix / matrix.sum(1, keepdims=True)
 
 
 _SHARED = np.array([[0.5, 0.2, 0.0], [0.2, 0.4, 0.1], [0.0, 0.1, 1.5]])
@@ -230,6 +286,30 @@ weights_of_a_pool = FunctionExercise(
         ),
         "a negative weight is cut to zero; it is right where two settings share much": (
             lambda V, tau2: _normal(np.maximum(best_weights(V, tau2), 0))
+        ),
+        "this is the whole inverse over its sum, a matrix; sum its rows, too": lambda V, tau2: (
+            _normal(np.linalg.inv(V + tau2 * np.eye(len(V))))
+        ),
+        "each row of this matrix sums to 1; the weights are the row sums over the whole sum": (
+            lambda V, tau2: _rows_to_one(np.linalg.inv(V + tau2 * np.eye(len(V))))
+        ),
+        "each column of this matrix sums to 1; the weights are the row sums over the whole sum": (
+            lambda V, tau2: _rows_to_one(np.linalg.inv(V + tau2 * np.eye(len(V)))).T
+        ),
+        "the diagonal of the inverse is divided by the sum of all its entries; sum its rows": (
+            lambda V, tau2: (
+                np.diag(np.linalg.inv(V + tau2 * np.eye(len(V))))
+                / np.linalg.inv(V + tau2 * np.eye(len(V))).sum()
+            )
+        ),
+        "the weights are right, but they stand in a column; give them one dimension": (
+            lambda V, tau2: best_weights(V, tau2)[:, None]
+        ),
+        "this is the variance of the best mean; give its weights": lambda V, tau2: (
+            1 / np.linalg.inv(V + tau2 * np.eye(len(V))).sum()
+        ),
+        "this is the sum of the whole inverse; divide its row sums by it": lambda V, tau2: (
+            np.linalg.inv(V + tau2 * np.eye(len(V))).sum()
         ),
         "this is the inverse itself, a matrix; the weights are its row sums over its whole sum": (
             lambda V, tau2: np.linalg.inv(V + tau2 * np.eye(len(V)))

@@ -2,8 +2,10 @@
 
     reidsa speed                     the table, also into results/speed/cpu.json
                                      (about 8 minutes on 2 cores, 8 GiB)
-    reidsa speed step attention      some groups of it again: loading, step, attention, evaluation,
-                                     distances, reranking, dense, parts, large
+    reidsa speed step attention      some groups of it again: loading, rendering, step, bookkeeping,
+                                     attention, evaluation, distances, reranking, dense, parts,
+                                     large
+    reidsa speed growth              how re-ranking grows up to 500,000 images; half an hour, 14 GiB
 
 Times drift from machine to machine, so the results are ratios of two times of the same run. Data:
 rendered images; and made-up features in clusters, one for each identity, at the size of Market-1501
@@ -11,6 +13,7 @@ rendered images; and made-up features in clusters, one for each identity, at the
 a call adds to its inputs at its peak (Linux only).
 """
 
+import contextlib
 import ctypes
 import json
 import os
@@ -42,6 +45,7 @@ from ..reranking import rerank
 from ..support.files import ROOT, write_atomic
 from ..support.memory import keep_freed_memory
 from ..support.opencv import cv2
+from ..training import EpochSums, look_inside
 
 # Market-1501's test set.
 QUERIES, GALLERY, IDENTITIES, DISTRACTORS = 3368, 15913, 750, 2798
@@ -321,6 +325,39 @@ def large() -> dict:
     }
 
 
+def growth() -> dict:
+    """CPU time and memory of re-ranking against the number of images, for 1,000 queries.
+
+    CPU seconds, so that it can run beside other work.
+    """
+    n_query = 100 if QUICK else 1_000
+    found = {"queries": n_query, "dimensions": 128}
+    sizes_, seconds = (1_500, 3_000) if QUICK else (12_500, 25_000, 50_000, 100_000, 500_000), []
+    for n in sizes_:
+        query, gallery, *_ = features(n_query, n - n_query, 128)
+        start = time.process_time()
+        memory = added(lambda q=query, g=gallery: rerank(q, g))
+        seconds.append(time.process_time() - start)
+        found[f"{n:,} images: CPU seconds"] = seconds[-1]
+        found[f"{n:,} images: memory added, GiB"] = memory
+    slope, _ = np.polyfit(np.log(sizes_), np.log(seconds), 1)
+    return found | {"time grows like N to the power": float(slope)}
+
+
+def rendering() -> dict:
+    """Drawing images of 128x64 and their part masks into files, on one core."""
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+    seconds, images = [], 0
+    for _ in range(1 if QUICK else 3):
+        with tempfile.TemporaryDirectory() as folder:
+            start = time.perf_counter()
+            made = render_benchmark("market1501", folder, scale=0.016, progress=False, workers=1)
+            seconds.append(time.perf_counter() - start)
+            images = sum(1 for _ in Path(made).rglob("*.jpg"))
+    return {"images": images, "milliseconds an image": 1000 * min(seconds) / images}
+
+
 def loading() -> dict:
     """From files of 128x64 to normalised, augmented batches of 384x128, on one core."""
     torch.set_num_threads(1)
@@ -462,6 +499,35 @@ def step() -> dict:
     return found
 
 
+def bookkeeping() -> dict:
+    """What a training adds to its steps to be looked into, on one core, against a step.
+
+    In every step the norms of the gradients and the ten losses again; once an epoch a look at what
+    each form of attention does to the maps.
+    """
+    torch.set_num_threads(1)
+    size, batch, backbone = (384, 128), 16, "resnet50"
+    if QUICK:
+        size, batch, backbone = (96, 32), 8, "thin"
+    model, images, do_step = training_step(size, batch, backbone, torch.channels_last)
+    target = torch.arange(batch)
+    do_step()  # leaves its gradients
+    with torch.no_grad():
+        logits, maps = model(to_input(images), with_maps=True)
+        loss = reid_loss(logits, target)
+    calls = [
+        do_step,
+        lambda: EpochSums(model).add(logits, target, loss),
+        lambda: look_inside(model, maps, target),
+    ]
+    whole, sums, look = in_turns(*calls)
+    return {
+        "norms and losses, of a step": sums / whole,
+        "a look inside, steps": look / whole,
+        "both, of an epoch of Market-1501": (sums + look / (12936 // 48)) / whole,
+    }
+
+
 def attention() -> dict:
     """Pooling a map with its own attention, forward and backward, against one copy of the map.
 
@@ -520,7 +586,9 @@ def _pooling_against_a_copy(f: Tensor) -> dict:
 
 GROUPS = {
     "loading": loading,
+    "rendering": rendering,
     "step": step,
+    "bookkeeping": bookkeeping,
     "attention": attention,
     "evaluation": evaluation,
     "distances": distances,
@@ -528,7 +596,9 @@ GROUPS = {
     "dense": dense,
     "parts": parts,
     "large": large,
+    "growth": growth,
 }
+ON_REQUEST = {"growth"}  # not among those that are measured if none is named
 
 
 def measure_here(groups: Sequence[str]) -> None:
@@ -538,13 +608,24 @@ def measure_here(groups: Sequence[str]) -> None:
     print(json.dumps({name: GROUPS[name]() for name in groups}))
 
 
+def _processor() -> str:
+    """The processor's name and the widest instructions of it that torch uses."""
+    name = platform.processor() or platform.machine()
+    with contextlib.suppress(OSError):  # not Linux
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+
+
 def measure(groups: Sequence[str] = ()) -> int:
     """Measure each group in a process of its own, print and record it. Returns the exit code."""
     for name in groups:
         known("group", name, GROUPS)
     record = ROOT / "results" / "speed" / "cpu.json"
     machine = {
-        "machine": f"{platform.machine()}, {cores()} cores",
+        "machine": f"{_processor()}, {cores()} cores",
         "numpy": np.__version__,
         "torch": torch.__version__,
     }
@@ -552,7 +633,7 @@ def measure(groups: Sequence[str] = ()) -> int:
     earlier = json.loads(record.read_bytes()) if record.exists() else {}
     if all(earlier.get(key) == value for key, value in machine.items()):
         results |= earlier  # groups that are not measured again are kept
-    for name in groups or GROUPS:
+    for name in groups or [name for name in GROUPS if name not in ON_REQUEST]:
         command = [sys.executable, "-m", "reidsa_utils", "speed", name, "--here"]
         done = subprocess.run(command, stdout=subprocess.PIPE, encoding="utf-8")
         if done.returncode:

@@ -165,14 +165,16 @@ def _forest_panel(ax, effect: dict, color) -> None:
     ax.grid(False, axis="y")
 
 
-def one_change(rows: pd.DataFrame, noise: float, name: str, shows=None, large: float = 8.0) -> None:
+def one_change(
+    rows: pd.DataFrame, noise: float, name: str, heading: str, shows=None, large: float = 8.0
+) -> None:
     """Draw what single changes do to the mAP, a line each, and save the figure.
 
     Changes larger than `large` points are in a panel of their own, with a scale of their own, so
     that the others can be read. Red: the interval leaves zero out. The grey band is +-noise.
     rows: as of statistics.difference(), with "change" and "vector"; noise: the standard deviation
-    of what the same function gives twice, in points, NaN if it is not known. name, shows: as in
-    save_figure().
+    of what the same function gives twice, in points, NaN if it is not known. name, heading: of the
+    figure; shows: as in save_figure().
     """
     is_large = rows["Δ"].abs() > large
     panels = [panel for panel in (rows[is_large], rows[~is_large]) if len(panel)]
@@ -201,7 +203,7 @@ def one_change(rows: pd.DataFrame, noise: float, name: str, shows=None, large: f
         ax.grid(False, axis="y")
         ax.set(yticks=range(len(panel)), yticklabels=names, ylim=(-0.6, len(panel) - 0.4))
     axes[-1, 0].set(xlabel="Δ mAP (points) with 95 % interval; each panel has its own scale")
-    fig.suptitle("Three seeds tell few of the readings apart")
+    fig.suptitle(heading)
     save_figure(fig, name, shows)
 
 

@@ -83,16 +83,17 @@ def draw_panels(rows: list, heading: str, labels=None, size=None) -> Figure:
             if panel is None:
                 ax.set_axis_off()
             else:
-                _draw_panel(ax, panel)
+                draw_panel(ax, panel)
     for ax, label in zip(axes[:, 0], labels or [], strict=False):
         ax.set_ylabel(label, fontsize=10)
     if any(panel is not None and panel.map is not None for row in rows for panel in row):
-        _scale_bar(fig, axes)
+        scale_bar(fig, axes)
     fig.suptitle(heading, fontsize=12)
     return fig
 
 
-def _draw_panel(ax, panel: Panel) -> None:
+def draw_panel(ax, panel: Panel) -> None:
+    """Draw one small picture into axes, as draw_panels() does."""
     picture = cv2.resize(panel.image, (128, 384), interpolation=cv2.INTER_CUBIC)
     if panel.map is not None:
         picture = overlay(picture, times_flat(panel.map), TOP)
@@ -113,7 +114,7 @@ def times_flat(m) -> np.ndarray:
     return np.nan_to_num(positive(m[None])[0].numpy() * m.numel())
 
 
-def _scale_bar(fig, axes) -> None:
+def scale_bar(fig, axes) -> None:
     """The colours of the maps, as they look over a grey of medium light."""
     grey = np.full((1, 256, 3), 110, np.uint8)
     values = np.linspace(0, TOP, 256)[None]

@@ -8,8 +8,11 @@ import pytest
 import torch
 from scipy import special
 
-from reidsa_utils.course import check
+from reidsa_utils.attention import attention_weights
+from reidsa_utils.config import configure
+from reidsa_utils.course import check, forms, maps, steps
 from reidsa_utils.course.checking import FunctionExercise
+from reidsa_utils.training import learning_rate
 
 WRONG = {}  # name of an exercise: [(attempt, words of the sentence)]
 RIGHT = {}  # name of an exercise: [attempts that are written in another way]
@@ -486,6 +489,67 @@ right(
     "    return (match.cumsum() / np.arange(1, keep.sum() + 1))[match].mean()",
 )
 
+SORTED = """
+def mine(d, pid, cam, ids, cams):
+    o = np.argsort(d)
+    n = np.arange(1, len(d) + 1)
+    own = (ids == pid) & (cams == cam)
+    junk = ids == -1
+    {code}
+"""
+OF_COUNTS = "\n    return (np.cumsum(m) / np.arange(1, len(m) + 1))[m].mean()"
+NAN = "m = np.where(junk | own, np.nan, ids == pid)[o]\n    "
+for words, code in {
+    "what is left out stands in the order of the gallery; sort it like": (
+        "m = (ids == pid)[o][~junk & ~own]" + OF_COUNTS
+    ),
+    "sort it as you sort the matches": ("m = ((ids == pid) & ~own)[o][~junk & ~own]" + OF_COUNTS),
+    "the mask of the matches stands in the order of the gallery; sort it like": (
+        "m = (ids == pid)[(~junk & ~own)[o]]" + OF_COUNTS
+    ),
+    "sort it as you sort what is left out": (
+        "m = ((ids == pid) & ~own)[(~junk & ~own)[o]]" + OF_COUNTS
+    ),
+    "the mask of junk stands": "m = (ids == pid)[o][~junk & ~own[o]]" + OF_COUNTS,
+    "the mask of the query's own camera": "m = (ids == pid)[o][~junk[o] & ~own]" + OF_COUNTS,
+    "but the cameras are not": (
+        "ids = ids[o]\n    own = (ids == pid) & (cams == cam)\n"
+        "    m = (ids == pid)[(ids != -1) & ~own]" + OF_COUNTS
+    ),
+    "but the identities are not": (
+        "cams = cams[o]\n    own = (ids == pid) & (cams == cam)\n"
+        "    m = (ids == pid)[(ids != -1) & ~own]" + OF_COUNTS
+    ),
+    "stands at the end of the list": (
+        "m = (ids == pid)[np.argsort(np.where(junk | own, np.inf, d))]" + OF_COUNTS
+    ),
+    "and the query's person counts there": (
+        "m = (ids == pid)[np.argsort(np.where(junk | own, np.nan, d))]" + OF_COUNTS
+    ),
+    "over all ranks that stay (nanmean)": NAN + "return np.nanmean(np.nancumsum(m) / n + 0 * m)",
+    "what is left out still takes up ranks": NAN
+    + "return np.nanmean((np.nancumsum(m) / n)[m == 1])",
+    "it spreads through sums": NAN + "return np.mean(np.cumsum(m) / n)",
+    "of the whole gallery": (
+        "k = ~junk & ~own\n    m = (ids == pid)[k][np.argsort(d[k])]\n"
+        "    return (np.cumsum(m) / np.arange(1, len(m) + 1))[m].sum() / len(d)"
+    ),
+}.items():
+    wrong("score_one_query", words, SORTED.format(code=code))
+FROM_ZERO = "k = ~junk & ~own\n    r = np.flatnonzero((ids == pid)[k][np.argsort(d[k])])\n    "
+FROM_ZERO += "with np.errstate(all='ignore'):\n        return {}"
+for words, result in {
+    "divides by 0; the nearest image has rank 1": "np.mean(np.arange(1, len(r) + 1) / r)",
+    "matches and ranks are counted from 0": "np.mean(np.arange(len(r)) / r)",
+}.items():
+    wrong("score_one_query", words, SORTED.format(code=FROM_ZERO.format(result)))
+right(  # nan and infinite distances come last, and nothing counts there
+    "score_one_query",
+    SORTED.format(
+        code="m = ((ids == pid) & ~own)[np.argsort(np.where(junk | own, np.nan, d))]" + OF_COUNTS
+    ),
+)
+
 KINDS = """
 def mine(ranks):
     terms = []
@@ -517,6 +581,27 @@ for words, change in {
 }.items():
     wrong("the_two_kinds", words, KINDS.format(**KINDS_PARTS | change))
 right("the_two_kinds", KINDS.format(**KINDS_PARTS))
+
+BY_FORMULA = """
+def mine(r):
+    r = np.asarray(r, float)
+    h = np.arange(1, len(r) + 1)
+    with np.errstate(all="ignore"):
+        return {result}
+"""
+TERM = "(r - h) / (2 * r * (r - 1))"
+for words, result in {
+    "drops out of the mean (nanmean)": f"np.nanmean({TERM})",
+    "drops out of the trapezoid's mean (nanmean)": (
+        "np.mean(h / r) - np.nanmean((h / r + (h - 1) / (r - 1)) / 2)"
+    ),
+    "you added 1": "np.mean((r + 1 - h) / (2 * (r + 1) * r))",
+    "at rank 1 this divides by 0": "np.nanmean((r - h + 1) / (2 * r * (r - 1)))",
+    "gives 0/0; there both kinds are 1": f"np.mean({TERM})",
+    "nan or inf for ranks = [1, 3, 6]. A match at rank 1 gives 0/0": "np.mean(h / (r - 1))",
+}.items():
+    wrong("the_two_kinds", words, BY_FORMULA.format(result=result))
+right("the_two_kinds", BY_FORMULA.format(result=f"np.nansum({TERM}) / len(r)"))
 
 # Notebook 04.
 
@@ -628,6 +713,184 @@ right(
     "    L = w * nnf.cross_entropy(S, target)\n    return torch.autograd.grad(L, S)[0]",
 )
 
+# Notebook 05.
+
+wrong("when_the_rate_drops", "so it is dropped", 572)
+wrong("when_the_rate_drops", "to the nearest epoch", 516)
+wrong("when_the_rate_drops", "the first epoch is 0", 602)
+wrong("when_the_rate_drops", "not within one", 541)
+wrong("when_the_rate_drops", "not within one", 545)
+wrong("when_the_rate_drops", "this is an epoch", 13)
+wrong("when_the_rate_drops", "steps and epochs are counted from 0", 560)
+wrong("when_the_rate_drops", "the last step at the full rate", 558)
+wrong("when_the_rate_drops", "of the whole run", 774)
+wrong("when_the_rate_drops", "too early: with 43 steps an epoch, it lies in epoch 6", 300)
+wrong("when_the_rate_drops", "too late", 600)
+wrong("when_the_rate_drops", "is a whole number", 12.6)
+wrong("when_the_rate_drops", "steps are counted from 0", -1)
+wrong("when_the_rate_drops", "expected the number of a step", "epoch 13")
+right("when_the_rate_drops", 559)
+right("when_the_rate_drops", np.int64(13 * (1384 // 32)))
+
+SGD = """
+def mine(w, gradients, rates, momentum, decay):
+    w = w.clone()
+    first = w.clone()
+    v = {start}
+    for g, lr in {steps}:
+        d = {decayed}
+        v = {buffer}
+        w = {update}
+    return w
+"""
+SGD_PARTS = {
+    "start": "torch.zeros_like(w)",
+    "steps": "zip(gradients, rates)",
+    "decayed": "g + decay * w",
+    "buffer": "momentum * v + d",
+    "update": "w - lr * (d + momentum * v)",
+}
+for words, change in {
+    "there is no momentum": {"update": "w - lr * d"},
+    "the weight decay is missing": {"decayed": "g"},
+    "this is plain SGD": {"decayed": "g", "update": "w - lr * d"},
+    "this is momentum without Nesterov; a step": {"update": "w - lr * v"},
+    "the gradient itself is missing": {"update": "w - lr * momentum * v"},
+    "multiplies the buffer by the momentum once": {"update": "w - lr * (d + v)"},
+    "comes after the momentum (as in AdamW)": {
+        "decayed": "g",
+        "update": "w - lr * (d + momentum * v + decay * w)",
+    },
+    "shrink by the decay without the rate": {
+        "decayed": "g",
+        "update": "(1 - decay) * w - lr * (d + momentum * v)",
+    },
+    "but not the gradient that is added": {"update": "w - lr * (g + momentum * v)"},
+    "that of the first weights": {"decayed": "g + decay * first"},
+    "the sign of the decay": {"decayed": "g - decay * w"},
+    "the decay is doubled": {"decayed": "g + 2 * decay * w"},
+    "the rate is inside the buffer; a rate": {
+        "buffer": "momentum * v + lr * d",
+        "update": "w - (lr * d + momentum * v)",
+    },
+    "the rate is inside the buffer, and": {
+        "buffer": "momentum * v - lr * d",
+        "update": "w + v",
+    },
+    "multiplied by 1 - momentum": {"buffer": "momentum * v + (1 - momentum) * d"},
+    "a running mean of the gradients": {
+        "buffer": "momentum * v + (1 - momentum) * d",
+        "update": "w - lr * v",
+    },
+    "which then counts twice": {"start": "gradients[0]"},
+    "this goes up the gradient": {"update": "w + lr * (d + momentum * v)"},
+    "all steps have the first rate": {"update": "w - rates[0] * (d + momentum * v)"},
+    "the last step is missing": {"steps": "zip(gradients[:-1], rates)"},
+    "only the first step is made": {"steps": "zip(gradients[:1], rates)"},
+    "shrink behind the step": {
+        "decayed": "g",
+        "update": "(1 - lr * decay) * (w - lr * (d + momentum * v))",
+    },
+    "(as in AdamW), and there is no Nesterov": {
+        "decayed": "g",
+        "update": "w - lr * v - lr * decay * w",
+    },
+    "neither Nesterov nor weight decay": {"decayed": "g", "update": "w - lr * v"},
+    "the changes of the weights": {"steps": "zip(gradients, rates)"},
+}.items():
+    code = SGD.format(**SGD_PARTS | change)
+    if words == "the changes of the weights":
+        code = code.replace("return w", "return w - first")
+    wrong("sgd_by_hand", words, code)
+wrong(
+    "sgd_by_hand",
+    "the weights after every step",
+    SGD.format(**SGD_PARTS)
+    .replace("first = w.clone()", "all_w = []")
+    .replace("    return w", "        all_w.append(w)\n    return torch.stack(all_w)"),
+)
+wrong(
+    "sgd_by_hand",
+    "changes its argument",
+    SGD.format(**SGD_PARTS | {"update": "w.sub_(lr * (d + momentum * v))"}).replace(
+        "w = w.clone()", "first = w"
+    ),
+)
+wrong(  # the buffer as well as the weights
+    "sgd_by_hand",
+    "a tuple of 2",
+    SGD.format(**SGD_PARTS).replace("return w", "return w, v"),
+)
+right("sgd_by_hand", SGD.format(**SGD_PARTS))
+right(  # torch's own
+    "sgd_by_hand",
+    "def mine(w, gradients, rates, momentum, decay):\n    w = w.clone().requires_grad_()\n"
+    "    o = torch.optim.SGD([w], 1.0, momentum, weight_decay=decay, nesterov=True)\n"
+    "    for g, lr in zip(gradients, rates):\n        o.param_groups[0]['lr'] = float(lr)\n"
+    "        w.grad = g.clone()\n        o.step()\n    return w.detach()",
+)
+right(  # in NumPy, with the step written out
+    "sgd_by_hand",
+    "def mine(w, gradients, rates, momentum, decay):\n    w, v = w.numpy().copy(), 0\n"
+    "    for g, lr in zip(gradients.numpy(), rates.numpy()):\n        g = g + decay * w\n"
+    "        v = v * momentum + g\n        w = w - lr * g - lr * momentum * v\n    return w",
+)
+
+BLIND = """
+def mine(counts):
+    q = counts / counts.sum()
+    {kept}
+    return {result}
+"""
+KEPT = "q = q[q > 0]"
+for words, result in {
+    "this is ln N": "np.log(len(counts))",
+    "the sign is wrong": "(q * np.log(q)).sum()",
+    "base 2": "-(q * np.log2(q)).sum()",
+    "base 10": "-(q * np.log10(q)).sum()",
+    "every class counts the same": "-np.log(q).mean()",
+    "the logarithms of the classes are summed": "-np.log(q).sum()",
+    "of classes that have an image": "np.log(len(q))",
+    "with the most frequent class": "1 - q.max()",
+    "the logarithm is that of a mean": "-np.log((q**2).sum())",
+    "the sum over all images": "-(counts[counts > 0] * np.log(q)).sum()",
+    "divided by the number of classes": "-(q * np.log(q)).sum() / len(counts)",
+    "as a share of ln N": "-(q * np.log(q)).sum() / np.log(len(counts))",
+    "sure of the most frequent class": "-np.log(max(q))",
+    "this is exp of the loss": "np.exp(-(q * np.log(q)).sum())",
+    "the logarithm is missing": "1 - sum(q * q)",
+    "more than ln N": "np.log(counts.sum())",
+    "never negative": "-np.log(counts.sum())",
+}.items():
+    wrong("the_blind_head", words, BLIND.format(kept=KEPT, result=result))
+wrong(
+    "the_blind_head",
+    "gives 0 ln 0",
+    "def mine(counts):\n    q = counts / counts.sum()\n"
+    "    with np.errstate(all='ignore'):\n        return -(q * np.log(q)).sum()",
+)
+wrong(
+    "the_blind_head",
+    "the softmax of the counts",
+    "def mine(counts):\n    q = counts / counts.sum()\n"
+    "    return -(q * special.log_softmax(counts)).sum()",
+)
+right("the_blind_head", BLIND.format(kept=KEPT, result="-(q * np.log(q)).sum()"))
+right(
+    "the_blind_head",
+    "from scipy import stats\ndef mine(counts):\n    return stats.entropy(counts)",
+)
+right(  # as the loss of a head whose logits are the logarithms of the counts
+    "the_blind_head",
+    "def mine(counts):\n    S = torch.tensor(counts).double().log()\n"
+    "    targets = torch.tensor(np.repeat(np.arange(len(counts)), counts))\n"
+    "    return nnf.cross_entropy(S.expand(len(targets), -1), targets)",
+)
+right(  # by a small number in the logarithm
+    "the_blind_head",
+    "def mine(counts):\n    q = counts / counts.sum()\n    return -(q * np.log(q + 1e-12)).sum()",
+)
+
 # Notebook 06.
 
 wrong("enough_seeds", "1.96 is for a known spread", 18)
@@ -710,6 +973,49 @@ right(
     "    return multipletests(p, method='holm')[1]",
 )
 
+IN_PLACE = """
+def mine(p):
+    n = len(p)
+    order = np.argsort(p)
+    place = np.argsort(order)
+    k = n - np.arange(n)
+    out = np.empty(n)
+    {code}
+"""
+for words, code in {
+    "c[order] sorts the corrected values once more; corrected": (
+        "c = np.minimum(1, np.maximum.accumulate(p[order] * k))\n    return c[order]"
+    ),
+    "c[order] sorts the corrected values once more, and some exceed 1": (
+        "c = np.maximum.accumulate(p[order] * k)\n    return c[order]"
+    ),
+    "c[order] sorts the corrected values once more, and no value": (
+        "c = np.minimum(1, p[order] * k)\n    return c[order]"
+    ),
+    "the factors follow the order of the tests, and some": "return np.maximum.accumulate(p * k)",
+    "the factors follow the order of the tests, and no": "return np.minimum(1, p * k)",
+    "in the order of the tests; sort it first": "return p * k",
+    "but it was not sorted": (
+        "out[order] = np.minimum(1, np.maximum.accumulate(p * k))\n    return out"
+    ),
+    "carry it from the smallest p": (
+        "return np.minimum(1, np.maximum.accumulate(p * (n - place)))"
+    ),
+    "and none is carried on": "return np.minimum(1, p[order] * k)",
+}.items():
+    wrong("holm_by_hand", words, IN_PLACE.format(code=code))
+wrong(  # the same mistake from the other side
+    "holm_by_hand",
+    "c[order] sorts the corrected values once more; corrected",
+    IN_PLACE.format(
+        code="out[place] = np.minimum(1, np.maximum.accumulate(p[order] * k))\n    return out"
+    ),
+)
+right(
+    "holm_by_hand",
+    IN_PLACE.format(code="return np.minimum(1, np.maximum.accumulate(p[order] * k))[place]"),
+)
+
 POOL = "def mine(V, tau2):\n    n = len(V)\n    {}\n    return {}"
 for words, matrix, result in (
     ("do not depend on tau2", "W = np.linalg.inv(V + tau2)", "W.sum(0) / W.sum()"),
@@ -723,6 +1029,25 @@ for words, matrix, result in (
     ("variances are added", "W = np.linalg.inv(V + tau2**0.5 * np.eye(n))", "W.sum(1) / W.sum()"),
     ("sum its rows", "d = np.diag(np.linalg.inv(V + tau2 * np.eye(n)))", "d / d.sum()"),
     ("this is the inverse itself", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W"),
+    ("the whole inverse over its sum", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W / W.sum()"),
+    (
+        "each row of this matrix",
+        "W = np.linalg.inv(V + tau2 * np.eye(n))",
+        "W / W.sum(1, keepdims=True)",
+    ),
+    ("each column of this matrix", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W / W.sum(0)"),
+    (
+        "by the sum of all its entries",
+        "W = np.linalg.inv(V + tau2 * np.eye(n))",
+        "np.diag(W) / W.sum()",
+    ),
+    (
+        "they stand in a column",
+        "W = np.linalg.inv(V + tau2 * np.eye(n)) @ np.ones((n, 1))",
+        "W / W.sum()",
+    ),
+    ("the variance of the best mean", "W = np.linalg.inv(V + tau2 * np.eye(n))", "1 / W.sum()"),
+    ("the sum of the whole inverse", "W = np.linalg.inv(V + tau2 * np.eye(n))", "W.sum()"),
     (
         "cut to zero",
         "w = np.linalg.inv(V + tau2 * np.eye(n)).sum(1); w = np.clip(w / w.sum(), 0, None)",
@@ -749,6 +1074,237 @@ right(  # by search, where only the minimum is known
     "    full = lambda w: np.append(w, 1 - w.sum())\n"
     "    found = optimize.minimize(lambda w: full(w) @ S @ full(w), np.zeros(len(V) - 1), tol=1e-14)\n"
     "    return full(found.x)",
+)
+
+# Notebook 07.
+
+wrong("one_activation", "if G were the sum", 4.75)
+wrong("one_activation", "without the bias", 3)
+wrong("one_activation", "it is added once", 7)
+wrong("one_activation", "the bias is subtracted", 2)
+wrong("one_activation", "the weight of channel 2 is negative", -6)
+wrong("one_activation", "the sum of channel 2", 5)
+wrong("one_activation", "the mean of channel 2", 1.25)
+wrong("one_activation", "with 0 the logit is 1.5, not 0.5", 0)
+wrong("one_activation", "behind a ReLU", -1)
+wrong("one_activation", "behind a ReLU", float("nan"))
+wrong("one_activation", "behind a ReLU", float("inf"))
+wrong("one_activation", "expected a number that is not negative", "four")
+right("one_activation", 4)
+right("one_activation", torch.tensor(4.0))
+
+CAM = """
+def mine(f, p, weight, bias, classes):
+    maps = []
+    S = (f * p.unsqueeze(1)).sum((2, 3)) @ weight.t() + bias
+    for n in range(len(f)):
+        c = {c}
+        w = {w}
+        M = 0
+        for k in range(f.shape[1]):
+            M = M + {term}
+        maps.append({M})
+    return torch.stack(maps)
+"""
+CAM_PARTS = {"c": "classes[n]", "w": "weight[c]", "term": "w[k] * p[n] * f[n, k]", "M": "M"}
+for words, change in {
+    "the map of the most likely class": {"c": "S[n].argmax()"},
+    "the class of the first one": {"c": "classes[0]"},
+    "classes are counted from 0": {"c": "classes[n] - 1"},
+    "the maps of all classes": {"w": "weight.sum(0)"},
+    "the bias is added at every position": {"M": "M + bias[c]"},
+    "spread over the positions": {"M": "M + bias[c] / M.numel()"},
+    "the bias is subtracted at every": {"M": "M - bias[c]"},
+    "the same at every position": {"M": "M.sum().expand(M.shape)"},
+    "through a sigmoid": {"M": "M.sigmoid()"},
+    "a softmax over its positions": {"M": "M.flatten().softmax(0).view_as(M)"},
+    "its positions lie in one row": {"M": "M.flatten()"},
+    "a dimension of size 1 too many": {"M": "M[None]"},
+    "A map need not have a positive value": {"M": "M.relu() / M.relu().sum()"},
+    "only the positive part is left": {"M": "M.clamp(min=0)"},
+    "the ReLU comes before the sum": {"term": "(w[k] * p[n] * f[n, k]).relu()"},
+    "the absolute values": {"term": "abs(w[k]) * p[n] * f[n, k]"},
+    "the mean over the channels": {"M": "M / f.shape[1]"},
+    "a softmax over the channels; eq. 7 takes": {"w": "weight[c].softmax(0)"},
+    "a softmax over the classes": {"w": "weight.softmax(0)[c]"},
+    "p is missing": {"term": "w[k] * f[n, k]"},
+    "right without SA only": {"term": "w[k] * f[n, k] / f[n, k].numel()"},
+    "p is multiplied twice": {"term": "w[k] * p[n] * (p[n] * f[n, k])"},
+    "p and 1/HW are both in it": {"M": "M / M.numel()"},
+    "as the softmax of f": {
+        "term": "w[k] * f[n].sum(0).flatten().softmax(0).view_as(p[n]) * f[n, k]"
+    },
+    "as l1 of f": {"term": "w[k] * f[n].sum(0) / f[n].sum() * f[n, k]"},
+    "stretched from 0 to 1": {"M": "(M - M.min()) / (M.max() - M.min())"},
+    "divided by its largest value": {"M": "M / M.max()"},
+    "divided by its sum": {"M": "M / M.sum()"},
+    "these are the sums of the maps": {"M": "M.sum()"},
+    "must sum to the logit": {"M": "M.clamp(max=0)"},
+}.items():
+    wrong("a_map_by_hand", words, CAM.format(**CAM_PARTS | change))
+PRODUCTS = "def mine(f, p, weight, bias, classes):\n    x = weight[classes][..., None, None] * f\n"
+PRODUCTS += "    x = x * p[:, None]\n    return "
+wrong("a_map_by_hand", "this is the largest channel", PRODUCTS + "x.max(1).values")
+wrong(
+    "a_map_by_hand", "softmax over the channels; eq. 7 sums", PRODUCTS + "(x * x.softmax(1)).sum(1)"
+)
+wrong("a_map_by_hand", "the channels are not summed", PRODUCTS + "x")
+wrong("a_map_by_hand", "sums over the positions, one a channel", PRODUCTS + "x.sum((2, 3))")
+wrong(
+    "a_map_by_hand",
+    "the maps of all identities",
+    "def mine(f, p, weight, bias, classes):\n    F = f * p[:, None]\n"
+    "    return torch.einsum('ck,nkij->ncij', weight, F)",
+)
+wrong(
+    "a_map_by_hand",
+    "the maps of all classes of the batch",
+    "def mine(f, p, weight, bias, classes):\n    F = f * p[:, None]\n"
+    "    return torch.einsum('ck,nkij->ncij', weight[classes], F)",
+)
+right("a_map_by_hand", CAM.format(**CAM_PARTS))
+right("a_map_by_hand", PRODUCTS + "x.sum(dim=1)")
+right(
+    "a_map_by_hand",
+    "def mine(f, p, weight, bias, classes):\n    F = f * p[:, None]\n"
+    "    return torch.einsum('nk,nkij->nij', weight[classes], F)",
+)
+right(  # the gradient times the activation, as in HiResCAM
+    "a_map_by_hand",
+    "def mine(f, p, weight, bias, classes):\n    F = (f * p[:, None]).requires_grad_()\n"
+    "    S = F.sum((2, 3)) @ weight.T + bias\n    S = S[torch.arange(len(f)), classes].sum()\n"
+    "    return (torch.autograd.grad(S, F)[0] * F).sum(1).detach()",
+)
+
+REST = """
+def mine(G, U, a, v, b):
+    rest = {bias}
+    for u in range(len(v)):
+        z = (U[u] * G).sum() + a[u]
+        if {active}:
+            rest = rest + {term}
+    return {result}
+"""
+REST_PARTS = {"bias": "b", "active": "z > 0", "term": "v[u] * a[u]", "result": "rest"}
+for words, change in {
+    "this is the bias alone": {"active": "False"},
+    "these are the offsets alone": {"bias": "0"},
+    "all units count": {"active": "True"},
+    "you asked U G": {"active": "z - a[u] > 0"},
+    "you asked a.": {"active": "a[u] > 0"},
+    "that are not active": {"active": "z <= 0"},
+    "each reaches the logit times its v": {"term": "a[u]"},
+    "it is v times the offset": {"term": "v[u]"},
+    "the logit S itself": {"term": "v[u] * z"},
+    "the sum of the map": {"bias": "0", "term": "v[u] * (U[u] @ G)"},
+    "the sign is wrong": {"result": "-rest"},
+    "the bias is subtracted": {"bias": "-b"},
+}.items():
+    wrong("what_a_map_leaves_out", words, REST.format(**REST_PARTS | change))
+right("what_a_map_leaves_out", REST.format(**REST_PARTS))
+right(  # the logit less its gradient times G
+    "what_a_map_leaves_out",
+    "def mine(G, U, a, v, b):\n    G = G.clone().requires_grad_()\n"
+    "    S = v @ torch.relu(U @ G + a) + b\n    g = torch.autograd.grad(S, G)[0]\n"
+    "    return (S - g @ G).detach()",
+)
+
+# Notebook 08.
+
+wrong("one_of_768", "of one other position", 0.69)
+wrong("one_of_768", "of base 10", 2.88)
+wrong("one_of_768", "of base 2", 9.58)
+wrong("one_of_768", "this is what e^d must be; solve it for d", 767)
+wrong("one_of_768", "this is what e^d must be; solve", 768)
+wrong("one_of_768", "of the channel means", 0.026)
+wrong("one_of_768", "the sign is wrong", -6.64)
+wrong("one_of_768", "has 16.2 % of the weight; try a larger d", 5)
+wrong("one_of_768", "try a smaller d", 1e308)
+wrong("one_of_768", "try a larger d", -1e308)
+wrong("one_of_768", "a finite number", float("nan"))
+wrong("one_of_768", "a finite number", float("inf"))
+wrong("one_of_768", "expected a number", [6.64])
+right("one_of_768", 6.64)
+right("one_of_768", 6.6)
+right("one_of_768", np.log(767))
+
+RELEASED = """
+def mine(f):
+    B, C, H, W = f.shape
+    m = {m}
+    p = {p}
+    F = p[:, None] * f
+    return {G}
+"""
+RELEASED_PARTS = {
+    "m": "f.mean(1)",
+    "p": "m / m.sum((1, 2), keepdim=True)",
+    "G": "F.mean((2, 3))",
+}
+for words, change in {
+    "the weighted mean of recipe paper": {"G": "F.sum((2, 3))"},
+    "the softmax of eq. 1; the": {"p": "f.sum(1).flatten(1).softmax(1).view(B, H, W)"},
+    "this is the text": {
+        "p": "f.sum(1).flatten(1).softmax(1).view(B, H, W)",
+        "G": "F.sum((2, 3))",
+    },
+    "a softmax of the means": {"p": "m.flatten(1).softmax(1).view(B, H, W)"},
+    "a sigmoid divided": {"p": "f.sum(1).sigmoid() / f.sum(1).sigmoid().sum((1, 2), keepdim=True)"},
+    "this is average pooling": {"p": "torch.ones(B, H, W)"},
+    "the weights are not divided by their sum": {"p": "m"},
+    "not divided by their sum over the positions": {"p": "f.sum(1)"},
+    "over the whole batch": {"p": "m / m.sum()"},
+    "divided by the largest one": {"p": "m / m.amax((1, 2), keepdim=True)"},
+    "(l2)": {"p": "m / m.norm(dim=(1, 2), keepdim=True)"},
+    "the weights of a column": {"p": "m / m.sum(-2, keepdim=True)"},
+    "made of squares": {"m": "(f * f).mean(1)"},
+    "a plain sum over the positions": {"G": "f.sum((2, 3))"},
+    "dimensions of size 1 too many": {"G": "F.mean((2, 3), keepdim=True)"},
+    "the weights of a row": {"p": "m / m.sum(-1, keepdim=True)"},
+    "over its channels": {"p": "m", "G": "(f / f.sum(1, keepdim=True) * f).mean((2, 3))"},
+    "each channel has weights of its own": {
+        "G": "(f / f.sum((2, 3), keepdim=True) * f).mean((2, 3))"
+    },
+    "sum to 1/C": {"p": "m / f.sum((1, 2, 3)).view(B, 1, 1)"},
+    "sum to C": {"p": "f.sum(1) / m.sum((1, 2), keepdim=True)"},
+    "the brightest channel": {"m": "f.amax(1)"},
+    "the largest values of the rescaled map": {"G": "F.amax((2, 3))"},
+    "the mean over the channels, too": {"G": "F.mean((1, 2, 3))"},
+    "this is the rescaled map": {"G": "F"},
+    "this is p;": {"G": "p"},
+}.items():
+    wrong("the_released_layer", words, RELEASED.format(**RELEASED_PARTS | change))
+right("the_released_layer", RELEASED.format(**RELEASED_PARTS))
+right("the_released_layer", RELEASED.format(**RELEASED_PARTS | {"m": "f.sum(1)"}))
+right(  # as the released code does it, in PyTorch's functions
+    "the_released_layer",
+    "def mine(f):\n    m = f.mean(1, keepdim=True)\n"
+    "    p = nnf.normalize(m.flatten(1), p=1).view_as(m)\n"
+    "    return nnf.adaptive_avg_pool2d(p * f, 1).flatten(1)",
+)
+
+ALPHA = "def mine(f, t):\n    B, C, H, W = f.shape\n    s = f.sum((1, 2, 3))\n    return {}"
+for words, result in {
+    "the channels are forgotten": "s / (s + H * W * t)",
+    "the positions are forgotten": "s / (s + C * t)",
+    "channels and positions are forgotten": "s / (s + t)",
+    "this is 1 - alpha": "C * H * W * t / (s + C * H * W * t)",
+    "this is 1 / alpha": "1 + C * H * W * t / s",
+    "right for the softmax": "torch.ones(B)",
+    "one number for the batch": "(s.sum() / (s.sum() + f.numel() * t)).repeat(B)",
+    "l1 does not see a scale": "s / (s * t)",
+    "the weights of the shifted map": "(f + t).sum(1) / (f + t).sum((1, 2, 3))[:, None, None]",
+    "this is alpha at each position": "f.sum(1) / (f.sum(1) + C * t)",
+    "alpha lies between 0 and 1": "s / t",
+}.items():
+    wrong("a_shift_of_the_map", words, ALPHA.format(result))
+right("a_shift_of_the_map", ALPHA.format("s / (s + C * H * W * t)"))
+right("a_shift_of_the_map", ALPHA.format("f.mean((1, 2, 3)) / (f.mean((1, 2, 3)) + t)"))
+right(  # solved for from the weights of one position
+    "a_shift_of_the_map",
+    "def mine(f, t):\n    l1 = lambda f: f.sum(1).flatten(1) / f.sum((1, 2, 3))[:, None]\n"
+    "    p, q = l1(f), l1(f + t)\n    n = p.shape[1]\n    k = (p - 1 / n).abs().argmax(1)\n"
+    "    i = torch.arange(len(f))\n    return (q[i, k] - 1 / n) / (p[i, k] - 1 / n)",
 )
 
 
@@ -949,3 +1505,52 @@ def test_a_tuple_is_called_one(returned):
 def test_a_tuple_of_the_right_numbers_is_right():
     exercise = check.holm_by_hand
     assert exercise.judge(lambda p: tuple(exercise.reference(p))) == f"right: {exercise.right}"
+
+
+def test_the_rate_drops_where_the_package_drops_it():
+    """In a run of notebook 05 with its default parameters, step by step."""
+    config = configure({})
+    assert (config.batch, config.epochs) == (steps.BATCH, steps.EPOCHS)
+    rates = [
+        learning_rate(config, step // steps.STEPS, step)
+        for step in range(config.epochs * steps.STEPS)
+    ]
+    is_low = np.isclose(rates, config.lr / 10) & (np.arange(len(rates)) > config.warmup)
+    assert judged("when_the_rate_drops", int(is_low.argmax())).startswith("right: ")
+
+
+def test_the_logit_of_the_missing_activation():
+    f = torch.tensor([maps.CHANNEL_1, (1.0, 0.0, 4.0, 0.0)])
+    S = torch.tensor(maps.WEIGHTS) @ f.mean(1) + maps.BIAS
+    assert S.item() == maps.LOGIT and judged("one_activation", 4).startswith("right: ")
+
+
+def test_half_of_the_weight_on_one_position_of_the_softmax():
+    f = torch.zeros(1, 1, 48, 16, dtype=torch.float64)
+    f[0, 0, 0, 0] = forms.HALF
+    assert f[0, 0].numel() == forms.POSITIONS
+    assert attention_weights(f)[0, 0, 0].item() == pytest.approx(0.5)
+
+
+def test_a_head_that_ignores_the_image_does_no_better_than_the_entropy():
+    """Trained to its end: the logits are the same for all images."""
+    counts = np.array([3, 10, 5, 6, 6])
+    targets = torch.tensor(np.repeat(np.arange(5), counts))
+    S = torch.zeros(5, dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.LBFGS([S], max_iter=100, tolerance_grad=1e-12)
+
+    def loss():
+        optimizer.zero_grad()
+        value = torch.nn.functional.cross_entropy(S.expand(30, -1), targets)
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    assert loss().item() == pytest.approx(steps.entropy_of_classes(counts), abs=1e-9)
+
+
+def test_l1_of_a_shifted_map_is_a_mixture():
+    f = torch.rand(3, 4, 3, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    alpha = forms.share_of_own_weights(f, 0.7)[:, None, None]
+    mixed = alpha * attention_weights(f, "l1") + (1 - alpha) / 15
+    torch.testing.assert_close(attention_weights(f + 0.7, "l1"), mixed)

@@ -1,15 +1,27 @@
 """What the sliders draw, as plain functions; and the cells of the notebooks that make sliders."""
 
+import re
+
 import nbformat
 import numpy as np
 import pytest
+import torch
 from conftest import ROOT
 from ipywidgets import interactive
 
+from reidsa_utils.attention import attention_weights
+from reidsa_utils.batches import to_input
+from reidsa_utils.cam import class_activation_maps
 from reidsa_utils.course import hands_on
+from reidsa_utils.experiments.compared import open_compared
 from reidsa_utils.metrics import evaluate_ranking
 
-SLIDERS = {"01_gap_vs_sa": "weights_at", "03_benchmarks_and_metrics": "matches_at"}
+SLIDERS = {
+    "01_gap_vs_sa": "weights_at",
+    "03_benchmarks_and_metrics": "matches_at",
+    "07_cam": "map_at",
+    "08_paper_vs_code": "temperature_at",
+}
 
 
 def title(fig):
@@ -63,6 +75,54 @@ def test_two_matches_never_share_a_rank():
     assert hands_on.separate_places([5, 2, 9]) == [2, 5, 9]
 
 
+def numbers_of(fig):
+    """The numbers of a title, in their order."""
+    return [float(number) for number in re.findall(r"[\d.]+", title(fig).replace("l1", ""))]
+
+
+@pytest.fixture(scope="module")
+def people():
+    """The stored networks, the images of the sliders as their input, and their classes."""
+    compared = open_compared()
+    n_train = len(compared.ids["train"])
+    spaced = np.linspace(0, n_train - 1, 24).astype(int)
+    chosen = spaced[compared.is_in_view("train", spaced)][:8]
+    assert len(set(compared.ids["train"][chosen])) == 8
+    return compared.models, to_input(compared.images("train", chosen)), compared.classes(chosen)
+
+
+@pytest.mark.parametrize(
+    ("stage", "form", "person"), [(1, "softmax", 1), (2, "l1", 8), (3, "none", 3), (4, "l1", 2)]
+)
+def test_a_map_has_the_effective_positions_of_its_weights_and_energy(people, stage, form, person):
+    models, x, classes = people
+    k = [person - 1]
+    p = attention_weights(models[form].feature_maps(x[k])[stage - 1], form if stage < 4 else "none")
+    M = class_activation_maps(models[form], x[k], classes[k], stage)
+    energy = M.clamp(min=0) / M.clamp(min=0).sum()
+    of_weights, of_map = (
+        torch.special.entr(values.double()).sum().exp().item() for values in (p, energy)
+    )
+    fig = hands_on.map_at(stage, form, person)
+    assert numbers_of(fig)[:2] == [stage, person]
+    assert numbers_of(fig)[2:] == pytest.approx([of_weights, of_map, M.numel()], abs=0.06)
+    assert len(fig.axes) == 4  # three panels and their scale
+
+
+@pytest.mark.parametrize(("T", "stage", "person"), [(1, 3, 1), (100, 1, 5), (3000, 4, 8)])
+def test_weights_of_a_trained_map_at_a_temperature(people, T, stage, person):
+    models, x, _ = people
+    with torch.no_grad():
+        A = models["none"].feature_maps(x[[person - 1]])[stage - 1].double().sum((0, 1))
+    p = (A / T).flatten().softmax(0)
+    fig = hands_on.temperature_at(T, stage, person)
+    shown = torch.tensor(fig.axes[1].images[0].get_array())
+    torch.testing.assert_close(shown, p.view_as(A), rtol=1e-3, atol=1e-5)
+    effective = torch.special.entr(p).sum().exp().item()
+    expected = [T, stage, person, 100 * p.max().item(), effective, len(p)]
+    assert numbers_of(fig) == pytest.approx(expected, abs=0.06)
+
+
 @pytest.mark.parametrize("notebook", SLIDERS)
 def test_sliders_beside_a_picture(notebook):
     """The picture is compared by nbval; the sliders, which need a kernel, are neither compared nor stored."""
@@ -101,6 +161,6 @@ def test_a_moved_slider_draws_another_picture(notebook):
     )
     assert before == title(getattr(hands_on, SLIDERS[notebook])())  # begins as the picture
     for slider in widget.children[:-1]:
-        slider.value = slider.max
+        slider.value = slider.max if hasattr(slider, "max") else slider.options[-1]
         widget.update()
         assert title(widget.result) != before

@@ -140,8 +140,10 @@ def test_a_part_is_left_out_and_nothing_else(name, four_benchmarks):
     assert tried >= 3
 
 
-def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
+def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd, monkeypatch):
     """`reidsa examine --maps`: every number against a plain computation of its own, on two short runs."""
+    # Four of five seconds went into the curves, 1,280 forward passes of so many images.
+    monkeypatch.setattr(map_measures, "SCORED", 16)
     names = {}
     for variant, form in (("b_p_ds", "none"), ("b_p_ds_sa2", "l1")):
         names[form] = str(tmp_path / form)
@@ -203,6 +205,7 @@ def test_maps_of_finished_runs(small_benchmark, tmp_path, capfd):
             )
             shares = ("cells", "on_person", "negative", "inside", "person", "parts", "none")
             assert all(0 <= v <= 1 for name in shares for v in numbers[name])
+        assert e["scores"]["images"] == 16
         assert all(
             0 < v < 1
             for kind in ("map", "random")

@@ -136,10 +136,10 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(folder, tmp_path, bad)
     assert out.read_text() == "mine" if bad == "file" else not out.exists()
 
 
-def test_the_command(folder, tmp_path, command):
+def test_the_command(folder, tmp_path, command, reidsa):
     words = ["-m", "reidsa_utils", "export", folder, "--out", tmp_path / "out"]
     done = command(*words)
     assert done.returncode == 0 and done.stdout.count("wrote ") == 8
-    done = command("-m", "reidsa_utils", "export", tmp_path / "none", "--out", tmp_path / "out")
+    done = reidsa("export", tmp_path / "none", "--out", tmp_path / "out")
     assert done.returncode == 1
     assert done.stderr.startswith("error: ") and done.stderr.count("\n") == 1

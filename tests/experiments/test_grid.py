@@ -252,7 +252,7 @@ def test_a_record_of_another_run_is_no_finished_run(tmp_path):
     with pytest.raises(InputError, match=words):
         grid.check(batch, tmp_path)
     (folder / "record.json").write_text("null")
-    with pytest.raises(InputError, match="no complete run record"):
+    with pytest.raises(InputError, match="not a complete run record"):
         grid.check(batch, tmp_path)
 
 

@@ -24,19 +24,16 @@ def small(data, run_dir, **more):
     return SMALL | {"data": str(data), "run_dir": str(run_dir)} | more
 
 
-def test_a_run_stops_in_time_and_goes_on(small_benchmark, tmp_path, command):
-    words = options(small(small_benchmark, tmp_path / "run", epochs=3))
-
-    def start(minutes):
-        return command("-m", "reidsa_utils", "train", *words, "--minutes", minutes)
-
-    done = start(0)  # no time at all: nothing is begun, nothing is lost
+def test_a_run_stops_in_time_and_goes_on(small_benchmark, tmp_path, command, reidsa):
+    """In a process of its own where the clock counts; before and after it in this one, which has torch already."""
+    words = ["train", *options(small(small_benchmark, tmp_path / "run", epochs=3)), "--minutes"]
+    done = reidsa(*words, 0)  # no time at all: nothing is begun, nothing is lost
     assert done.returncode == STOPPED and "out of time after epoch 0" in done.stdout, done.stderr
-    done = start(0.05)  # 3 s: an epoch, perhaps two
+    done = command("-m", "reidsa_utils", *words, 0.05)  # 3 s: an epoch, perhaps two
     assert done.returncode == STOPPED and "the same command goes on from here" in done.stdout
     begun = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["epoch"]
     assert f"out of time after epoch {begun};" in done.stdout
-    done = start(10)
+    done = reidsa(*words, 10)
     assert done.returncode == 0 and done.stdout.count("rank-1") == 2, done.stdout + done.stderr
     record = json.loads((tmp_path / "run" / "record.json").read_text())
     whole = train(configure(small(small_benchmark, tmp_path / "whole", epochs=3)), progress=False)

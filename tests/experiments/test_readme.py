@@ -34,8 +34,8 @@ def place(tmp_path):
     return tmp_path
 
 
-def test_every_number_is_what_the_records_give(command):
-    done = command("-m", "reidsa_utils", "readme", "--check")
+def test_every_number_is_what_the_records_give(reidsa):
+    done = reidsa("readme", "--check")
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout == ""
 

@@ -9,16 +9,16 @@ from reidsa_utils import InputError
 from reidsa_utils.experiments.records import ROOT, publish, read_records
 
 
-def test_broken_records(tmp_path, command):
+def test_broken_records(tmp_path, reidsa):
     with pytest.raises(InputError, match="no folder .* with run records"):
         read_records(tmp_path / "nothing")
     with pytest.raises(InputError, match="no run records in"):
         read_records(tmp_path)
     path = tmp_path / "record.json"
     path.write_text("{")
-    assert_one_sentence(command("-m", "reidsa_utils", "publish", tmp_path), "not valid JSON")
+    assert_one_sentence(reidsa("publish", tmp_path), "not valid JSON")
     path.write_text("{}")
-    with pytest.raises(InputError, match="no complete run record: config, source"):
+    with pytest.raises(InputError, match="not a complete run record: config, source"):
         read_records(tmp_path)
 
 

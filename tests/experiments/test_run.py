@@ -375,13 +375,12 @@ def test_bad_settings(small_benchmark, tmp_path, run_main, monkeypatch, settings
     assert not (tmp_path / "record.json").exists()
 
 
-def test_settings_reach_the_training(small_benchmark, tmp_path):
+def test_settings_reach_the_training(few_people, tmp_path):
     """Flip, erasing, its area and the lower rate of loaded layers change what is trained."""
 
     def loss(name, **more):
-        return train(
-            configure(small(small_benchmark, tmp_path / name, epochs=1, **more)), progress=False
-        )["history"][0]["loss"]
+        settings = small(few_people, tmp_path / name, epochs=1, batch=8, **more)
+        return train(configure(settings), progress=False)["history"][0]["loss"]
 
     losses = [
         loss("plain", flip=False, erasing=False),
@@ -473,15 +472,12 @@ def test_half_precision_on_demand(unbroken, small_benchmark, tmp_path):
     assert losses == sorted(losses, reverse=True)  # and it learns
 
 
-def test_a_decaying_lambda(small_benchmark, tmp_path):
+def test_a_decaying_lambda(few_people, tmp_path):
     """Epoch 1 with the full lambda, the last of two with half of it: the history's losses, weighted, give its loss."""
-    both = [
-        train(
-            configure(small(small_benchmark, tmp_path / recipe, epochs=2, recipe=recipe)),
-            progress=False,
-        )["history"]
-        for recipe in ("paper", "lambda_decays")
-    ]
+    both = []
+    for recipe in ("paper", "lambda_decays"):
+        settings = small(few_people, tmp_path / recipe, epochs=2, batch=8, recipe=recipe)
+        both.append(train(configure(settings), progress=False)["history"])
     assert both[0][0] == both[1][0] and both[0][1]["loss"] != both[1][1]["loss"]
     for line, lam in zip(both[1], (0.2, 0.1), strict=True):
         weights = loss_weights(line["losses"], lam=lam)
@@ -531,6 +527,14 @@ def people_on_disk(root, files, size=(96, 32)):
 
 TRAINING = [(p, c, k) for p in (1, 2, 3, 4) for c in (1, 2) for k in (1, 2)]
 FIVE = range(10, 15)
+
+
+@pytest.fixture(scope="module")
+def few_people(tmp_path_factory):
+    """Enough for two steps of a batch of 8, where a test wants many short trainings."""
+    files = {"bounding_box_train": TRAINING, "query": [(p, 1, 0) for p in FIVE]}
+    files["bounding_box_test"] = [(p, 2, 1) for p in FIVE]
+    return people_on_disk(tmp_path_factory.mktemp("few"), files)
 
 
 def own_run(tmp_path, query, gallery, training=TRAINING, **more):

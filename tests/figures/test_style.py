@@ -84,14 +84,14 @@ def test_large_changes_have_a_panel_of_their_own(tmp_path):
             for name, delta, half in (("sum", -60, 5), ("one", -2, 1), ("other", 1, 3))
         ]
     )
-    one_change(rows, 2.0, "changes.png", tmp_path)
+    one_change(rows, 2.0, "changes.png", "made", tmp_path)
     large, small = plt.figure(plt.get_fignums()[-1]).axes
     assert [label.get_text() for label in large.get_yticklabels()] == ["sum (3 seeds)"]
     assert len(small.get_yticklabels()) == 2
     assert small.get_xlim()[0] > -10 and large.get_xlim()[0] < -60
     dots = [line.get_color() for line in small.lines if line.get_marker() == "o"]
     assert dots[0] != dots[1]  # only the first interval leaves zero out
-    one_change(rows[1:], float("nan"), "changes.png", tmp_path)
+    one_change(rows[1:], float("nan"), "changes.png", "made", tmp_path)
     assert len(plt.figure(plt.get_fignums()[-1]).axes) == 1
     plt.close("all")
     assert [path.name for path in tmp_path.iterdir()] == ["changes.png"]
