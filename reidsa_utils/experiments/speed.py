@@ -5,7 +5,8 @@
     reidsa speed step attention      some groups of it again: loading, rendering, step, bookkeeping,
                                      attention, evaluation, distances, reranking, dense, parts,
                                      large
-    reidsa speed growth              how re-ranking grows up to 500,000 images; half an hour, 14 GiB
+    reidsa speed growth              how re-ranking grows up to 500,000 images: an hour, and more
+                                     than 16 GiB
 
 Times drift from machine to machine, so the results are ratios of two times of the same run. Data:
 rendered images; and made-up features in clusters, one for each identity, at the size of Market-1501

@@ -12,7 +12,7 @@ from scipy import stats
 from torch import nn
 
 from reidsa_utils import SETTINGS
-from reidsa_utils.experiments import tables
+from reidsa_utils.experiments import pairing, tables
 from reidsa_utils.experiments.claims import (
     claim_table,
     judge,
@@ -339,3 +339,17 @@ def test_what_a_position_sees(claims, backbone, seen):
     assert fields == seen and step == 16
     assert (seen[2] >= {"resnet50": 128, "thin": 64}[backbone]) == (backbone == "resnet50")
     assert word(claims, "receptive-field") == "confirmed"
+
+
+@pytest.mark.parametrize("benchmark", ["market1501", "cuhk03_np_labeled"])
+def test_what_06_says_of_the_confirmatory_settings(benchmark):
+    """In each of them the softmax loses mAP, and for l1 nothing is shown."""
+    records = read_records(ROOT / "results" / "tables")
+    without = {"benchmark": benchmark, "variant": "b_p_ds", "form": "none"}
+    of_form = {}
+    for form in ("softmax", "l1"):
+        with_sa = {"benchmark": benchmark, "variant": "b_p_ds_sa2", "form": form}
+        of_form[form] = pairing.between(records, with_sa, without, "parts")["mAP"]
+        assert of_form[form]["seeds"] >= 3
+    assert of_form["softmax"]["high"] < 0
+    assert of_form["l1"]["low"] < 0 < of_form["l1"]["high"]
