@@ -67,7 +67,7 @@ class Config(BaseModel):
     height: int | None = Field(None, ge=32, le=4096, description="of the input, pixels")
     width: int | None = Field(None, ge=16, le=4096, description="of the input, pixels")
     scale: float | None = Field(
-        None, ge=1e-3, le=4, description="share of the published sizes that is rendered"
+        None, ge=1e-3, le=4, description="rendered people, as a share of the published number"
     )
     data_seed: int = Field(
         0, ge=0, le=2**31, description="of the rendered people; one for all runs of a table"
@@ -101,10 +101,12 @@ class Config(BaseModel):
     momentum: float = Field(0.9, ge=0, le=1, description="of SGD")
     weight_decay: float = Field(5e-4, ge=0, le=1, description="of SGD")
     dropout: float | None = Field(
-        None, ge=0, le=0.99, description="section 4: 0.47 on Market-1501, else 0.5"
+        None, ge=0, le=0.99, description="paper, section 4: 0.47 on Market-1501, else 0.5"
     )
     flip: bool = Field(True, description="half of the training images, left to right")
-    erasing: bool = Field(True, description="random erasing: on in Tables 1 and 3, off in Table 2")
+    erasing: bool = Field(
+        True, description="random erasing: the paper has it in Tables 1 and 3, not in 2"
+    )
     held_out: int = Field(
         0,
         ge=0,

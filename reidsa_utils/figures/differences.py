@@ -187,6 +187,7 @@ def one_change(
         layout="constrained",
     )
     blue, _, _, red = sns.color_palette("colorblind")[:4]
+    alike = rows.seeds.nunique() == 1 and rows.seeds.iloc[0] > 1
     for ax, panel in zip(axes[:, 0], panels, strict=True):
         if np.isfinite(noise):
             ax.axvspan(-noise, noise, color="0.85")
@@ -197,12 +198,13 @@ def one_change(
             ax.plot([row.low, row.high], [y, y], color=color, linewidth=4, alpha=0.45)
             ax.plot(row.deltas, [y] * row.seeds, "|", color="0.2", markersize=9)
             ax.plot(row.Δ, y, "o", color=color, markersize=7)
-            vector = ", global" if row.vector == "global" else ""
-            seeds = "1 seed" if row.seeds == 1 else f"{row.seeds} seeds"
-            names.append(f"{row.change} ({seeds}{vector})")
+            notes = [] if alike else ["1 seed" if row.seeds == 1 else f"{row.seeds} seeds"]
+            notes += ["vector global"] if row.vector == "global" else []
+            names.append(row.change + (f" ({', '.join(notes)})" if notes else ""))
         ax.grid(False, axis="y")
         ax.set(yticks=range(len(panel)), yticklabels=names, ylim=(-0.6, len(panel) - 0.4))
-    axes[-1, 0].set(xlabel="Δ mAP (points) with 95 % interval; each panel has its own scale")
+    interval = f"interval of {rows.seeds.iloc[0]} seeds" if alike else "interval"
+    axes[-1, 0].set(xlabel=f"Δ mAP (points) with 95 % {interval}; each panel has its own scale")
     fig.suptitle(heading)
     save_figure(fig, name, shows)
 

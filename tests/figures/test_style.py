@@ -1,5 +1,8 @@
 """Figures: seen in a notebook whatever MPLBACKEND says, and written where they belong."""
 
+import re
+from ast import literal_eval
+
 import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
@@ -7,6 +10,8 @@ import pytest
 from conftest import ROOT, tracked
 from nbclient import NotebookClient
 
+from reidsa_utils.config import configure
+from reidsa_utils.experiments.parameters import notebook_parameters
 from reidsa_utils.figures.differences import one_change
 from reidsa_utils.figures.style import save_figure, show_inline
 
@@ -66,6 +71,16 @@ def test_pictures_are_seen_whatever_mplbackend_says(monkeypatch, backend):
     assert pictures(execute("01_gap_vs_sa.ipynb", 2)) == 1
 
 
+def test_the_run_whose_picture_05_keeps_is_that_of_its_own_defaults():
+    """Cell draw-people: figures/embedded_benchmark.png is drawn by this run and by no other."""
+    notebook = nbformat.read(ROOT / "notebooks" / "05_train.ipynb", 4)
+    source = {cell.id: cell.source for cell in notebook.cells}
+    defaults = {}
+    exec(source["parameters"], defaults)
+    usual = re.search(r"config == configure\((.+)\) else", source["draw-people"]).group(1)
+    assert configure(notebook_parameters(defaults)) == configure(literal_eval(usual))
+
+
 def test_a_smoke_run_of_05_draws_over_no_picture_of_the_readme(tmp_path, monkeypatch):
     monkeypatch.delenv("REIDSA_FIGURES", raising=False)
     before = tracked()
@@ -86,12 +101,16 @@ def test_large_changes_have_a_panel_of_their_own(tmp_path):
     )
     one_change(rows, 2.0, "changes.png", "made", tmp_path)
     large, small = plt.figure(plt.get_fignums()[-1]).axes
-    assert [label.get_text() for label in large.get_yticklabels()] == ["sum (3 seeds)"]
+    assert [label.get_text() for label in large.get_yticklabels()] == ["sum"]
+    assert "interval of 3 seeds" in small.get_xlabel()
     assert len(small.get_yticklabels()) == 2
     assert small.get_xlim()[0] > -10 and large.get_xlim()[0] < -60
     dots = [line.get_color() for line in small.lines if line.get_marker() == "o"]
     assert dots[0] != dots[1]  # only the first interval leaves zero out
-    one_change(rows[1:], float("nan"), "changes.png", "made", tmp_path)
-    assert len(plt.figure(plt.get_fignums()[-1]).axes) == 1
+    some = rows[1:].assign(seeds=[1, 3], deltas=[[-2], [0, 1, 2]])
+    one_change(some, float("nan"), "changes.png", "made", tmp_path)
+    [ax] = plt.figure(plt.get_fignums()[-1]).axes
+    names = [label.get_text() for label in ax.get_yticklabels()]
+    assert names == ["one (1 seed)", "other (3 seeds)"] and "of" not in ax.get_xlabel()
     plt.close("all")
     assert [path.name for path in tmp_path.iterdir()] == ["changes.png"]
