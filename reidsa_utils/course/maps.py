@@ -263,7 +263,7 @@ a_map_by_hand = FunctionExercise(
 
 
 def left_out(G: Tensor, U: Tensor, a: Tensor, v: Tensor, b: float) -> Tensor:
-    """S less the sum of its map, for S = v . relu(U G + a) + b: b, and v a over the active units.
+    """S minus the sum of its map, for S = v . relu(U G + a) + b: b, and v a over the active units.
 
     G: (C,), U: (units, C), a, v: (units,). Returns a scalar.
     """

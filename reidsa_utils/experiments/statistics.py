@@ -16,6 +16,7 @@ from ..support.arrays import any_array, as_array, check_whole
 MARGIN = 1.0
 VERDICTS = (
     "confirmed",
+    "in part",
     "smaller than claimed",
     "equivalent",
     "mixed",

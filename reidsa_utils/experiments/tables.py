@@ -308,7 +308,7 @@ def reranking_gains(runs: pd.DataFrame) -> pd.DataFrame:
     reranked = np.array(PUBLISHED["table1"]["Ours"])  # (benchmark, metric)
     plain = np.array([PUBLISHED["table3"][benchmark]["b_p_ds_sa2"] for benchmark in LAYOUTS])
     published = zip(_benchmark_columns(), (reranked - plain).ravel(), strict=True)
-    gains = {("paper", "real", "", ""): dict(published)}
+    gains = {("published", "real", "", ""): dict(published)}
     unturned = runs.occlusion.isna() & runs.view_overlap.isna()
     some = runs[runs.erasing & (runs.variant == "b_p_ds_sa2") & unturned]
     keys = ["profile", "source", "recipe", "other", "form"]
@@ -324,7 +324,7 @@ def reranking_gains(runs: pd.DataFrame) -> pd.DataFrame:
             gains[setting][title(benchmark), "mAP"] = added["mAP", benchmark]
     own = sorted(set(some.benchmark) - set(LAYOUTS))  # data of one's own
     columns = _benchmark_columns().append(pd.MultiIndex.from_product([own, ["rank-1", "mAP"]]))
-    return pd.DataFrame(gains, index=columns).T
+    return pd.DataFrame(gains, index=columns).T.rename_axis(["size", "source", "recipe", "form"])
 
 
 def _benchmark_columns() -> pd.MultiIndex:

@@ -58,7 +58,7 @@ def draw_average_precisions(ranks: np.ndarray, length: int) -> Figure:
         ax.set(xlabel="recall", xlim=(0, 1), ylim=(0, 1.05))
         ax.set_title(f"{name}: area {area:.3f}", fontsize=11)
     axes[0].set_ylabel("precision")
-    fig.suptitle("The trapezoid cuts off a corner, except at rank 1", fontsize=12, y=1.02)
+    fig.suptitle("The trapezoid cuts off corners, so it is never larger", fontsize=12, y=1.02)
     return fig
 
 

@@ -77,9 +77,9 @@ def test_a_change_by_hand():
 
     table = changes.as_table(rows)
     assert table.loc["l1", "Δ mAP"] == "+20.0 (+20.0 to +20.0)"
-    assert table.loc["l1", ["mAP before", "mAP after"]].tolist() == ["40.0", "60.0"]
+    assert table.loc["l1", ["mAP without", "mAP with"]].tolist() == ["40.0", "60.0"]
     assert table.loc["backbone", "Δ mAP"] == "+10.0 (+10.0 to +10.0, one seed)"
-    assert table.loc["later", ["Δ mAP", "mAP before"]].tolist() == ["not run yet", ""]
+    assert table.loc["later", ["Δ mAP", "mAP without"]].tolist() == ["not run yet", ""]
 
     told = changes.conclude(changes.correct(rows)).splitlines()
     assert told[:2] == ["mAP higher:", "   l1"]
