@@ -14,6 +14,9 @@ from .support.arrays import as_tensor
 # distances to a function that squares them once more.
 CONVENTIONS = {"original": 2, "squared_twice": 4}
 K1 = 20  # the original's neighbourhood
+BLOCK = 2048  # rows of the distance matrix that are held at a time
+# A block has at most so many numbers, 1 GiB in float32: fewer rows for more than 131,072 images.
+BLOCK_NUMBERS = 2**28
 
 
 def rerank(
@@ -24,7 +27,7 @@ def rerank(
     lambda_: float = 0.3,
     convention: str = "original",
     integer_division: bool = False,
-    block: int = 2048,
+    block: int | None = None,
 ):
     """Distances after re-ranking, (Q, D) and (G, D) -> (Q, G) float32.
 
@@ -40,14 +43,15 @@ def rerank(
     convention: a key of CONVENTIONS.
     integer_division: the slip of the released code, whose 2/3 is 0 in Python 2, so that every set
         is taken in.
-    block: rows of the (Q + G)^2 matrix that are held at a time. The whole matrix never is: beside
-        the block there are a copy of the features, the result and a few lists.
+    block: rows of the (Q + G)^2 matrix that are held at a time; None: 2,048, and fewer where they
+        would be larger than 1 GiB. The whole matrix never is held: beside the block there are a
+        copy of the features, the result and a few lists.
     Returns an array; for a query tensor a tensor on its device.
     Raises InputError for parameters out of range, features that do not fit or are not finite.
     """
     query = _as_tensor(query_features)
     gallery = _as_tensor(gallery_features).to(query.device)
-    _check_arguments(query, gallery, k1, k2, lambda_, block)
+    _check_arguments(query, gallery, k1, k2, lambda_, BLOCK if block is None else block)
     k1 = int(k1)  # a number of numpy may be too small for 3 * k1
     power = (
         CONVENTIONS[known("convention", convention, CONVENTIONS)] // 2
@@ -55,6 +59,8 @@ def rerank(
 
     # Query and gallery together are N = Q + G images.
     features = torch.cat([query, gallery])  # (N, D)
+    if block is None:
+        block = max(1, min(BLOCK, BLOCK_NUMBERS // len(features)))
     features, norms = _centre(features)  # (N, D), (N,)
     out = torch.empty(len(query), len(gallery), dtype=torch.float32, device=features.device)
     with _full_precision(features.device.type):
@@ -169,10 +175,12 @@ def _nearest(
     near = np.empty((n, k), np.int32)
     distance = np.empty((n, k), np.float32)
     largest = np.empty(n, np.float32)
+    table = features.new_empty(block, n)  # one block after the other
     for i in range(0, n, block):
         # With x the images of this block and y all: d = |y|^2 - 2 x y, so |x - y|^2 = d + |x|^2.
         own_norms = norms[i : i + block, None]  # (b, 1)
-        d = torch.addmm(norms, features[i : i + block], features.T, alpha=-2)  # (b, N)
+        d = table[: len(own_norms)]  # (b, N)
+        torch.addmm(norms, features[i : i + block], features.T, alpha=-2, out=d)
         row_largest = (d.amax(1, keepdim=True) + own_norms).clamp(min=torch.finfo(d.dtype).tiny)
         rows = torch.arange(len(d), device=d.device)
         d[rows, rows + i] = -torch.inf  # every image is first in its own list
@@ -276,8 +284,7 @@ def _extended_sets(lists: np.ndarray, k1: int, share: float, block: int = 512) -
     half_sizes = is_mutual_half.sum(1)  # (N,)
 
     in_set = np.zeros((block, n), bool)  # the sets of one block as a table
-    images = []
-    members = []
+    pairs = []
     for i in range(0, n, block):
         base = lists[i : i + block]  # (b, k1 + 1)
         in_base = is_mutual[i : i + block]  # (b, k1 + 1)  which of them form the set of the image
@@ -292,13 +299,12 @@ def _extended_sets(lists: np.ndarray, k1: int, share: float, block: int = 512) -
         in_set[rows, base] = False
 
         own = np.nonzero(in_base)
-        images.append(own[0] + i)
-        members.append(base[own])
         added = np.nonzero(taken[:, :, None] & in_candidates)
-        images.append(added[0] + i)
-        members.append(candidates[added])
-    pairs = np.sort(np.concatenate(images) * n + np.concatenate(members))
-    return pairs[np.diff(pairs, prepend=-1) > 0]
+        images = np.concatenate([own[0], added[0]]) + i
+        members = np.concatenate([base[own], candidates[added]])
+        # Many sets hold the same member, so each block is reduced before the next is made.
+        pairs.append(np.unique(images * n + members))
+    return np.concatenate(pairs)
 
 
 def _reciprocal(lists: np.ndarray, half: int, block: int) -> tuple:

@@ -4,10 +4,13 @@ The defaults are where the sliders begin, and what the static picture shows. The
 no pyplot window, so that a slider shows the one that is returned, once.
 """
 
+from collections.abc import Callable
 from functools import cache
 
 import numpy as np
 import torch
+from IPython.display import clear_output, display
+from ipywidgets import Output, VBox, Widget
 from matplotlib.figure import Figure
 
 from ..attention import attended_pool, attention_weights, effective_cells
@@ -21,6 +24,29 @@ from ..figures.style import FRAMES, LOOKS
 SECOND_CHANNEL = ((1.0, 0.0), (2.0, 0.0))
 LONGEST = 12  # images of the list in notebook 03
 PEOPLE = 8  # of notebooks 07 and 08: training images of as many people, none of them hidden
+
+
+def sliders(draw: Callable[..., Figure], **controls: Widget) -> VBox:
+    """Controls, and below them what `draw` returns for their values once one of them is moved.
+
+    Like ipywidgets.interact, but nothing is drawn before: the first picture stands above the cell.
+    A cell that fills an Output widget sometimes never ends in programs that execute a notebook
+    without a window (papermill, nbconvert: issue 312 of nbclient).
+
+    draw: takes the values of the controls by name. controls: {name: widget}.
+    Returns the box that the cell shows.
+    """
+    below = Output()
+
+    def draw_again(_) -> None:
+        with below:
+            clear_output(wait=True)
+            display(draw(**{name: control.value for name, control in controls.items()}))
+
+    for name, control in controls.items():
+        control.description = name
+        control.observe(draw_again, "value")
+    return VBox([*controls.values(), below])
 
 
 def weights_at(

@@ -52,7 +52,7 @@ enough_seeds = ValueExercise(
         "3": "the interval includes zero",
         "100": "enough, but not the fewest",
     },
-    right="the interval of so many seeds just leaves zero out",
+    right="the interval of so many seeds just does not contain zero",
 )
 
 

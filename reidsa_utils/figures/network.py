@@ -168,7 +168,7 @@ def draw_pixels_seen(image: np.ndarray, networks: dict) -> Figure:
         )
         ax.set_title(f"{name}, {height}×{width}", fontsize=11)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, frameon=False)
-    fig.suptitle("ResNet-50 sees the whole width at stage 3, thin only at stage 4", fontsize=12)
+    fig.suptitle("ResNet-50 sees the whole width from stage 3 on, thin hardly ever", fontsize=12)
     return fig
 
 

@@ -106,7 +106,7 @@ def draw_reranking(
 
     relation = nearest.astype(int) + mutual  # 0: no neighbour, 1: one-sided, 2: mutual
     panels = (  # values, title, colour map, largest value, colour of the lines
-        (relation, "grey: a neighbour; dark: reciprocal", "Greys", 3, "black"),
+        (relation, "k1 nearest (grey), reciprocal (dark)", "Greys", 3, "black"),
         (before, "distance before", "viridis", 1, "white"),
         (after, "distance after", "viridis", 1, "white"),
     )
