@@ -94,7 +94,7 @@ def draw_reranking(
 ) -> Figure:
     """Draw N images of three people, who is whose neighbour, and distances before and after.
 
-    images: (N, H, W, 3) uint8, as many of each person, one after the other.
+    images: (N, H, W, 3) uint8, equally many of each person, person after person.
     nearest, mutual: (N, N) bool, row i: the neighbours of image i, and the reciprocal ones.
     before, after: (N, N) distances in [0, 1].
     """
