@@ -1,6 +1,6 @@
 """Images as arrays -> augmented batch -> input of the network.
 
-It is separate from data.py, because the renderer imports data.py and needs no torch.
+This module is separate from data.py, because the renderer imports data.py and needs no torch.
 """
 
 import math

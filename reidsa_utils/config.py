@@ -190,7 +190,7 @@ def configure(parameters: dict) -> Config:
     """A checked Config from {name: value}; text is converted to the type of the field.
 
     Raises InputError for an unknown parameter, variant, form, recipe, profile or value: one
-    sentence that names what was found and what is known.
+    sentence that names what was found and what is allowed.
     """
     try:
         return Config(**parameters)

@@ -205,7 +205,8 @@ def camera_regex(camera_pattern: str) -> re.Pattern:
 def benchmark_in(folder: Path) -> str | None:
     """The name of the benchmark that a folder holds, None if it holds none.
 
-    The folder's name as distributed says it, or the manifest of a rendered benchmark.
+    It is recognised by the name of the folder as distributed, or by the manifest of a rendered
+    benchmark.
     """
     for name, layout in LAYOUTS.items():
         depth = len(Path(layout.folder).parts)
@@ -525,7 +526,7 @@ def decode(path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
     flaw = flaw_of(data)
     image = None
     if not flaw:
-        with contextlib.suppress(cv2.error):  # a picture larger than OpenCV takes
+        with contextlib.suppress(cv2.error):  # raised for a picture larger than OpenCV accepts
             image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
         flaw = f"is truncated or no image ({len(data):,} bytes): no decoder reads it"
     if image is None:
@@ -534,10 +535,10 @@ def decode(path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W, 3) -> (height, width, 3).
+    """Resize an image, (H, W, 3) -> (height, width, 3).
 
-    A side that grows is interpolated linearly, as by PIL. One that shrinks (some of CUHK03's) is
-    averaged, so that no pixel is skipped.
+    A side that grows is interpolated linearly, as PIL does. A side that shrinks (in some images of
+    CUHK03) is averaged, so that no pixel is skipped.
     """
     h = min(image.shape[0], height)
     w = min(image.shape[1], width)

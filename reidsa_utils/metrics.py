@@ -12,8 +12,8 @@ import numpy as np
 from . import InputError
 from .support.arrays import any_array, as_array, as_features, check_whole
 
-# |a|^2 - 2 ab + |b|^2 loses digits where a and b are close. If it is less than this share of the
-# squared norm, the two features are subtracted instead. In trained networks that is rare.
+# The squared distance |a|^2 - 2 ab + |b|^2 loses digits where a and b are close. If it is less than
+# this share of |a|^2, b is subtracted from a instead. In trained networks that is rare.
 CLOSE = 0.01
 # Two ways give the ranks of a query's matches. Up to this many images per match, sorting the images
 # is faster; with more, it is faster to count the images before each match. Both are exact.
@@ -118,7 +118,7 @@ def _average_precisions(ranks: np.ndarray, starts: np.ndarray, counts: np.ndarra
 class _Images:
     """Some gallery images for each query, one query after the other."""
 
-    images: np.ndarray  # (M,) positions in the gallery
+    images: np.ndarray  # (M,) indices into the gallery
     starts: np.ndarray  # (Q,) where the images of a query begin in `images`
     counts: np.ndarray  # (Q,) how many images a query has
 
@@ -194,7 +194,7 @@ def _images_before(row: np.ndarray, match_distances: np.ndarray, junk: np.ndarra
     The rank of a match is the number of images that are not further, unless another image has the
     same distance.
 
-    row: (G,) distances; match_distances: (M,), sorted; junk: positions in the gallery.
+    row: (G,) distances; match_distances: (M,), sorted; junk: indices into the gallery.
     Returns two arrays (M,).
     """
     # Only images that are not further than the furthest match can come before a match.
@@ -218,7 +218,7 @@ def _ranks_by_sorting(
 ) -> np.ndarray:
     """The ranks of a query's matches, as the protocol says: sort, leave out, walk down the list.
 
-    row: (G,) distances; match_images, own_images: positions in the gallery; counted: (G,) bool,
+    row: (G,) distances; match_images, own_images: indices into the gallery; counted: (G,) bool,
     False for junk. A stable sort puts ties in gallery order.
     """
     ranking = np.argsort(row, kind="stable")
@@ -285,7 +285,7 @@ def single_shot_cmc(
 def _before_match(distances: np.ndarray, match: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """How many gallery images come before each query's match; ties rank in gallery order.
 
-    distances: (Q, G); match: (Q,), the column of the match; gallery: (G,), the place of each column
+    distances: (Q, G); match: (Q,), the column of the match; gallery: (G,), the index of each column
     in the whole gallery. Returns (Q,).
     """
     match_distance = np.take_along_axis(distances, match[:, None], 1)  # (Q, 1)

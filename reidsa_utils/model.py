@@ -320,7 +320,7 @@ class ReIDNet(nn.Module):
         return images.to(self.final.weight.dtype)
 
     def _check_rows(self, rows: int, height: int) -> None:
-        """Raises InputError if the rows of the stage-4 map are not divisible into the parts."""
+        """Raises InputError if the parts cannot share the rows of the stage-4 map equally."""
         if self.parts == 1 or rows % self.parts == 0:
             return
         step = 16 * self.parts  # rows of the image

@@ -13,7 +13,7 @@ from .support.arrays import as_tensor
 # The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch pass squared
 # distances to a function that squares them once more.
 CONVENTIONS = {"original": 2, "squared_twice": 4}
-K1 = 20  # the original's neighbourhood
+K1 = 20  # size of the neighbourhood in the original code
 
 
 def rerank(
@@ -30,7 +30,7 @@ def rerank(
 
     1. The k-reciprocal set of image x holds those of the k1 nearest of x that also have x among
        their own k1 nearest. Each member has a smaller set, made in the same way with
-       round(k1 / 2) instead of k1. If more than 2/3 of it is inside the set of x, it is added.
+       round(k1 / 2) instead of k1. A smaller set is added if more than 2/3 of it is in that of x.
     2. Each image becomes a vector: exp(-distance) over its set, scaled to sum 1. The vector is
        then averaged over the k2 nearest of the image.
     3. Result: (1 - lambda_) * Jaccard distance of the vectors + lambda_ * distance, where distance

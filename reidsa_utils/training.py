@@ -60,7 +60,7 @@ def check_mode() -> None:
 
 
 def learning_rate(config: Config, epoch: int, step: int) -> float:
-    """The learning rate of the new layers. `step` and `epoch` count from 0 in the whole run."""
+    """The learning rate of the new layers. `step` and `epoch` are counted over the run, from 0."""
     decayed = epoch >= round(config.decay_at * config.epochs)
     lr = config.lr * (0.1 if decayed else 1.0)
     if not config.warmup:
@@ -196,7 +196,10 @@ class EpochSums:
         self.names = []  # of the heads
 
     def add(self, logits: dict, target: Tensor, loss: Tensor) -> None:
-        """Add one step. Call this after the backward pass, while the gradients are there."""
+        """Add one step. Call this after the backward pass, while the gradients are there.
+
+        logits: {name: (B, classes)}; target: (B,) classes; loss: a scalar.
+        """
         norms = [
             nn.utils.get_total_norm([p.grad for p in stage.parameters()]) for stage in self.stages
         ]

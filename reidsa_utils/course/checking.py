@@ -21,7 +21,7 @@ SHOWN = 6  # a sentence lists at most this many numbers of an argument
 
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
-    """What both kinds of exercises share. To call one prints its verdict on an attempt.
+    """What both kinds of exercises share. Calling an exercise prints its verdict on an attempt.
 
     name: of the check; notebook: name of its file without the ending; title, level, minutes: as
     the notebook announces the exercise. right: the sentence about a right attempt.

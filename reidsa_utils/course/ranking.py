@@ -62,11 +62,13 @@ def ranks_of_matches(
     own_camera="left out",
     order=1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of a query's matches, from 1, and which gallery images stay in the ranking, in order.
+    """Ranks of a query's matches, from 1, and the ranked list without the images that are left out.
 
+    distances, gallery_ids, gallery_cams: (G,).
     junk, own_camera: how these images count: "left out", "error", or "match" (own_camera only).
     order: 1, nearest first; -1, furthest first. Values other than the defaults are for the mistakes
     below.
+    Returns (M,) ranks, and for each image of the list whether it is a match, (images,) bool.
     """
     same_id = gallery_ids == query_id
     is_junk = gallery_ids == -1

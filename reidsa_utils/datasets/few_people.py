@@ -1,4 +1,4 @@
-"""A test set small enough to look through: a dozen rendered people, as notebook 03 ranks them."""
+"""A test set small enough to look through: a dozen rendered people, which notebook 03 ranks."""
 
 from dataclasses import dataclass
 

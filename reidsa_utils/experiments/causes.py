@@ -1,6 +1,6 @@
 """Why the softmax of eq. 1 fails: learning rates, single changes and gradients, from recorded runs.
 
-For notebook 08 and its appendix 08a.
+Notebook 08 and its appendix 08a show the results.
 """
 
 import json

@@ -153,7 +153,7 @@ def negative_share(maps: Tensor) -> Tensor:
 def energy_on_person(maps: Tensor, shares: Tensor) -> Tensor:
     """The share of a map's energy that lies on the person.
 
-    maps: (B, h, w). shares: (B, h, w, parts), of part_shares(). Returns (B,).
+    maps: (B, h, w). shares: (B, h, w, parts), from part_shares(). Returns (B,).
     """
     return part_energy(maps, shares)[:, BODY].sum(1)
 
@@ -161,7 +161,7 @@ def energy_on_person(maps: Tensor, shares: Tensor) -> Tensor:
 def person_share(shares: Tensor) -> Tensor:
     """The share of the image that the person fills.
 
-    shares: (B, h, w, parts), of part_shares(). Returns (B,).
+    shares: (B, h, w, parts), from part_shares(). Returns (B,).
     """
     return shares.mean(dim=(1, 2))[:, BODY].sum(1)
 
@@ -169,7 +169,7 @@ def person_share(shares: Tensor) -> Tensor:
 def parts_marked(maps: Tensor, shares: Tensor) -> Tensor:
     """The share of the visible parts whose share of the energy is at least that of the image.
 
-    maps: (B, h, w). shares: (B, h, w, parts), of part_shares(). Returns (B,).
+    maps: (B, h, w). shares: (B, h, w, parts), from part_shares(). Returns (B,).
     """
     energy = part_energy(maps, shares)  # (B, parts)
     area = shares.mean(dim=(1, 2))  # (B, parts)
@@ -206,7 +206,7 @@ def _relative_deviation(marginal: Tensor) -> Tensor:
 def measures(maps: Tensor, shares: Tensor) -> dict[str, Tensor]:
     """All measures of maps: {name: (B,)}; most are NaN for a map without a positive value.
 
-    maps: (B, h, w). shares: (B, h, w, parts), of part_shares().
+    maps: (B, h, w). shares: (B, h, w, parts), from part_shares().
     """
     return {
         "cells": effective_share(maps),
@@ -329,7 +329,7 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def evenly(split, n: int) -> np.ndarray:
-    """The numbers of n images of a split, evenly spaced; of all images if there are fewer."""
+    """The numbers of n images of a split, (n,), evenly spaced; of all images if there are fewer."""
     return np.linspace(0, len(split) - 1, min(n, len(split))).astype(int)
 
 

@@ -61,7 +61,7 @@ def _difference(without: np.ndarray, with_sa: np.ndarray) -> dict:
 def elongation(entry: dict) -> np.ndarray:
     """The vertical spread of test maps over the horizontal one, at each stage: (stages,).
 
-    Both are relative to a flat map's. Above 1, a map is longer than wide relative to its image.
+    Both are relative to a flat map's. Above 1, a map is taller than wide, relative to its image.
     """
     return np.array(entry["test"]["vertical"]) / entry["test"]["horizontal"]
 

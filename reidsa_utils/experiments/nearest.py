@@ -47,7 +47,7 @@ def nearest_images(query, gallery, benchmark: Benchmark, n: int = FIRST) -> np.n
 
 
 def nearest_of(model, config, benchmark: Benchmark) -> np.ndarray:
-    """nearest_images() of a network, by its vector `parts`."""
+    """nearest_images() of a network, (Q, FIRST), by its vector `parts`."""
     query, gallery = extract_both(model, config, benchmark)
     return nearest_images(query[VECTOR], gallery[VECTOR], benchmark)
 

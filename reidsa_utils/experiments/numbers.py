@@ -14,7 +14,7 @@ is measured, and which value of it is written. The kinds of selections, with exa
     pooled-l1.parts.mAP                 the effect pooled from several settings; see POOLED
     table2-softmax.better               in how many rows of pairing.effects() Δ is above zero
     loss-photo-last                     one number of a JSON file
-    speed.distances.seconds             the same, by the group and the key of the file
+    speed.distances.seconds             one number of a JSON file, by a group and a key in it
 
 A value that is a single number may have another format: "cells.none.4:.1f".
 """

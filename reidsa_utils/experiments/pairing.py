@@ -146,12 +146,12 @@ def _queries(runs: list, base: list, metric: str, vector: str, ids) -> tuple | N
 
 
 def without_sa(setting: Setting) -> Setting:
-    """The same setting without spatial attention. If it has none, no run has the result."""
+    """The same setting without spatial attention; if it has none, a setting that no run has."""
     return setting._replace(variant=BASE.get(setting.variant), form="none")
 
 
 def pairs_of(records: list) -> list:
-    """Pairs: all settings with SA that have runs without SA, same seeds and all else equal.
+    """All settings with SA that have runs without SA, same seeds and all else equal: [Pair].
 
     Raises InputError for two records of one run, and for a pair whose numerics differ.
     """

@@ -249,7 +249,7 @@ class Run:
         return images
 
     def no_time_for(self, epochs: float, done: Done) -> bool:
-        """Whether `epochs` epochs would end after the deadline.
+        """Whether `epochs` more epochs would end after the deadline.
 
         The estimate is the time of the last epoch on this machine.
         """
@@ -597,8 +597,8 @@ def train_command(
     config
         a setting of the run; where no default is shown, the profile sets it
     minutes
-        stop after the last epoch that fits, with exit code 75; the same command goes on. A first
-        epoch is begun in any case
+        stop after the last epoch that fits, with exit code 75; the same command goes on. The first
+        epoch is always started
     """
     config = config or configure({})
     with processes.processes():

@@ -2,7 +2,7 @@
 
     reidsa speed                     the table, also into results/speed/cpu.json
                                      (about 8 minutes on 2 cores, 8 GiB)
-    reidsa speed step attention      only these groups; all: loading, rendering, step, bookkeeping,
+    reidsa speed step attention      only some groups, of: loading, rendering, step, bookkeeping,
                                      attention, evaluation, distances, reranking, dense, parts,
                                      large
     reidsa speed growth              how re-ranking grows up to 500,000 images: an hour, and more
@@ -225,7 +225,10 @@ def distances() -> dict:
 
 
 def product(query: np.ndarray, gallery: np.ndarray, repeats: int) -> float:
-    """Seconds of the bare product of all images with all, block by block."""
+    """Seconds of the bare product of all images with all, block by block.
+
+    query: (Q, D); gallery: (G, D).
+    """
     x = torch.from_numpy(np.concatenate([query, gallery]))
 
     def blocks():
@@ -413,10 +416,10 @@ def gflops() -> float:
 def training_step(
     size: tuple, batch: int, backbone: str, layout: torch.memory_format, compiled: bool = False
 ) -> tuple[ReIDNet, np.ndarray, Callable]:
-    """Make one training step of the full model on a batch of made-up images.
+    """Make one training step of the full model on a batch of random images.
 
-    Returns the model, the images, and a function that does one step and returns the seconds for
-    which the step waited for its batch.
+    Returns the model, the images (batch, H, W, 3), and a function that does one step and returns
+    the seconds for which the step waited for its batch.
     """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, *size, 3), dtype=np.uint8)

@@ -109,7 +109,7 @@ def interval(row) -> str:
 
 
 def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of pairing.effects(), with a column holm, as a table for people.
+    """Rows of pairing.effects(), with a column holm, as a table for readers.
 
     A line is named by its setting in words, the form of attention and the metric.
     """
@@ -226,8 +226,8 @@ def judge(effects: pd.DataFrame) -> pd.DataFrame:
     """The rows of pairing.effects() that belong to a table of the paper, with corrected p values.
 
     Two columns are added. tested: three seeds or more. holm: the p value after Holm's correction
-    over all tested differences of one source, profile and recipe. Settings with a turned knob of
-    the renderer are left out: they have a figure of their own.
+    over all tested differences of one source, profile and recipe. Settings that turn a knob of the
+    renderer are left out: they have a figure of their own.
     """
     turned = effects.occlusion.notna() | effects.view_overlap.notna()
     plain = effects.vector.isin(["global", "parts"])
@@ -275,7 +275,7 @@ def _conclusion(rows: pd.DataFrame) -> str:
 
 
 def levels_of_table2(runs: pd.DataFrame) -> pd.DataFrame:
-    """The levels of the variants of Table 2 on Market-1501 without erasing, for people."""
+    """The levels of the variants of Table 2 on Market-1501 without erasing, for readers."""
     some = runs[~runs.erasing & (runs.benchmark == "market1501")]
     some = some[(some.source == "rendered") & some.vector.isin(["global", "parts"])]
     cells = aggregate(some)
@@ -397,11 +397,12 @@ def pooled_rows(runs: str, pooled: dict) -> list:
 
 
 def agreement_with_table2(runs: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau of runs with the paper's Table 2, for people; empty without all variants.
+    """Kendall's tau between runs and the paper's Table 2, for readers.
 
-    A row for each setting, form and metric. Three taus: over the eight variants; over the seven
-    neighbours in the table that differ in SA alone; over those of the seven that differ by half a
-    point or more in the paper. With several seeds, 95 % intervals over them.
+    A row for each setting, form and metric whose runs have all variants. Three taus: over the eight
+    variants; over the seven neighbours in the table that differ in SA alone; over those of the
+    seven that differ by half a point or more in the paper. With several seeds, each tau has a 95 %
+    interval over the seeds.
     """
     eight = runs[~runs.erasing & (runs.benchmark == "market1501") & (runs.vector == "global")]
     rng = np.random.default_rng(0)

@@ -39,7 +39,10 @@ def draw_weights(curves: dict, heading: str) -> Figure:
 
 
 def temperature_for(share: float, temperatures: np.ndarray, shares: np.ndarray) -> float:
-    """The temperature at which a rising curve reaches a share, interpolated in log T."""
+    """The temperature at which a rising curve reaches a share, interpolated in log T.
+
+    temperatures, shares: (T,), the points of the curve.
+    """
     return np.exp(np.interp(share, shares, np.log(temperatures)))
 
 

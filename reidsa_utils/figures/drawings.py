@@ -27,7 +27,7 @@ YELLOW, GREEN, GREY = "#f7e3a1", "#9fd8b4", "#e4e4e4"
 def lineup(query: np.ndarray, gallery: list) -> Figure:
     """The picture that is searched for, and beside it the numbered pictures to choose from.
 
-    query: (H, W, 3) uint8; gallery: some more of these.
+    query: (H, W, 3) uint8; gallery: a list of such pictures.
     """
     ratios = [1, 0.35] + [1] * len(gallery)
     fig, axes = plt.subplots(1, len(ratios), figsize=(9, 2.7), width_ratios=ratios)

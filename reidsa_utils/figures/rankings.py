@@ -36,7 +36,7 @@ def draw_kinds(query: np.ndarray, groups: dict) -> Figure:
 def draw_average_precisions(ranks: np.ndarray, length: int) -> Figure:
     """Draw both average precisions of one ranked list as areas below its precision.
 
-    ranks: of the n matches, from 1, ascending; length: of the list.
+    ranks: (n,), of the matches, from 1, ascending; length: of the list.
     """
     n = len(ranks)
     h = np.arange(1, n + 1)

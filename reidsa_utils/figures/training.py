@@ -14,7 +14,7 @@ DROP = 0.5  # the learning rate has dropped if it is below this share of the epo
 def draw_people(rows: list, titles: list, heading: str) -> Figure:
     """Draw the pictures of one person in each row.
 
-    rows: lists of (H, W, 3) uint8; titles: lists of as many texts; heading: of the figure.
+    rows: lists of (H, W, 3) uint8; titles: lists of texts, one per picture; heading: of the figure.
     """
     longest = max(len(row) for row in rows)
     size = (0.9 * longest, 2 * len(rows))

@@ -174,7 +174,7 @@ def read_checkpoint(path: Path) -> dict:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); restore it, or train that run"
         ) from error
-    except Exception as error:  # torch raises many kinds for a broken file
+    except Exception as error:  # torch raises many kinds of errors for a broken file
         raise InputError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start "
             "this run anew"

@@ -1,4 +1,4 @@
-"""Printing that never raises: not into a closed pipe, not on a terminal of another encoding."""
+"""Printing that never raises, even into a closed pipe or on a terminal of another encoding."""
 
 import contextlib
 import os

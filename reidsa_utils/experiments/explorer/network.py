@@ -1,7 +1,8 @@
 """The network that runs inside the explorer's page, opened from disk.
 
-A page from disk can load scripts and nothing else, so all of it is scripts that hold base64: the
-runtime (onnxruntime-web, from npm), the network in ONNX and the vectors of the gallery.
+A page that is opened from disk can load only scripts and pictures. So three things are scripts that
+hold base64: the runtime (onnxruntime-web, from npm), the network in ONNX and the vectors of the
+gallery.
 """
 
 import base64
@@ -122,7 +123,7 @@ def exported(model: ReIDNet, height: int, width: int) -> bytes:
                 verbose=False,
             )
             program.save(path, external_data=False)
-        except Exception as error:  # the exporter raises many kinds
+        except Exception as error:  # the exporter raises many kinds of errors
             raise InputError(
                 f"the network could not be exported to ONNX ({type(error).__name__}); are torch, "
                 "onnx and onnxscript those of requirements.txt?"

@@ -93,7 +93,10 @@ def lists_of(rankings: list[dict[str, Ranking]], people: People, q: int) -> list
 
 
 def list_of(distances: np.ndarray, numbers: dict, people: People, q: int, row: int) -> dict:
-    """beginning() of a list of query q, with its "best" match: a gallery number, or None."""
+    """beginning() of a list of query q, with its "best" match: a gallery number, or None.
+
+    distances: (G,). numbers, row: as in beginning().
+    """
     return beginning(distances, numbers, row) | {"best": best_match(distances, people, q)}
 
 
@@ -191,7 +194,7 @@ def details(
 def query_entry(
     people: People, pictures: Pictures, q: int, lists: list[dict], parts: list[str]
 ) -> dict:
-    """What the page knows of a query before it is chosen.
+    """What the page holds about a query before it is chosen.
 
     Returns its number in the test set, its name (which stands in an address), picture, identity and
     camera, the cameras of its matches, the share of its picture that an occluder covers (None
@@ -295,7 +298,7 @@ def occluded_queries(people: People) -> str:
 
 
 def hidden_share(mask: np.ndarray) -> float:
-    """The share of the picture that an occluder covers."""
+    """The share of the picture that an occluder covers. mask: (H, W), indices of PARTS."""
     return float((mask == PARTS.index("occluder")).mean())
 
 

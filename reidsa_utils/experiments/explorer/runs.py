@@ -146,7 +146,7 @@ def crops_as_people(gallery: Path, crops: list[Path]) -> People:
 
 
 def vectors_of(opened: list[tuple], people: People) -> list[Network]:
-    """The networks with the vectors of all images: `parts` if all networks have it, or `global`."""
+    """The networks with the vectors of all images: `parts` if all have them, otherwise `global`."""
     have_parts = all("parts" in model.vectors for _, model, *_ in opened)
     vector = "parts" if have_parts else "global"
     images = len(opened) * (len(people.query) + len(people.gallery))
