@@ -35,7 +35,7 @@ def register_form(name: str, weights: Callable[[Tensor], Tensor]) -> None:
 
     name: letters, digits and underscores. A name in FORMS is refused. A form that was registered
         before under the same name is replaced.
-    weights: A -> p, both (B, HW). The scores A = sum_k f_k are not negative (behind a ReLU).
+    weights: A -> p, both (B, HW). The scores A = sum_k f_k are not negative (f comes from a ReLU).
         Each row of p sums to 1 and depends on its own row of A only. Autograd differentiates the
         function, so compute p with torch's functions.
     Raises InputError for a name that cannot be used, and for weights that break the rules above on

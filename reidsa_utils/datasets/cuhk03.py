@@ -206,7 +206,7 @@ def _write_images(
 def _write_image(cells: h5py.File, reference: h5py.Reference, file: Path, name: str) -> None:
     """Write one image, whole or not at all."""
     try:
-        rgb = cells[reference][()].T  # Matlab's (H, W, 3) lies as (3, W, H)
+        rgb = cells[reference][()].T  # the file stores Matlab's (H, W, 3) as (3, W, H)
     except OSError as error:
         raise InputError(
             f"the image for {name} in {cells.filename} cannot be read ({error}); download it again"

@@ -1,4 +1,4 @@
-"""What a batch says while it runs: a line for each finished run, a sentence for each failure.
+"""What a batch prints while it runs: a line for each finished run, a sentence for each failure.
 
 Snakemake reports events through a logger. The filter here replaces Snakemake's messages about these
 events by our own lines, both on a terminal and in a log.
@@ -20,7 +20,7 @@ from .grid import GRID, TARGETS, duration, finished, training_images
 
 
 class Lines(logging.Filter):
-    """Attached to Snakemake's logger: says what happens to the runs of a batch."""
+    """A filter of Snakemake's logger that prints what happens to the runs of a batch."""
 
     def __init__(self, folder: Path):
         super().__init__()

@@ -205,7 +205,7 @@ def pool(estimates, covariance) -> dict:
 
     def fit(variance: float) -> tuple:
         """The pooled effect, its variance and the weighted squares about it."""
-        # 1e-9: if all runs of a setting are alike, its error is 0, and the inverse needs more.
+        # 1e-9 keeps the matrix invertible if all runs of a setting are alike, so its error is 0.
         weights = np.linalg.inv(covariance + (variance + 1e-9) * np.eye(n))
         total = weights.sum()
         mean = (weights @ estimates).sum() / total

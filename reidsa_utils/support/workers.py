@@ -59,7 +59,7 @@ def in_processes(function: Callable, jobs: list, workers: int) -> Iterator:
 
 @contextlib.contextmanager
 def _started():
-    """A process that serves until the block ends."""
+    """A process that runs serve() until the block ends."""
     # -P: a file in the current folder must not hide a module.
     command = [sys.executable, "-P", "-c", START]
     try:

@@ -196,7 +196,7 @@ def query_entry(
 ) -> dict:
     """What the page holds about a query before it is chosen.
 
-    Returns its number in the test set, its name (which stands in an address), picture, identity and
+    Returns its number in the test set, its name (part of the page's address), picture, identity and
     camera, the cameras of its matches, the share of its picture that an occluder covers (None
     without a part mask), the parts that can be left out, and its lists.
     """
