@@ -13,7 +13,7 @@ from .support.arrays import as_tensor
 # The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch pass squared
 # distances to a function that squares them once more.
 CONVENTIONS = {"original": 2, "squared_twice": 4}
-K1 = 20  # size of the neighbourhood in the original code
+K1 = 20  # the original's neighbourhood
 
 
 def rerank(
@@ -38,17 +38,17 @@ def rerank(
 
     query_features, gallery_features: arrays, lists or tensors.
     convention: a key of CONVENTIONS.
-    integer_division: repeat a mistake of the released code: in Python 2 its 2/3 is 0, so that every
-        set is added.
-    block: how many rows of the distance matrix, (Q + G, Q + G), are held at a time. The whole
-        matrix is never held. Other memory: a copy of the features, the result and a few lists.
+    integer_division: the slip of the released code, whose 2/3 is 0 in Python 2, so that every set
+        is taken in.
+    block: rows of the (Q + G)^2 matrix that are held at a time. The whole matrix never is: beside
+        the block there are a copy of the features, the result and a few lists.
     Returns an array; for a query tensor a tensor on its device.
     Raises InputError for parameters out of range, features that do not fit or are not finite.
     """
     query = _as_tensor(query_features)
     gallery = _as_tensor(gallery_features).to(query.device)
     _check_arguments(query, gallery, k1, k2, lambda_, block)
-    k1 = int(k1)  # 3 * k1 could overflow a short NumPy integer
+    k1 = int(k1)  # a number of numpy may be too small for 3 * k1
     power = (
         CONVENTIONS[known("convention", convention, CONVENTIONS)] // 2
     )  # of the squared distance
@@ -175,7 +175,7 @@ def _nearest(
     distance = np.empty((n, k), np.float32)
     largest = np.empty(n, np.float32)
     for i in range(0, n, block):
-        # x: images of this block; y: all images. d = |y|^2 - 2 x y, so |x - y|^2 = d + |x|^2.
+        # With x the images of this block and y all: d = |y|^2 - 2 x y, so |x - y|^2 = d + |x|^2.
         own_norms = norms[i : i + block, None]  # (b, 1)
         d = torch.addmm(norms, features[i : i + block], features.T, alpha=-2)  # (b, N)
         row_largest = (d.amax(1, keepdim=True) + own_norms).clamp(min=torch.finfo(d.dtype).tiny)
