@@ -8,7 +8,7 @@ The layer gives every position (i, j) of a feature map f one weight p and rescal
     G_k       = sum_ij F_k(i, j)                   what the head sees, eq. 6
 
 `attention_weights` computes p, `SpatialAttention` F, `attended_pool` G and `attention_jacobian`
-dF/df (eq. 12). `register_form` adds a form of one's own.
+dF/df (eq. 12). `register_form` adds a form of your own.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from . import InputError, known
 from .support.arrays import as_tensor
 
 FORMS = ("softmax", "l1", "softmax_mean", "sigmoid", "none")
-_OWN_FORMS: dict[str, Callable[[Tensor], Tensor]] = {}  # of register_form
+_OWN_FORMS: dict[str, Callable[[Tensor], Tensor]] = {}  # register_form fills it
 
 
 def known_forms() -> tuple[str, ...]:
@@ -31,12 +31,13 @@ def known_forms() -> tuple[str, ...]:
 
 
 def register_form(name: str, weights: Callable[[Tensor], Tensor]) -> None:
-    """Add a form of attention of one's own, for this process; docs/own_attention.md is a tour.
+    """Add an attention form of your own, for this process; docs/own_attention.md is a tutorial.
 
-    name: letters, digits and underscores; one of FORMS is refused, an own one is replaced.
-    weights: A -> p, both (B, HW), for scores A = sum_k f_k that are not negative (behind a ReLU).
-        Each row of p sums to 1 and depends on its own row of A only. It is differentiated by
-        autograd, so it is made of torch's functions.
+    name: letters, digits and underscores. A name in FORMS is refused. A form that was registered
+        before under the same name is replaced.
+    weights: A -> p, both (B, HW). The scores A = sum_k f_k are not negative (f comes from a ReLU).
+        Each row of p sums to 1 and depends on its own row of A only. Autograd differentiates the
+        function, so compute p with torch's functions.
     Raises InputError for a name that cannot be used, and for weights that break the rules above on
     a few random scores, on equal ones or on zeros.
     """
@@ -56,7 +57,7 @@ def register_form(name: str, weights: Callable[[Tensor], Tensor]) -> None:
 
 
 def _check_weights(name: str, weights: Callable) -> None:
-    """What every form promises, on scores of a small map."""
+    """Check the weights on scores of a small map. Raises InputError as register_form says."""
     generator = torch.Generator().manual_seed(0)
     random = 20 * torch.rand(4, 6, generator=generator)
     flat = torch.ones(1, 6)
@@ -97,8 +98,8 @@ def attention_weights(
 ) -> Tensor:
     """The weight p(i, j) of every position of a feature map (eq. 1 and its alternatives).
 
-    f: (B, C, H, W), a tensor of any float type, or what becomes one (whole numbers, an array, a
-        list); non-negative for form="l1" (the layer sits behind a ReLU).
+    f: (B, C, H, W), a tensor of any float type. Whole numbers, an array or a list are converted.
+        Non-negative for form="l1" (in the network, f is the output of a ReLU).
     form: with A(i, j) = sum_k f_k(i, j),
         "softmax"       exp(A) / sum exp(A)              eq. 1
         "l1"            A / sum A                        the released code
@@ -109,10 +110,10 @@ def attention_weights(
     temperature, standardise: controls of notebook 08 for the two softmaxes; they are not in the
         paper. `standardise` first brings the scores of each image to mean 0 and standard
         deviation 1 over its positions. The scores are then divided by `temperature`.
-    Returns p: (B, H, W), in the type of f; sums to 1 for every form. A map without contrast gives
-    1 / HW.
+    Returns p: (B, H, W), in the type of f; it sums to 1 for every form. If all scores of an image
+    are equal, p is 1 / HW.
     Raises InputError for an unknown form, a map that is not 4-D or has no position, a temperature
-    that is not positive, and temperature or standardise with another form than the softmaxes.
+    that is not positive, and temperature or standardise with a form that is not a softmax.
     """
     f = _checked(f, form)
     A = _scores(f, form)  # (B, HW)  eq. 1, the sum over channels
@@ -121,7 +122,7 @@ def attention_weights(
 
 
 def _checked(f, form: str) -> Tensor:
-    """The map as a tensor of floats. Raises InputError for an unknown form or another shape."""
+    """The map as a float tensor. Raises InputError for an unknown form or a map that is not 4-D."""
     known("attention form", form, known_forms())
     f = as_tensor(f)
     if f.dim() != 4 or f.shape[2] * f.shape[3] == 0:
@@ -155,13 +156,14 @@ def _weights(A: Tensor, form: str, temperature: float = 1.0, standardise: bool =
     if form in ("softmax", "softmax_mean"):
         return A.softmax(dim=1)  # eq. 1: exp(A) / sum exp(A)
     if form == "sigmoid":
-        # sigmoid / its sum = softmax of log sigmoid: the same numbers, and no 0 / 0 far below zero.
+        # sigmoid / its sum is the softmax of log sigmoid. This form of it avoids 0 / 0 where all
+        # scores are far below zero.
         return nn.functional.logsigmoid(A).softmax(dim=1)
     uniform = 1 / A.shape[1]
     if form == "l1":
         total = A.sum(dim=1, keepdim=True)  # (B, 1)
-        # On an all-zero map the released code divides 0 by 0. Sums of HW numbers too small for a
-        # full mantissa count as zero, too.
+        # On an all-zero map the released code divides 0 by 0. A sum of HW numbers below the
+        # smallest normal float counts as zero, too.
         is_zero = total <= torch.finfo(A.dtype).tiny * A.shape[1]
         safe_total = torch.where(is_zero, torch.ones_like(total), total)
         return torch.where(is_zero, uniform, A / safe_total)
@@ -180,7 +182,7 @@ def _rescaled_scores(A: Tensor, form: str, temperature: float, standardise: bool
     if standardise:
         centred = A - A.mean(dim=1, keepdim=True)
         variance = centred.square().mean(dim=1, keepdim=True)
-        # The added eps keeps a flat map flat.
+        # Without eps a flat map would give 0 times infinity.
         A = centred * torch.rsqrt(variance + torch.finfo(A.dtype).eps)
     return A / float(temperature)
 
@@ -199,7 +201,8 @@ def attended_pool(
     form, temperature, standardise: see attention_weights. "none" is average pooling, so every
         form is a weighted mean whose weights sum to 1.
     Returns G: (B, C), G_k = sum_ij p(i, j) f_k(i, j).
-    Raises InputError as attention_weights does; "none" has no scores, so it takes any temperature.
+    Raises InputError as attention_weights does, except that "none", which has no scores, accepts
+    any temperature.
     """
     f = _checked(f, form)
     if form == "none":
@@ -224,8 +227,8 @@ class SpatialAttention(nn.Module):
 
     def forward(self, f: Tensor) -> Tensor:
         f = _checked(f, self.form)
-        # Not attention_weights, which rounds p to the type of f: in half precision the gradient of
-        # p would overflow, so the product is formed in the wider type.
+        # attention_weights would round p to the type of f. In half precision the gradient of p
+        # would then overflow, so p keeps its wider type until the product is made.
         p = _weights(_scores(f, self.form), self.form)  # (B, HW)
         p = _on_map(p, f)[:, None]  # (B, 1, H, W)
         return (f.to(p.dtype) * p).to(f.dtype)
@@ -247,7 +250,7 @@ def attention_jacobian(f: Tensor) -> Tensor:
     p = attention_weights(f[None])[0].reshape(-1)  # (HW,)
     dp = p.diag() - p[:, None] * p[None, :]  # (HW, HW)  eq. 11
 
-    # Every pair of channels k, t: f_k dp, the same for every t.
+    # For a pair of channels k, t the term is f_k dp. It is the same for every t.
     f_dp = f.reshape(C, -1)[:, :, None] * dp[None]  # (C, HW, HW)
     jacobian = f_dp[:, :, None].repeat(1, 1, C, 1)  # (C, HW, C, HW)
 
@@ -275,9 +278,9 @@ def effective_cells(maps: Tensor) -> Tensor:
 
 
 def without_autocast(device: torch.device | str):
-    """A block in which an autocast that the caller has entered shortens nothing."""
+    """A context manager that turns off the caller's autocast on a device."""
     kind = torch.device(device).type
-    if not torch.amp.is_autocast_available(kind):  # on the device "meta" there are shapes only
+    if not torch.amp.is_autocast_available(kind):  # such as "meta", which has shapes only
         return contextlib.nullcontext()
     return torch.autocast(kind, enabled=False)
 
@@ -316,7 +319,7 @@ class _AttendedPool(torch.autograd.Function):
         p_map = _on_map(p.detach().to(f.dtype), f)[:, None]  # (B, 1, H, W)
         torch.mul(g[:, :, None, None], p_map, out=df)
 
-        if not p.requires_grad:  # an own form whose weights do not look at the scores
+        if not p.requires_grad:  # a registered form that ignores the scores
             return df, None, None, None
 
         # Second term: dA(i, j), from dG/dp = sum_k g_k f_k.

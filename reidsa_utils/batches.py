@@ -1,6 +1,6 @@
 """Images as arrays -> augmented batch -> input of the network.
 
-This is a module of its own, apart from data.py, since what renders images needs no torch.
+This module is separate from data.py, because the renderer imports data.py and needs no torch.
 """
 
 import math
@@ -12,11 +12,11 @@ from . import InputError
 from .support.arrays import as_array, check_tensor, type_name
 from .support.opencv import cv2
 
-# ImageNet's, RGB
+# Mean and standard deviation of ImageNet, RGB
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 
-# What each of the 256 values of a channel becomes in the input: (256, 3).
+# The input value for each of the 256 values of a channel: (256, 3).
 _VALUES = torch.arange(256).float()[:, None] / 255
 TABLE = (_VALUES - torch.tensor(MEAN).float()) / torch.tensor(STD).float()
 
@@ -24,7 +24,7 @@ TABLE = (_VALUES - torch.tensor(MEAN).float()) / torch.tensor(STD).float()
 def as_images(images):
     """Images as (B, H, W, 3) uint8: an array, or a tensor on its device.
 
-    images: an array, a tensor, a list; of any whole type.
+    images: an array, a tensor or a list, of any whole-number type.
     Raises InputError for other shapes and types, and numbers that are not from 0 to 255.
     """
     if torch.is_tensor(images):
@@ -58,13 +58,14 @@ def augment(
 ):
     """Random flip and random erasing (p = 0.5 each), drawn anew for every image of a batch.
 
-    images: (B, H, W, 3), as as_images takes them. An array of uint8 that can be written to is
-        changed in place. A tensor, on a GPU, is not: all its images are changed at once, and the
-        noise is drawn there.
-    rng: where flips and rectangles are drawn, and the noise of an array.
+    images: (B, H, W, 3), as as_images takes them. A writable array of uint8 is changed in place.
+        A tensor, usually on a GPU, is not changed: its images are augmented together, and its own
+        device draws the noise.
+    rng: draws flips and rectangles, and for an array also the noise.
+    flip, erasing: whether to do it.
     erase_area: smallest and largest share of the image that a rectangle covers.
-    Returns the batch.
-    Raises InputError as as_images does, or where rng is not a generator.
+    Returns the batch, (B, H, W, 3) uint8.
+    Raises InputError as as_images does, if rng is not a generator, or for a wrong erase_area.
     """
     if not isinstance(rng, np.random.Generator):
         raise InputError(f"rng is {rng!r}; expected a generator, np.random.default_rng(seed)")
@@ -88,7 +89,7 @@ def _augment_array(images: np.ndarray, rng, flipped, erasing: bool, erase_area: 
     for k in np.flatnonzero(flipped):
         images[k] = cv2.flip(images[k], 1)
     if erasing:
-        # The noise of a rectangle is drawn before the next rectangle.
+        # Both draw from rng in turn: the noise of a rectangle comes before the next rectangle.
         for k, y, x, h, w in erasing_boxes(rng, B, H, W, erase_area):
             images[k, y : y + h, x : x + w] = rng.integers(0, 256, (h, w, 3), np.uint8)
     return images
@@ -149,7 +150,7 @@ def to_input(images, device="cpu") -> torch.Tensor:
         x = np.empty(images.shape, np.float32)
         table = TABLE.numpy()[None]
         for image, out in zip(images, x, strict=True):
-            cv2.LUT(image, table, out)  # one pass
+            cv2.LUT(image, table, out)  # scales and normalises in one pass
         return torch.from_numpy(x).permute(0, 3, 1, 2).to(device)
     mean = torch.tensor(MEAN, device=device).float()
     std = torch.tensor(STD, device=device).float()

@@ -21,26 +21,27 @@ def class_activation_maps(
     head: str = "final",
     maps: list | None = None,
 ) -> Tensor:
-    """M_c of one stage for one class per image.
+    """The class activation map M_c of one stage, for one class per image.
 
     Each head is linear in the pooled map G, once the ReLU's mask is frozen at this image. So
     M(i, j) = sum_k w_k p(i, j) f_k(i, j) with w_k = dS_c / dG_k (eq. 7; eq. 5 without SA). The sum
-    of the map is the logit S_c less what does not depend on the map: the classifier's bias and, at
+    of M is the logit S_c minus the terms that do not depend on G: the classifier's bias and, at
     stage 4, the batch norm's offsets of active units.
 
-    It is computed in the type of the model's weights, whatever the caller has set: no_grad,
-    inference_mode, autocast.
+    M is computed in the type of the model's weights, also inside no_grad, inference_mode or
+    autocast.
 
     model: in eval mode.
     images: (B, 3, H, W) as given to the model.
-    classes: (B,) class numbers, as a list, an array or a tensor of any whole type.
+    classes: (B,) class numbers, as a list, an array or a tensor of any whole-number type.
     stage: 1 to 3 (deep supervision) or 4.
-    head: of stage 4, "final" or "part1" to "part6", whose map is zero outside its stripe.
+    head: "final" or, at stage 4, also "part1" to "part6". The map of a part is zero outside its
+        stripe.
     maps: what model.feature_maps(images) gave, so that several stages and classes share one forward
         pass; images may then be None.
     Returns (B, h, w).
     Raises InputError for a stage or head that is not there, classes that are not one class number
-    an image, or a model in training mode or made in inference mode.
+    per image, or a model in training mode or made in inference mode.
     """
     if model.training:
         raise InputError(
@@ -72,7 +73,7 @@ def class_activation_maps(
 
 
 def _checked_maps(model: ReIDNet, maps) -> list[Tensor]:
-    """The four maps as tensors. Raises InputError for what model.feature_maps does not give."""
+    """The four maps as tensors. Raises InputError if they do not look like model.feature_maps'."""
     if isinstance(maps, (list, tuple)) and len(maps) == 4:
         maps = [as_tensor(f) for f in maps]
         shapes = [(f.dim(), f.shape[:2]) for f in maps]
@@ -105,7 +106,7 @@ def _stage4_map(model: ReIDNet, f: Tensor, head: str, rows: Tensor, classes: Ten
     pooled = model.pool_parts(attended).requires_grad_()  # (B, C, m, 1)
     logits = model.main_logits(pooled)
     (weights,) = torch.autograd.grad(logits[head][rows, classes].sum(), pooled)  # (B, C, m, 1)
-    weights = weights.repeat_interleave(h // model.parts, dim=2)  # (B, C, h, 1): one w_k a stripe
+    weights = weights.repeat_interleave(h // model.parts, dim=2)  # (B, C, h, 1): one w_k per stripe
     return (weights * attended).sum(dim=1) / (h * w / model.parts)
 
 
@@ -114,7 +115,7 @@ def checked(model: ReIDNet, stage: int, head: str, classes, images: int) -> tupl
 
     images: B, how many images there are. The other arguments: see class_activation_maps.
     Raises InputError for a stage or head that is not there, or classes that are not one class
-    number an image.
+    number per image.
     """
     has_branches = len(model.stages) > 0
     if not _is_stage(stage) or (stage < 4 and not has_branches):

@@ -1,7 +1,7 @@
-"""The command `reidsa`, also `python -m reidsa_utils`: all that is done outside a notebook.
+"""The command `reidsa`, also `python -m reidsa_utils`: everything that is done outside a notebook.
 
-A function below is a subcommand. Its typed arguments are the options, its docstring is the help.
-What it needs is imported when it is called, so that a first look costs no import of torch.
+Each function below is a subcommand. Its typed arguments are the options, its docstring is the help.
+A subcommand imports its modules when it is called, so that the help does not import torch.
 """
 
 import sys
@@ -46,12 +46,12 @@ def publish(*folders: Path, into: Path | None = None, weights: Flag = False) -> 
 
 @app.command
 def readme(*, check: Flag = False) -> int:
-    """Write anew what comes from records: numbers in texts, tables of docs/results.md, model cards.
+    """Update what comes from records: numbers in texts, tables of docs/results.md, model cards.
 
     Parameters
     ----------
     check
-        only say which of them are not what the records say; exit code 1 if any
+        only print what differs from the records; exit code 1 if anything does
     """
     from .experiments.readme import write_readme
 
@@ -89,7 +89,7 @@ def check(
     split_seed: int = 0,
     camera_rule: bool = True,
 ) -> int:
-    """Look at a copy of a benchmark, or at data of your own: counts, names, images, protocol.
+    """Check a copy of a benchmark, or data of your own: counts, names, images, protocol.
 
     The exit code is 1 if something is wrong.
 
@@ -153,7 +153,7 @@ def render(
     box_jitter: float | None = None,
     workers: int | None = None,
 ) -> int:
-    """Render an embedded benchmark. What is not given is as the tables have it.
+    """Render an embedded benchmark. The defaults are those of the tables.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def examine(
     into: Path | None = None,
     data: str = "",
 ) -> int:
-    """Look at finished runs beyond their records: filters, maps, other people.
+    """Measure what the records of finished runs do not hold: filters, maps, other people.
 
     Parameters
     ----------
@@ -312,7 +312,7 @@ def weights(
     backbone
         whose weights they are
     images
-        a folder of photographs: are the stored statistics those of these images?
+        a folder of photographs, to compare the stored statistics with
     """
     from .experiments.pretrained import convert_weights
 
@@ -322,7 +322,7 @@ def weights(
 
 @app.command
 def speed(*groups: str, here: Flag = False) -> int:
-    """Time our code and plain baselines in one process; writes the ratios to results/speed.
+    """Measure our code against plain baselines; write the ratios to results/speed.
 
     Parameters
     ----------
@@ -359,7 +359,7 @@ def _run(words: list[str]) -> int:
 
 
 def _refuse(error: CycloptsError) -> int:
-    """Print the error in one sentence. For a setting of a run it is the one of a notebook."""
+    """Print the error in one sentence. For a setting of a run, a notebook shows the same one."""
     from pydantic import ValidationError
 
     if isinstance(error.__cause__, ValidationError):

@@ -1,6 +1,6 @@
-"""The settings of one run: what they are, what a profile sets, and which identify a run.
+"""The settings of one run: what they are, what a profile sets, and which of them identify a run.
 
-Notebook 05, the command line and Snakemake all hand their parameters to `configure`.
+Notebook 05, the command line and Snakemake all pass their parameters to `configure`.
 """
 
 import hashlib
@@ -20,27 +20,27 @@ from .weights import named
 
 PROFILES = read_toml(SETTINGS / "profiles.toml")
 
-# These stand in the identity of every run. A setting that came later stands there only where it
-# differs from its default, so that the identities of older records stay as they are.
+# These are in the identity of every run. A setting that was added later is in it only if it differs
+# from its default, so that the identities of older records stay as they are.
 ALWAYS = (
     *("benchmark", "variant", "form", "recipe", "profile", "seed", "backbone", "weights"),
     *("height", "width", "scale", "data_seed", "epochs", "batch", "lr", "warmup", "decay_at"),
     *("momentum", "weight_decay", "dropout", "flip", "erasing", "threads"),
 )
-# Where and how a run is made. Its numbers do not depend on these, but for the device, whose usual
-# precision (bfloat16 on many GPUs) a record names beside its identity.
+# Where and how a run is made. The numbers of a run do not depend on these settings. The exception
+# is the device: its usual precision (bfloat16 on many GPUs) is in the record, beside the identity.
 NOT_NUMBERS = ("run_dir", "data", "device", "rerank")
-# What the name of a record always says, so that only other settings are added to it.
+# Settings that the name of a record always shows. Of the others it shows only the unusual ones.
 IN_EVERY_NAME = ("benchmark", "variant", "form", "recipe", "profile", "erasing", "epochs", "seed")
-KNOBS = ("occlusion", "view_overlap")  # of the renderer
+KNOBS = ("occlusion", "view_overlap")  # settings of the renderer
 OWN_DROPOUT = 0.5  # section 4 has it for all but Market-1501
 
 
 class Config(BaseModel):
-    """Everything a run depends on. A value of None is replaced by the profile's, where it has one.
+    """Everything a run depends on. None is replaced by the profile's value, if it has one.
 
     Notebook 05 declares the same names, types, defaults and descriptions in its parameters cell.
-    Build it by `configure`, which tells what is wrong in one sentence.
+    Build a Config with `configure`, which reports an error in one sentence.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", coerce_numbers_to_str=True)
@@ -122,7 +122,7 @@ class Config(BaseModel):
 
     @classmethod
     def default(cls, name: str):
-        """What a field is where neither the user nor the profile says anything."""
+        """The value of a field that neither the user nor the profile sets."""
         return cls.model_fields[name].default
 
     @model_validator(mode="before")
@@ -130,7 +130,7 @@ class Config(BaseModel):
     def _fill_from_profile(cls, given: dict) -> dict:
         values = {name: value for name, value in given.items() if not _left_open(name, value)}
         for name, value in values.items():
-            if isinstance(value, os.PathLike):  # data, weights and run_dir, in Python
+            if isinstance(value, os.PathLike):  # in Python, a path may be a Path
                 values[name] = os.fspath(value)
         profile = known("profile", values.get("profile", cls.default("profile")), PROFILES)
         benchmark = values.get("benchmark", cls.default("benchmark"))
@@ -175,7 +175,7 @@ class Config(BaseModel):
 
 
 def _check_own(config: Config) -> None:
-    """Raises InputError for settings of data of one's own that do not fit."""
+    """Raises InputError for settings of own data that are wrong or used with a benchmark."""
     if config.benchmark in LAYOUTS:
         for name in ("camera_pattern", "split_seed"):
             if getattr(config, name) != Config.default(name):
@@ -187,10 +187,10 @@ def _check_own(config: Config) -> None:
 
 
 def configure(parameters: dict) -> Config:
-    """A checked Config from named values; text is turned into the type of the field.
+    """A checked Config from {name: value}; text is converted to the type of the field.
 
     Raises InputError for an unknown parameter, variant, form, recipe, profile or value: one
-    sentence that names what was found and what is known.
+    sentence that names what was found and what is allowed.
     """
     try:
         return Config(**parameters)
@@ -199,7 +199,7 @@ def configure(parameters: dict) -> Config:
 
 
 def sentence(error: ValidationError) -> str:
-    """The first thing that is wrong, in one sentence."""
+    """The first error, in one sentence."""
     first = error.errors()[0]
     for problem in error.errors():
         if problem["type"] == "extra_forbidden":
@@ -225,7 +225,7 @@ def _kind(name: str) -> type:
 
 
 def _left_open(name: str, value) -> bool:
-    """Whether a field that may be None is. papermill writes None as text, Snakemake as nothing."""
+    """Whether a value leaves an optional field open: None, "None" (papermill) or "" (Snakemake)."""
     if name not in Config.model_fields:
         return False
     optional = "None" in str(Config.model_fields[name].annotation)
@@ -233,21 +233,21 @@ def _left_open(name: str, value) -> bool:
 
 
 def defaults(profile: str, benchmark: str) -> dict:
-    """What the settings of a run are where nothing is said: {name: value}."""
+    """The settings of a run that sets only profile and benchmark: {name: value}."""
     own = {name: Config.default(name) for name in Config.model_fields}
     of_benchmark = {"dropout": LAYOUTS[benchmark].dropout if benchmark in LAYOUTS else OWN_DROPOUT}
     return own | {"data": "embedded", "weights": "none"} | of_benchmark | PROFILES[profile]
 
 
 def knobs(config: Config) -> dict:
-    """The renderer's knobs that are turned: {name: value}."""
+    """The renderer's settings that were given: {name: value}."""
     return {name: getattr(config, name) for name in KNOBS if getattr(config, name) is not None}
 
 
 def run_folder(config: Config) -> Path:
-    """Where a run's record and checkpoint lie.
+    """The folder of a run's record and checkpoint.
 
-    That is run_dir, or a folder of runs/ whose name ends in a hash of all settings.
+    It is run_dir, or a folder of runs/ whose name ends in a hash of all settings.
     """
     if config.run_dir:
         return ROOT / config.run_dir
@@ -259,9 +259,9 @@ def run_folder(config: Config) -> Path:
 
 
 def run_settings(config: Config) -> dict:
-    """What the numbers depend on, beside the data itself: not where things lie.
+    """The settings that a run's numbers depend on: {name: value}.
 
-    Weights count by their content.
+    Settings that only say where things lie are not among them. Weights are named by their content.
     """
     usual = defaults(config.profile, config.benchmark)
     out = {}
@@ -274,10 +274,10 @@ def run_settings(config: Config) -> dict:
 
 
 def unusual(settings: dict) -> dict:
-    """The settings of a record that are not as its profile has them: {name: value}.
+    """The settings of a record that differ from its profile: {name: value}, in Config's order.
 
-    Without what a record's name always says (benchmark, variant, form, recipe, profile, erasing,
-    epochs, seed) and threads; in the order of Config.
+    Left out are threads and the settings that a record's name always shows (benchmark, variant,
+    form, recipe, profile, erasing, epochs, seed).
     """
     usual = defaults(settings["profile"], settings["benchmark"])
     out = {}

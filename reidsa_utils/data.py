@@ -1,6 +1,6 @@
-"""A benchmark on disk -> its file lists and its images as one array.
+"""Reads a benchmark from disk: its file lists, and its images as one array.
 
-What is in a folder is compared with what was published.
+The counts found in a folder are compared with the published ones.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ SPLITS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_
 PUBLISHED = read_toml(SETTINGS / "published.toml")
 # The benchmarks by name; the file explains the fields.
 LAYOUTS = {name: SimpleNamespace(**entry) for name, entry in PUBLISHED["benchmarks"].items()}
-# Folders around a benchmark's own that say nothing of it. "archive" is Kaggle's.
+# Usual names of a folder that holds the benchmark's own folder. "archive" is Kaggle's.
 AROUND = ("archive", "data", "dataset", "datasets", "reid")
 
 
@@ -62,9 +62,9 @@ class Benchmark:
     train: Split
     query: Split
     gallery: Split
-    counts: dict  # what is there, junk included
+    counts: dict  # the counts found on disk, junk included
     expected: dict  # the published counts, or those of the manifest of a rendered benchmark
-    # Data of one's own: how people, cameras and splits were found; stands in the record.
+    # For data of your own: how people, cameras and splits were found. The record holds it, too.
     reading: dict = field(default_factory=dict)
     camera_rule: bool = True  # False: images of the query's own camera are matches, too
 
@@ -116,7 +116,7 @@ class Benchmark:
         )
 
     def _cameras_of(self, split: Split) -> str:
-        """ "camera 1" or "cameras 1, 2"; of own data by their names."""
+        """The text "camera 1" or "cameras 1, 2"; for data of your own, with their names."""
         names = [str(number) for number in np.unique(split.cameras)]
         if "camera_names" in self.reading:
             names = [self.reading["camera_names"][int(number) - 1] for number in names]
@@ -137,7 +137,7 @@ class Benchmark:
     def fingerprint(self) -> str:
         """sha256 over names and bytes of all images used, 16 hex digits.
 
-        Used are train, query, and gallery without junk.
+        The images used are train, query, and gallery without junk.
         """
         digest = hashlib.sha256()
         for split in (self.train, self.query, self.gallery):
@@ -148,11 +148,12 @@ class Benchmark:
 
 
 def benchmark_name(name: str, own: bool) -> str:
-    """`name`, if it is a benchmark's or can be that of data of one's own.
+    """Return `name` if it is the name of a benchmark or can be a name for data of your own.
 
-    own: whether a folder or a file of such data is named beside it. Then a name is refused only
-    where it looks like a misspelt benchmark: read as own data, that would pass unseen.
-    Raises InputError that names the benchmarks.
+    own: whether the caller also gave the folder or CSV of such data. Only then are names other than
+        a benchmark's allowed. A name that looks like a misspelt benchmark is refused, since the
+        mistake would not be noticed otherwise.
+    Raises InputError for any other name; it lists the benchmarks.
     """
     if isinstance(name, str) and name in LAYOUTS:
         return name
@@ -182,9 +183,9 @@ def benchmark_name(name: str, own: bool) -> str:
 
 
 def camera_regex(camera_pattern: str) -> re.Pattern:
-    """The regular expression that finds the camera of own data in a path.
+    """Compile the regular expression that finds the camera of own data in a path.
 
-    Raises InputError for one that is none, or has several groups.
+    Raises InputError for a pattern that is not valid or has more than one group.
     """
     try:
         pattern = re.compile(camera_pattern)
@@ -202,9 +203,10 @@ def camera_regex(camera_pattern: str) -> re.Pattern:
 
 
 def benchmark_in(folder: Path) -> str | None:
-    """The name of the benchmark whose folder this is: as distributed, or rendered, by its manifest.
+    """The name of the benchmark that a folder holds, None if it holds none.
 
-    None for any other folder.
+    It is recognised by the name of the folder as distributed, or by the manifest of a rendered
+    benchmark.
     """
     for name, layout in LAYOUTS.items():
         depth = len(Path(layout.folder).parts)
@@ -221,16 +223,16 @@ def benchmark_in(folder: Path) -> str | None:
 def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> Benchmark:
     """Read the file lists of a benchmark.
 
-    Files that are no images (Thumbs.db, readme) are ignored. In the gallery id -1 (junk) is dropped
-    and id 0 (distractors) kept. Counts other than the published ones (or the manifest's, in a
-    rendered benchmark) give a warning that names them.
+    Files that are not images (Thumbs.db, readme) are ignored. In the gallery id -1 (junk) is
+    dropped and id 0 (distractors) kept. The counts are compared with the published ones (in a
+    rendered benchmark: the manifest's). A warning names those that differ.
 
     name: a key of LAYOUTS.
-    root: its folder or the parent.
-    warn: whether to warn about other counts.
+    root: the benchmark's folder or its parent.
+    warn: whether to warn about counts that differ.
     strict: whether to refuse a file name that does not parse.
-    Raises InputError for a missing root or split, another benchmark, a broken manifest, or (strict)
-    a name that does not parse.
+    Raises InputError for a missing root or split, the folder of another benchmark, a broken
+    manifest, or (strict) a file name that does not parse.
     """
     layout = LAYOUTS[known("benchmark", name, LAYOUTS)]
     folder = find_folder(name, root)
@@ -269,7 +271,8 @@ def load_benchmark(name: str, root, warn: bool = True, strict: bool = True) -> B
 def find_folder(name: str, root) -> Path:
     """The benchmark's own folder: `root` itself or the folder of the distributed name inside it.
 
-    Raises InputError for an unknown name, a root that is not a folder, another benchmark, or none.
+    Raises InputError for an unknown name, a root that is not a folder, and a root that holds
+    another benchmark or none.
     """
     layout = LAYOUTS[known("benchmark", name, LAYOUTS)]
     root = Path(os.path.expanduser(root))
@@ -291,10 +294,12 @@ def find_folder(name: str, root) -> Path:
 
 
 def _possible_folders(root: Path, layout) -> Iterator[Path]:
-    """Where a benchmark may lie: below root under its distributed name, or part of it, or none.
+    """Yield the folders where a benchmark may lie, in the order in which they are tried.
 
-    Then the name twice, as some programs unpack an archive. Last, in any letter case, below names
-    that others give it: market1501/Market-1501-v15.09.15 (torchreid), archive/Market1501 (Kaggle).
+    First come root with the whole distributed name, root with the end of that name, and root
+    itself. Then comes the name twice, since some programs unpack an archive in this way. Last come
+    names that others use, in any letter case: market1501/Market-1501-v15.09.15 (torchreid),
+    archive/Market1501 (Kaggle).
     """
     names = Path(layout.folder).parts
     for i in range(len(names) + 1):
@@ -304,7 +309,10 @@ def _possible_folders(root: Path, layout) -> Iterator[Path]:
 
 
 def _below(folder: Path, names: set, depth: int = 4) -> list:
-    """All folders below `folder` that are reached by some names, as `_letters` gives them."""
+    """All folders below `folder`, at most `depth` levels down, on paths made only of `names`.
+
+    names: as `_letters` returns them.
+    """
     if depth == 0:
         return []
     inside = [path for path in sorted(folder.iterdir()) if _letters(path.name) in names]
@@ -315,7 +323,7 @@ def _below(folder: Path, names: set, depth: int = 4) -> list:
 
 
 def _letters(name: str) -> str:
-    """A name without what its spellings differ in: "Market-1501" is "market1501"."""
+    """Only the letters and digits of a name, in lower case: "Market-1501" gives "market1501"."""
     return re.sub(r"[^a-z0-9]", "", str(name).lower())
 
 
@@ -357,12 +365,12 @@ def _expected_by_manifest(name: str, folder: Path) -> dict:
 
 
 def read_split(name: str, folder) -> tuple:
-    """All images of a folder, as the file names say.
+    """All images of a folder, with the identities and cameras that the file names give.
 
     name: of the benchmark.
-    folder: one of its splits, or another folder in the same naming (Market-1501's gt_bbox holds the
-        boxes of its multi-query setting).
-    Returns a Split with junk, and the names that do not parse.
+    folder: one of its splits, or another folder with the same kind of file names (Market-1501's
+        gt_bbox holds the boxes of its multi-query setting).
+    Returns a Split that includes junk, and a list of the names that do not parse.
     Raises InputError for a folder that is missing or without images.
     """
     layout = LAYOUTS[known("benchmark", name, LAYOUTS)]
@@ -392,7 +400,7 @@ def read_split(name: str, folder) -> tuple:
 
 
 def is_image(path: Path) -> bool:
-    """Whether a file is an image, by its name: what a file manager leaves beside them is none."""
+    """Whether a file is an image, judged by its name. Hidden files and folders are not."""
     has_suffix = path.suffix.lower() in (".jpg", ".jpeg", ".png")
     return has_suffix and not path.name.startswith(".") and not path.is_dir()
 
@@ -400,7 +408,7 @@ def is_image(path: Path) -> bool:
 def count(split: str, ids, cameras) -> dict:
     """Images, identities and cameras of a split, as the benchmarks' papers count them.
 
-    In the gallery junk and distractors, too.
+    For the gallery also junk and distractors. ids, cameras: (N,). Returns {what: number}.
     """
     ids = np.asarray(ids)
     cameras = np.asarray(cameras)
@@ -416,12 +424,12 @@ def count(split: str, ids, cameras) -> dict:
 
 
 def hold_out(benchmark: Benchmark, n: int) -> Benchmark:
-    """A benchmark made of the training identities alone, so that no test person is looked at.
+    """Make a benchmark of the training identities alone, so that no test person is used.
 
-    n of them are query and gallery, the others are left to train on. The n are spread evenly over
-    the sorted identities. Query: the first image, by name, of each of them in each camera; gallery:
-    their other images.
-    Raises InputError for too many.
+    n identities, spread evenly over the sorted ones, become query and gallery; the others stay for
+    training. Query: the first image, by name, of each of the n in each camera. Gallery: their other
+    images.
+    Raises InputError if n is less than 1 or leaves fewer than two identities for training.
     """
     train = benchmark.train
     people = np.unique(train.ids)
@@ -446,9 +454,9 @@ def hold_out(benchmark: Benchmark, n: int) -> Benchmark:
 
 
 def without_camera_rule(benchmark: Benchmark) -> Benchmark:
-    """A benchmark in whose evaluation images of the query's own camera are matches, too.
+    """The same benchmark, evaluated with images of the query's own camera as matches, too.
 
-    Raises InputError where the gallery holds the file of a query, which would be its own match.
+    Raises InputError if the gallery holds the file of a query, which would then match itself.
     """
     sizes = {Path(path).stat().st_size for path in benchmark.query.paths}
     in_gallery = {}  # {hash of the bytes: path}
@@ -466,11 +474,11 @@ def without_camera_rule(benchmark: Benchmark) -> Benchmark:
 
 
 def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
-    """All images in memory; 477 MB for Market-1501's training set at 192x64.
+    """Read all images into memory; 477 MB for Market-1501's training set at 192x64.
 
     An orientation in a file's EXIF is applied, unlike in code that opens files by PIL alone.
     Returns (N, height, width, 3) uint8 RGB.
-    Warns, with the file's name, where a decoder finds the data of a picture corrupt.
+    Warns, with the file's name, if a decoder reports that the data of a picture are corrupt.
     Raises InputError for a broken file.
     """
     images = np.empty((len(paths), height, width, 3), np.uint8)
@@ -478,8 +486,7 @@ def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
     def read_into(image, path):
         image[:] = read_image(path, height, width)
 
-    # OpenCV decodes without the interpreter lock. Walking through the results raises the first
-    # error.
+    # OpenCV decodes without the interpreter lock. The loop over the results raises the first error.
     with ThreadPoolExecutor(threads) as pool, listening() as heard:
         for _ in pool.map(read_into, images, paths):
             pass
@@ -506,8 +513,8 @@ def decode(path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
 
     An orientation in the file's EXIF is applied, unlike in code that opens files by PIL alone.
     mode: OpenCV's; IMREAD_GRAYSCALE gives (H, W).
-    Raises InputError for a file that cannot be read, is no JPEG or PNG, is cut short, or has a hole
-    that its structure shows.
+    Raises InputError for a file that cannot be read, is not a JPEG or PNG, is cut short, or has
+    damage that its structure shows.
     """
     try:
         data = Path(path).read_bytes()
@@ -519,7 +526,7 @@ def decode(path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
     flaw = flaw_of(data)
     image = None
     if not flaw:
-        with contextlib.suppress(cv2.error):  # a picture larger than OpenCV takes
+        with contextlib.suppress(cv2.error):  # raised for a picture larger than OpenCV accepts
             image = cv2.imdecode(np.frombuffer(data, np.uint8), mode)
         flaw = f"is truncated or no image ({len(data):,} bytes): no decoder reads it"
     if image is None:
@@ -528,10 +535,10 @@ def decode(path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
 
 
 def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W, 3) -> (height, width, 3).
+    """Resize an image, (H, W, 3) -> (height, width, 3).
 
-    A side that grows is interpolated linearly, as by PIL. One that shrinks (some of CUHK03's) is
-    averaged, so that no pixel is skipped.
+    A side that grows is interpolated linearly, as PIL does. A side that shrinks (in some images of
+    CUHK03) is averaged, so that no pixel is skipped.
     """
     h = min(image.shape[0], height)
     w = min(image.shape[1], width)

@@ -15,9 +15,11 @@ from .support.arrays import check_whole
 def extract(model: ReIDNet, images, batch: int = 64, device="cpu", tick=None) -> dict:
     """Retrieval vectors of all images: {kind: (N, D) float32}, kinds "global" and "parts".
 
-    images: (N, H, W, 3) RGB, as batches.as_images takes them. tick: called with the number of
-    images of each batch, when done. Puts the model into eval mode. An enclosing autocast changes
-    nothing.
+    The model is put into eval mode. An enclosing autocast has no effect.
+
+    images: (N, H, W, 3) RGB, as batches.as_images takes them. tick: called after each batch with
+    its number of images.
+    Raises InputError as batches.as_images does, or if batch is not a whole number from 1.
     """
     check_whole("batch", batch)
     images = as_images(images)
@@ -36,11 +38,12 @@ def extract(model: ReIDNet, images, batch: int = 64, device="cpu", tick=None) ->
 def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool = True) -> dict:
     """Metrics of every retrieval vector, plain and re-ranked (section 4).
 
-    query, gallery: of `extract`. Returns {"global": {...}, "global+rerank": {...}, ...}.
+    query, gallery: as `extract` returns them.
+    Returns {"global": {...}, "global+rerank": {...}, ...}, each as metrics_of returns it.
     """
     results = {}
     for kind in query:
-        # No name for the distances: at full size they take 260 MB, and re-ranking needs the memory.
+        # The distances take 260 MB at full size. Without a name they are freed before re-ranking.
         results[kind] = metrics_of(euclidean(query[kind], gallery[kind]), benchmark)
         if with_rerank:
             results |= evaluate_reranked({kind: query[kind]}, gallery, benchmark)
@@ -48,7 +51,7 @@ def evaluate(query: dict, gallery: dict, benchmark: Benchmark, with_rerank: bool
 
 
 def evaluate_reranked(query: dict, gallery: dict, benchmark: Benchmark) -> dict:
-    """The re-ranked half of evaluate()."""
+    """Only the re-ranked results of evaluate(), from the same arguments."""
     results = {}
     for kind in query:
         distances = reranking.rerank(query[kind], gallery[kind])
@@ -57,7 +60,7 @@ def evaluate_reranked(query: dict, gallery: dict, benchmark: Benchmark) -> dict:
 
 
 def metrics_of(distances: np.ndarray, benchmark: Benchmark) -> dict:
-    """What a record says of one matrix of distances, (queries, gallery): numbers and lists."""
+    """The numbers and lists of a record for one matrix of distances, (queries, gallery)."""
     ranking = evaluate_ranking(distances, *benchmark.truth)
     # A query without a match has no average precision: null in the record.
     average_precision = [

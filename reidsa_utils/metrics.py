@@ -12,14 +12,14 @@ import numpy as np
 from . import InputError
 from .support.arrays import any_array, as_array, as_features, check_whole
 
-# Features whose squared distance is a smaller share of their squared norms are subtracted from each
-# other, since |a|^2 - 2 ab + |b|^2 loses digits there. Trained networks' are hardly ever so close.
+# The squared distance |a|^2 - 2 ab + |b|^2 loses digits where a and b are close. If it is less than
+# this share of |a|^2, b is subtracted from a instead. In trained networks that is rare.
 CLOSE = 0.01
-# So many images per match are sorted at most to find the ranks of a query's matches; of more, those
-# that come before a match are counted, match by match. Either is right; this is the faster one.
+# Two ways give the ranks of a query's matches. Up to this many images per match, sorting the images
+# is faster; with more, it is faster to count the images before each match. Both are exact.
 SORT_AT_MOST = 200
-# Features are centred first where the squared norm of their mean is more than so many times the
-# mean squared norm of what is left without it. Of trained networks it is 0.2 to 2.1 times that.
+# Features are centred first if the squared norm of their mean is more than this many times the mean
+# squared norm of the centred features. In trained networks this ratio is 0.2 to 2.1.
 OFFSET = 4
 
 
@@ -40,19 +40,19 @@ def evaluate_ranking(
 ) -> Ranking:
     """Single-query evaluation of Market-1501.
 
-    A query's matches are the gallery images of its identity from other cameras. Left out of its
-    ranking are those of its identity and camera, and all with id -1 (junk). Id 0 (distractors)
-    stays. Ties rank in gallery order, as a stable sort would place them. Queries without a match
-    are skipped and counted.
+    A query's matches are the gallery images of its identity from other cameras. Two kinds of
+    gallery images are left out of its ranking: those of its identity and camera, and all with
+    id -1 (junk). Id 0 (distractors) stays. Ties rank in gallery order, as a stable sort would place
+    them. Queries without a match are skipped and counted.
 
     distances: (Q, G), smaller is nearer.
-    query_ids, query_cams: whole numbers, (Q,); gallery_ids, gallery_cams: (G,). None for both
-        cameras: without the camera rule; all images of a query's identity are matches, so the
-        gallery must not hold the query itself.
+    query_ids, query_cams: whole numbers, (Q,); gallery_ids, gallery_cams: (G,). If both cameras are
+        None, there is no camera rule: all images of a query's identity are matches, so the gallery
+        must not hold the query itself.
     max_rank: length of the CMC curve.
     Returns a Ranking.
-    Raises InputError for shapes that do not fit, ids that are no whole numbers, no query, distances
-    that are NaN, or if no query has a match.
+    Raises InputError for shapes that do not fit, ids that are not whole numbers, no query or no
+    gallery image, distances that are NaN, or if no query has a match.
     """
     camera_rule = query_cams is not None or gallery_cams is not None
     if not camera_rule:  # as if all queries were of one camera, and the gallery of another
@@ -89,7 +89,7 @@ def _cmc(first_match: np.ndarray, max_rank: int) -> np.ndarray:
 
     first_match: (Q,), from 1. Returns (max_rank,).
     """
-    # One more bin, dropped at once, takes the first matches behind max_rank.
+    # One extra bin collects the first matches beyond max_rank; it is then dropped.
     bins = np.minimum(first_match - 1, max_rank)
     first_matches = np.bincount(bins, minlength=max_rank + 1)[:max_rank]  # at each rank
     return first_matches.cumsum() / len(first_match)
@@ -103,7 +103,7 @@ def _average_precisions(ranks: np.ndarray, starts: np.ndarray, counts: np.ndarra
         ((h - 1) / (r - 1) + h / r) / 2    the trapezoid; the first term is 1 at r = 1
 
     ranks: (M,), the ranks of all matches, nearest first, query after query.
-    starts, counts: (Q,), where a query's matches begin and how many they are.
+    starts, counts: (Q,), where a query's matches begin and how many there are.
     Returns two arrays (Q,).
     """
     hits = np.arange(1, len(ranks) + 1) - np.repeat(starts, counts)  # h: 1, 2, ... in each query
@@ -118,9 +118,9 @@ def _average_precisions(ranks: np.ndarray, starts: np.ndarray, counts: np.ndarra
 class _Images:
     """Some gallery images for each query, one query after the other."""
 
-    images: np.ndarray  # (M,) positions in the gallery
-    starts: np.ndarray  # (Q,) where those of a query begin in `images`
-    counts: np.ndarray  # (Q,) how many they are
+    images: np.ndarray  # (M,) indices into the gallery
+    starts: np.ndarray  # (Q,) where the images of a query begin in `images`
+    counts: np.ndarray  # (Q,) how many images a query has
 
     def of(self, query: int) -> np.ndarray:
         start = self.starts[query]
@@ -128,9 +128,10 @@ class _Images:
 
 
 def _images_of_the_identity(query_ids, gallery_ids, query_cams, gallery_cams) -> tuple:
-    """The gallery images of each query's identity: from other cameras (matches), from its own.
+    """The gallery images of each query's identity, in two groups.
 
-    Returns two _Images. A query with id -1 has none.
+    Returns two _Images: those from other cameras (the matches) and those from the query's own
+    camera. A query with id -1 has no images in either.
     """
     n_query = len(query_ids)
     by_id = np.argsort(gallery_ids, kind="stable")  # the gallery grouped by identity
@@ -160,9 +161,11 @@ def _ranks_of_matches(
 ) -> np.ndarray:
     """The rank of every match, nearest first, query after query: (M,), from 1.
 
-    The same as `_ranks_by_sorting`, which is shorter and to be read first, but much faster.
+    The result is that of `_ranks_by_sorting`, but much faster. Read that function first: it is
+    shorter.
 
-    distances: (Q, G). counted: (G,) bool, False for junk.
+    distances: (Q, G). matches, left_out: as _images_of_the_identity returns them. counted: (G,)
+    bool, False for junk.
     """
     ranks = np.empty(len(matches.images))
     junk = np.flatnonzero(~counted)
@@ -188,12 +191,13 @@ def _ranks_of_matches(
 def _images_before(row: np.ndarray, match_distances: np.ndarray, junk: np.ndarray) -> tuple:
     """How many images are nearer than each match, and how many are not further, junk left out.
 
-    The rank of a match is the number of images that are not further, if none is as near as it.
+    The rank of a match is the number of images that are not further, unless another image has the
+    same distance.
 
-    row: (G,) distances; match_distances: (M,), sorted; junk: positions in the gallery.
+    row: (G,) distances; match_distances: (M,), sorted; junk: indices into the gallery.
     Returns two arrays (M,).
     """
-    # Only images as near as the furthest match can come before one: one comparison finds them.
+    # Only images that are not further than the furthest match can come before a match.
     near = row <= match_distances[-1]
     if np.count_nonzero(near) > SORT_AT_MOST * len(match_distances):
         nearer = np.array([np.count_nonzero(row < limit) for limit in match_distances])
@@ -212,9 +216,9 @@ def _images_before(row: np.ndarray, match_distances: np.ndarray, junk: np.ndarra
 def _ranks_by_sorting(
     row: np.ndarray, match_images: np.ndarray, own_images: np.ndarray, counted: np.ndarray
 ) -> np.ndarray:
-    """The ranks of a query's matches, as the protocol says it: sort, leave out, walk down the list.
+    """The ranks of a query's matches, as the protocol says: sort, leave out, walk down the list.
 
-    row: (G,) distances; match_images, own_images: positions in the gallery; counted: (G,) bool,
+    row: (G,) distances; match_images, own_images: indices into the gallery; counted: (G,) bool,
     False for junk. A stable sort puts ties in gallery order.
     """
     ranking = np.argsort(row, kind="stable")
@@ -234,10 +238,11 @@ def single_shot_cmc(
 ) -> np.ndarray:
     """CMC of CUHK03's first protocol (Li et al., CVPR 2014).
 
-    The gallery holds one image of every identity, from another camera than the query's. That image
-    is drawn at random, once a repeat and camera, and the curve is averaged over the draws and the
-    queries that have a match. With one match at most, mAP would be the mean of 1 / rank; it is not
-    given. Id -1 is left out; id 0 would count as one identity, so leave distractors out.
+    The gallery holds one image of every identity, from a camera other than the query's. That image
+    is drawn at random, once for each repeat and query camera. The curve is averaged over the draws
+    and the queries that have a match. mAP is not given: with at most one match per query it would
+    be the mean of 1 / rank. Id -1 is left out. Id 0 would count as one identity, so leave
+    distractors out of the gallery.
 
     distances, ids and cameras: as in evaluate_ranking.
     repeats: draws for each camera; seed: of the draws; max_rank: length of the curve.
@@ -255,7 +260,7 @@ def single_shot_cmc(
     )
     check_whole("seed", seed, 0)
     rng = np.random.default_rng(seed)
-    hits = np.zeros(max_rank + 1)  # at each rank; the last is for all behind max_rank
+    hits = np.zeros(max_rank + 1)  # at each rank; the last entry is for all beyond max_rank
     total = 0
     for camera in np.unique(query_cams):
         others = np.flatnonzero((gallery_cams != camera) & (gallery_ids != -1))
@@ -280,7 +285,7 @@ def single_shot_cmc(
 def _before_match(distances: np.ndarray, match: np.ndarray, gallery: np.ndarray) -> np.ndarray:
     """How many gallery images come before each query's match; ties rank in gallery order.
 
-    distances: (Q, G); match: (Q,), the column of the match; gallery: (G,), the place of each column
+    distances: (Q, G); match: (Q,), the column of the match; gallery: (G,), the index of each column
     in the whole gallery. Returns (Q,).
     """
     match_distance = np.take_along_axis(distances, match[:, None], 1)  # (Q, 1)
@@ -293,14 +298,14 @@ def _before_match(distances: np.ndarray, match: np.ndarray, gallery: np.ndarray)
 def pool_queries(features, ids, cams, more, more_ids, more_cams) -> np.ndarray:
     """Multi-query: each query becomes the mean of all images of its identity and camera in `more`.
 
-    Market-1501 has hand-drawn boxes for this (gt_bbox; Zheng et al., ICCV 2015). Elsewhere queries
-    and gallery together serve, since what is of the query's identity and camera never counts in its
-    ranking. A query without any keeps its vector.
+    Market-1501 has hand-drawn boxes for this (gt_bbox; Zheng et al., ICCV 2015). For other
+    benchmarks use queries and gallery together: gallery images of the query's identity and camera
+    never count in its ranking. A query without such an image keeps its vector.
 
     features: (Q, D), with ids and cams (Q,); more: (M, D), with more_ids and more_cams (M,).
     Returns (Q, D) float32.
-    Raises InputError for shapes that do not fit, features that are not finite or labels that are no
-    whole numbers.
+    Raises InputError for shapes that do not fit, features that are not finite or labels that are
+    not whole numbers.
     """
     pooled = as_array(features, np.float32).copy()
     more = as_array(more, np.float32)
@@ -328,10 +333,10 @@ def pool_queries(features, ids, cams, more, more_ids, more_cams) -> np.ndarray:
 
 
 def euclidean(a, b) -> np.ndarray:
-    """Squared Euclidean distances, which rank as the Euclidean ones do.
+    """Squared Euclidean distances, which give the same ranking as Euclidean distances.
 
-    They rank as exact ones would, up to the digits of float32, however long the features are
-    against their differences. Equal features have the distance 0.
+    The ranking is that of exact distances, up to the digits of float32, even if the features are
+    much longer than their differences. Equal features have the distance 0.
 
     a: (A, D); b: (B, D). Returns (A, B) float32.
     Raises InputError for shapes that do not fit, and features that are not finite, too large or too
@@ -341,7 +346,7 @@ def euclidean(a, b) -> np.ndarray:
     b = as_features(b)
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise InputError(f"features of shapes {a.shape} and {b.shape}; expected (A, D) and (B, D)")
-    with np.errstate(all="ignore"):  # what overflows is found by its norm
+    with np.errstate(all="ignore"):  # _check_range finds what overflows
         centre = _offset(b)
         x = as_array(a - centre if centre is not None else a, np.float32)
         y = as_array(b - centre if centre is not None else b, np.float32)
@@ -358,10 +363,10 @@ def euclidean(a, b) -> np.ndarray:
 
 
 def _offset(features: np.ndarray) -> np.ndarray | None:
-    """The median of features (N, D) that are long against their differences, (D,); else None.
+    """The median (D,) of features (N, D), if they are much longer than their differences.
 
-    Subtracted from all it changes no distance, and rounding shrinks. Other features keep their
-    digits.
+    To subtract it from all features changes no distance and makes the rounding errors smaller.
+    Returns None for other features, so that they stay as they are.
     """
     if not features.size:
         return None
@@ -374,7 +379,7 @@ def _offset(features: np.ndarray) -> np.ndarray | None:
 
 
 def _check_range(a: np.ndarray, b: np.ndarray, norms: np.ndarray) -> None:
-    """Raises InputError for features (A, D) and (B, D) whose distances float32 does not hold.
+    """Raises InputError for features (A, D) and (B, D) whose distances float32 cannot hold.
 
     norms: their squared norms after centring.
     """
@@ -407,7 +412,7 @@ def _subtract_where_close(distances, a, b, limits: np.ndarray, block: int = 1024
 
 
 def _squared_norms(x: np.ndarray, block: int = 512) -> np.ndarray:
-    """(N, D) -> (N,), in small blocks, so that no second matrix is held."""
+    """Squared norms, (N, D) -> (N,), in small blocks, so that no second matrix is held."""
     norms = np.empty(len(x), x.dtype)
     for i in range(0, len(x), block):
         norms[i : i + block] = (x[i : i + block] ** 2).sum(1)
@@ -415,7 +420,11 @@ def _squared_norms(x: np.ndarray, block: int = 512) -> np.ndarray:
 
 
 def _labels(**labels) -> list:
-    """Identities and cameras as int64; the names are for the errors."""
+    """Identities and cameras as int64 arrays, in the given order.
+
+    labels: what they are, for the error, and their values.
+    Raises InputError for values that are not one whole number per image.
+    """
     arrays = {name.replace("_", " "): any_array(values) for name, values in labels.items()}
     for what, values in arrays.items():
         if values.ndim != 1 or (len(values) and values.dtype.kind not in "iu"):
@@ -461,7 +470,7 @@ def _checked(distances, query_ids, gallery_ids, query_cams, gallery_cams, **coun
         raise InputError(
             f"{n_query} queries and {n_gallery} gallery images; expected at least one of each"
         )
-    # The sum needs no second matrix, unless there is something to find.
+    # If one distance is NaN, so is the sum, and the sum needs no second matrix.
     with np.errstate(all="ignore"):
         total = distances.sum()
     if np.isnan(total) and np.isnan(distances).any():

@@ -6,9 +6,10 @@
                 |          |          |                                           |
              stage1     stage2     stage3   DS                                  final
 
-The backbone is a ResNet (or MobileNetV2). Six part classifiers (P) and the main classifier sit
-behind stage 4, three deeply supervised branches (DS) behind stages 1 to 3. Spatial attention (SA)
-has two places; it has no parameter. part1-6, final and stage1-3 are the names of the logits.
+The backbone is a ResNet (or MobileNetV2). Six part classifiers (P) and the main classifier follow
+stage 4. Three deeply supervised branches (DS) follow stages 1 to 3. Spatial attention (SA) has no
+parameter; it can stand in two places, SA1 and SA2. part1-6, final and stage1-3 are the names of
+the logits.
 """
 
 from collections.abc import Callable, Iterable
@@ -50,7 +51,10 @@ VARIANTS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Where the paper's text and its released code differ, or the text leaves a choice."""
+    """The choices where the paper's text and its released code differ, or where the text is open.
+
+    "Released" in the comments means: the released code does it this way.
+    """
 
     # Released: a mean over HW on top of weights that already sum to 1.
     mean_after_sa: bool = False
@@ -58,33 +62,33 @@ class Recipe:
     literal_sum: bool = False
     # Released: a 1x1 convolution to 256 channels in front of every DS classifier.
     ds_reduced: bool = False
-    # Fig. 3: SA1 weighs the six pooled parts; otherwise the positions of the map before that.
+    # Fig. 3: SA1 weighs the six pooled parts. If false, it weighs the positions of the stage-4 map.
     sa1_on_parts: bool = False
     # Released: all ten losses have weight 1.
     equal_loss: bool = False
     # lambda of section 3.1, the weight of the auxiliary losses.
     lam: float = 0.2
-    # lambda falls linearly, in the last of E epochs to 1 / E of it; section 2: as in reference
-    # [10].
+    # lambda falls linearly; in the last of E epochs it is lam / E (section 2, as in reference
+    # [10]).
     lam_decays: bool = False
-    # The weights of several losses are scaled to this sum; 0: they stay as they are.
+    # If there are several losses, their weights are scaled to this sum; 0 leaves them unchanged.
     total: float = 0.0
 
     # The next five separate attention from optimisation (notebook 08). All are about SA2, in the
     # branches.
     # The branches send no gradient into the backbone.
     detach: bool = False
-    # The gradient that a branch sends into the backbone has, step by step, the norm that the same
-    # head sends without SA.
+    # In every step, the gradient that a branch sends into the backbone is scaled to the norm that
+    # the same head would send without SA.
     gradient_as_gap: bool = False
-    # A branch's pooled vector has, image by image, the norm of the average-pooled one.
+    # In a branch, each image's pooled vector is scaled to the norm of its average-pooled vector.
     norm_as_gap: bool = False
-    # The scores A are divided by it before the softmax.
+    # The scores A are divided by this number before the softmax.
     temperature: float = 1.0
-    # The scores of an image have mean 0 and standard deviation 1 before the softmax.
+    # The scores of each image are brought to mean 0 and standard deviation 1 before the softmax.
     standardise: bool = False
 
-    # Released; the paper says "momentum".
+    # Released: Nesterov momentum. The paper says only "momentum".
     nesterov: bool = True
     # Random erasing: smallest and largest share of the image.
     erase_area: tuple = (0.02, 0.4)
@@ -95,14 +99,14 @@ RECIPES = {name: Recipe(**fields) for name, fields in read_toml(SETTINGS / "reci
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network of torchvision in the place of Fig. 3's ResNet-50."""
+    """A torchvision network that can take the place of the ResNet-50 of Fig. 3."""
 
     make: Callable  # () -> the network with random weights
     channels: tuple  # of the maps of stages 1 to 4
     # The network -> five lists of modules: what lies before stage 1, then stages 1 to 4. The
     # modules of a list are called one after the other.
     stages: Callable
-    classifier: str  # name of its ImageNet classifier, which is thrown away
+    classifier: str  # name of its ImageNet classifier, which is removed
 
 
 def _resnet_stages(net) -> tuple:
@@ -116,11 +120,11 @@ def _resnet_stages(net) -> tuple:
 
 
 def _mobilenet_stages(net) -> tuple:
-    """Stages end behind the expansion of a block, at strides 4, 8 and 16.
+    """Stages end after the expansion of a block, at strides 4, 8 and 16.
 
     The expansion is a 1x1 convolution, batch norm and ReLU6. The outputs of the blocks themselves
-    are linear and may be negative, and the attention layer sits behind a ReLU. None of the three
-    blocks that are cut in two has a shortcut past the cut.
+    are linear and may be negative, but the attention layer needs the output of a ReLU. Three blocks
+    are cut in two; none of them has a shortcut around the cut.
     """
     blocks = net.features
     return (
@@ -133,7 +137,7 @@ def _mobilenet_stages(net) -> tuple:
 
 
 def _thin():
-    """A small ResNet: one bottleneck a stage, a quarter of the inner width, the paper's channels.
+    """A small ResNet: one bottleneck per stage, a quarter of the inner width, the paper's channels.
 
     It has 4.6 M parameters with the heads for 150 identities.
     """
@@ -173,7 +177,7 @@ BACKBONES = {
 class ReIDNet(nn.Module):
     """Backbone, attention, pooling and classifiers of Fig. 3.
 
-    num_classes: training identities.
+    num_classes: number of training identities.
     variant: a key of VARIANTS.
     form: the attention form of SA1 and SA2; "none" gives the variant without SA.
     recipe: a key of RECIPES ("paper", "released", ...) or a Recipe.
@@ -183,7 +187,7 @@ class ReIDNet(nn.Module):
         backbone, or of a run's checkpoint.
     The attribute `loaded` says where loaded weights come from, as records hold it: a dict (see
     weights.read_weights), or False where nothing was loaded.
-    Raises InputError for an unknown name, numbers out of range or weights that cannot be had.
+    Raises InputError for an unknown name, numbers out of range or weights that cannot be loaded.
     """
 
     def __init__(
@@ -230,9 +234,9 @@ class ReIDNet(nn.Module):
                 self.part.append(_classifier(REDUCED, num_classes))
 
     def _make_backbone(self, name: str, weights: str):
-        """Sets self.backbone: weights loaded, ImageNet classifier off, last stride 1.
+        """Set self.backbone: load the weights, remove the ImageNet classifier, last stride 1.
 
-        Returns what was loaded, see `loaded`.
+        Returns what the attribute `loaded` holds.
         """
         classifier = self.architecture.classifier
         self.backbone = self.architecture.make()
@@ -255,8 +259,8 @@ class ReIDNet(nn.Module):
         """images: (B, 3, H, W) -> {name: logits (B, num_classes)}.
 
         The names are final, part1 to part6 and stage1 to stage3, as the variant has them.
-        with_maps: return the pair of that and the maps of stages 1 to 4.
-        target: (B,) class numbers, for recipes with gradient_as_gap in training.
+        with_maps: return a pair: these logits and the maps of stages 1 to 4.
+        target: (B,) class numbers; only recipes with gradient_as_gap need them, in training.
         Raises InputError for a height that six parts do not divide.
         """
         maps = self.feature_maps(images)
@@ -266,7 +270,11 @@ class ReIDNet(nn.Module):
         return logits
 
     def heads(self, maps: list, target: Tensor | None = None) -> dict:
-        """The logits of forward, from the maps of stages 1 to 4."""
+        """The logits of forward, from the maps of stages 1 to 4.
+
+        maps: four of (B, C, h, w), as feature_maps returns them. target: as in forward.
+        Returns {name: (B, num_classes)}.
+        """
         attended = self.attend(maps[3])  # (B, C, H, W)
         pooled = self.pool_parts(attended)  # (B, C, m, 1)
         logits = self.main_logits(pooled)
@@ -312,7 +320,7 @@ class ReIDNet(nn.Module):
         return images.to(self.final.weight.dtype)
 
     def _check_rows(self, rows: int, height: int) -> None:
-        """Raises InputError if the rows of the stage-4 map are not divisible into the parts."""
+        """Raises InputError if the parts cannot share the rows of the stage-4 map equally."""
         if self.parts == 1 or rows % self.parts == 0:
             return
         step = 16 * self.parts  # rows of the image
@@ -327,8 +335,8 @@ class ReIDNet(nn.Module):
     def attend(self, stage4: Tensor) -> Tensor:
         """SA1, the one call that forward and embed share: (B, C, H, W) -> (B, C, H, W).
 
-        Recipe paper: weights with mean 1, so that averages over the map or over parts keep the
-        scale of GAP.
+        In the recipe "paper" the weights have mean 1, so that averages over the map or over parts
+        keep the scale of GAP.
         """
         if self.sa1.form == "none":
             return stage4
@@ -346,7 +354,7 @@ class ReIDNet(nn.Module):
     def pool_parts(self, attended: Tensor) -> Tensor:
         """Average pooling inside m horizontal stripes: (B, C, H, W) -> (B, C, m, 1).
 
-        m is six with P and one without.
+        m is 6 with P and 1 without P.
         """
         B, C, H, W = attended.shape
         stripes = attended.reshape(B, C, self.parts, H // self.parts * W)
@@ -366,15 +374,15 @@ class ReIDNet(nn.Module):
     def pool_stage(self, f: Tensor, form: str | None = None) -> Tensor:
         """SA2 and the average pooling of a DS branch: (B, C, H, W) -> (B, C).
 
-        form: an attention form to compare with, instead of the model's own. Compared forms are
-            pure: without the recipe's temperature, standardised scores and norm.
+        form: an attention form to use instead of the model's own, for a comparison. It is applied
+            without the recipe's temperature, standardised scores and norm.
         """
         if form is not None:
             return attended_pool(f, form) * self.pool_scale(form, f.shape[2] * f.shape[3])
         return attended_pool(f, **self._sa2()) * self.own_scale(f)
 
     def own_weights(self, f: Tensor) -> Tensor:
-        """p of SA2 as this model has it: (B, C, H, W) -> (B, H, W)."""
+        """The weights p of this model's SA2: (B, C, H, W) -> (B, H, W)."""
         return attention_weights(f, **self._sa2())
 
     def _sa2(self) -> dict:
@@ -388,7 +396,10 @@ class ReIDNet(nn.Module):
         }
 
     def pool_scale(self, form: str, positions: int) -> float:
-        """The factor by which a recipe multiplies the weighted mean of a DS branch."""
+        """The factor by which a recipe multiplies the weighted mean of a DS branch.
+
+        positions: H * W of the map.
+        """
         if form == "none":
             return positions if self.recipe.literal_sum else 1
         return 1 / positions if self.recipe.mean_after_sa else 1
@@ -397,8 +408,8 @@ class ReIDNet(nn.Module):
     def own_scale(self, f: Tensor):
         """The factor by which this model multiplies its weighted mean of a DS branch.
 
-        Returns a number or, for norm_as_gap, (B, 1). The factor of norm_as_gap counts as a
-        constant: what reaches the map is the gradient of the weighted mean, times it.
+        Returns a number or, for norm_as_gap, (B, 1). Autograd takes the factor as a constant: the
+        gradient that reaches the map is that of the weighted mean, multiplied by the factor.
         """
         scale = self.pool_scale(self.sa2_form, f.shape[2] * f.shape[3])
         if not self.recipe.norm_as_gap or self.sa2_form == "none":
@@ -408,9 +419,11 @@ class ReIDNet(nn.Module):
         return scale * gap / norm.clamp(min=torch.finfo(norm.dtype).tiny)
 
     def branch_input(self, stage: int, f: Tensor, target: Tensor | None) -> Tensor:
-        """The map as the branch of a stage (from 0) takes it: (B, C, H, W) -> (B, C, H, W).
+        """The map that goes into a DS branch: (B, C, H, W) -> (B, C, H, W).
 
-        The values are the same; the recipe decides what gradient goes back.
+        The values are those of f. The recipe decides which gradient goes back from the branch.
+
+        stage: number of the branch, from 0. target: (B,) class numbers, or None.
         """
         if self.recipe.detach:
             return f.detach()
@@ -437,9 +450,10 @@ class ReIDNet(nn.Module):
         return ("global", "parts") if self.parts > 1 else ("global",)
 
     def embed(self, images: Tensor, kind: str = "global") -> Tensor:
-        """Retrieval vectors, compared by Euclidean distance; all classifiers are thrown away.
+        """Retrieval vectors, to be compared by Euclidean distance. No classifier is used.
 
-        kind: "global", the pooled stage-4 map (B, C); "parts", six pooled parts, each
+        images: (B, 3, H, W), normalised.
+        kind: "global", the pooled stage-4 map, (B, C); or "parts", six pooled parts, each
             L2-normalised, (B, 6C), only in variants with P.
         Raises InputError for a kind that the variant does not have.
         """
@@ -459,7 +473,7 @@ class ReIDNet(nn.Module):
     def parameter_groups(self, lr: float) -> list:
         """SGD groups: layers with loaded weights at lr / 10 (section 4), the others at lr.
 
-        "factor" is the share of lr that a group gets, for a learning rate that changes.
+        "factor" is the learning rate of a group divided by lr, for later changes of lr.
         """
         backbone = list(self.backbone.parameters())
         in_backbone = {id(p) for p in backbone}
@@ -485,7 +499,7 @@ def _classifier(channels: int, num_classes: int) -> nn.Linear:
 
 
 def _branch_classifier(channels: int, num_classes: int, reduced: bool) -> nn.Module:
-    """The classifier of a DS branch; `reduced`: behind a 1x1 convolution to 256 channels."""
+    """The classifier of a DS branch. If `reduced`, a 1x1 convolution to 256 channels is first."""
     if not reduced:
         return _classifier(channels, num_classes)
     classifier = _classifier(REDUCED, num_classes)
@@ -495,7 +509,7 @@ def _branch_classifier(channels: int, num_classes: int, reduced: bool) -> nn.Mod
 
 
 class _ScaledGradient(torch.autograd.Function):
-    """f unchanged; the gradient that comes back, times a factor."""
+    """Forward returns f unchanged. Backward multiplies the gradient by a factor."""
 
     @staticmethod
     def forward(ctx, f: Tensor, factor: Tensor) -> Tensor:
@@ -515,8 +529,9 @@ def loss_weights(names, recipe: str | Recipe = "paper", lam: float | None = None
 
     names: the names of the logits.
     recipe: a key of RECIPES or a Recipe.
-    lam: None for the recipe's.
-    Returns {name: weight}. Raises InputError for an unknown recipe.
+    lam: from 0 to 1; None takes the recipe's.
+    Returns {name: weight}.
+    Raises InputError for an unknown recipe, names that are not text or a lam out of range.
     """
     recipe = _as_recipe(recipe)
     names = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
@@ -550,7 +565,7 @@ def reid_loss(
 
     logits: {name: (B, num_classes)}; target: (B,) class numbers; recipe, lam: as in loss_weights.
     Returns a scalar.
-    Raises InputError for an unknown recipe, or a target that is not one class number an image.
+    Raises InputError for an unknown recipe, or a target that is not one class number per image.
     """
     is_dict = isinstance(logits, dict) and len(logits) > 0
     if not is_dict or not all(torch.is_tensor(v) and v.dim() == 2 for v in logits.values()):
@@ -568,11 +583,12 @@ def reid_loss(
 
 
 def class_numbers(values, images: int, classes: int) -> Tensor:
-    """Class numbers, one an image: (B,) int64, from a list, an array or a tensor of any whole type.
+    """Class numbers as (B,) int64, one per image.
 
+    values: a list, an array or a tensor of any whole-number type.
     images: B. classes: how many classes there are.
-    Raises InputError for anything else. Only of a tensor on a GPU the numbers are not looked at,
-    since that would wait for the GPU.
+    Raises InputError for anything else. The numbers of a tensor on a GPU are not checked, since
+    the check would have to wait for the GPU.
     """
     on_gpu = torch.is_tensor(values) and values.is_cuda
     numbers = values if on_gpu else any_array(values)

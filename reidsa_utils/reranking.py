@@ -10,7 +10,7 @@ from . import InputError, known
 from .metrics import CLOSE
 from .support.arrays import as_tensor
 
-# The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch hand squared
+# The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch pass squared
 # distances to a function that squares them once more.
 CONVENTIONS = {"original": 2, "squared_twice": 4}
 K1 = 20  # the original's neighbourhood
@@ -31,13 +31,13 @@ def rerank(
 ):
     """Distances after re-ranking, (Q, D) and (G, D) -> (Q, G) float32.
 
-    1. The set of an image holds those of its k1 nearest that also have it among theirs
-       (k-reciprocal). It is extended by the reciprocal sets of its members, made with
-       round(k1 / 2), where more than 2/3 of such a set is already inside.
-    2. Each image becomes a vector of exp(-distance) over its set, summing to 1, averaged over its
-       k2 nearest.
+    1. The k-reciprocal set of image x holds those of the k1 nearest of x that also have x among
+       their own k1 nearest. Each member has a smaller set, made in the same way with
+       round(k1 / 2) instead of k1. A smaller set is added if more than 2/3 of it is in that of x.
+    2. Each image becomes a vector: exp(-distance) over its set, scaled to sum 1. The vector is
+       then averaged over the k2 nearest of the image.
     3. Result: (1 - lambda_) * Jaccard distance of the vectors + lambda_ * distance, where distance
-       is the squared Euclidean one over the largest of its row.
+       is the squared Euclidean distance divided by the largest of its row.
 
     query_features, gallery_features: arrays, lists or tensors.
     convention: a key of CONVENTIONS.
@@ -80,7 +80,7 @@ def rerank(
 
 
 def _as_tensor(features) -> torch.Tensor:
-    """Features as float32, or float64 where they have more digits; a tensor stays on its device."""
+    """Features as float32 (float64 stays float64); a tensor stays on its device."""
     features = as_tensor(features).detach()
     if features.is_meta:
         raise InputError("the features are on the device meta and have no numbers")
@@ -118,8 +118,8 @@ def _check_arguments(query, gallery, k1, k2, lambda_, block) -> None:
 def _centre(features: torch.Tensor) -> tuple:
     """Subtract a median from the features, in place; return them in float32 and their norms.
 
-    Distances stay, and their rounding shrinks. One outlier cannot move the median, and integer
-    features stay integers, so ties are preserved.
+    This changes no distance and makes the rounding errors smaller. One outlier cannot move the
+    median, and integer features stay integers, so ties are preserved.
     Returns (N, D) and the squared norms (N,).
     Raises InputError for features that are not finite, too large or too small.
     """
@@ -148,7 +148,10 @@ def _median(features: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def _full_precision(device_type: str):
-    """Products in float32, whatever the caller has set: TF32 would change who is near."""
+    """Full float32 in matrix products, whatever the caller has set.
+
+    The rounding of TF32 would change which images are the nearest.
+    """
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("highest")
     try:
@@ -163,15 +166,17 @@ def _nearest(
 ) -> tuple:
     """The k nearest of every image, itself first, by blocks of the distance matrix.
 
-    Fills `out` (Q, G) with the distances between queries and gallery, each over the largest of its
-    row, to the power.
+    Fills `out` (Q, G) with the squared distances between queries and gallery, each divided by the
+    largest of its row and raised to `power`.
+
+    features: (N, D); norms: (N,), their squared norms.
     Returns arrays: the nearest (N, k), their squared distances (N, k), and the largest squared
     distance of each row (N,).
     """
     n = len(features)
     n_query = len(out)
     n_blocks = -(-n // block)
-    block = -(-n // n_blocks)  # equal blocks: a product of one row rounds otherwise
+    block = -(-n // n_blocks)  # blocks of equal size: a single row rounds differently
     near = np.empty((n, k), np.int32)
     distance = np.empty((n, k), np.float32)
     largest = np.empty(n, np.float32)
@@ -211,9 +216,11 @@ def _mend_lists(
 ) -> None:
     """Find the nearest of some images again, in float64, and put them into the lists of _nearest.
 
-    In float32 |x|^2 - 2 xy + |y|^2 loses the digits of distances that are short against the norms.
+    In float32 |x|^2 - 2 xy + |y|^2 loses the digits of distances that are much smaller than the
+    norms.
 
-    features: (N, D) float64. images: which lists to mend.
+    near, distance: (N, k), changed in place. features: (N, D) float64, also changed in place.
+    images: which lists to mend.
     """
     features -= _median(features)
     norms = features.square().sum(1)  # (N,)
@@ -221,7 +228,7 @@ def _mend_lists(
         rows = torch.from_numpy(some).to(features.device)
         sums = norms[rows, None] + norms  # (b, N)
         d = sums - 2 * features[rows] @ features.T
-        d[d < 1e-13 * sums] = 0  # less than the rounding of the norms
+        d[d < 1e-13 * sums] = 0  # below the rounding errors of the norms
         here = torch.arange(len(d), device=d.device)
         d[here, rows] = -torch.inf  # every image is first in its own list
         value, index = _smallest(d.float(), near.shape[1])
@@ -245,7 +252,7 @@ def _smallest(d: torch.Tensor, k: int) -> tuple:
     value, order = value.gather(1, order).sort(dim=1, stable=True)
     index = index.gather(1, order)[:, :k]
     if k < n:
-        # topk may have taken any of the images of a tie at the end: sort these rows wholly.
+        # Of a tie at the end of the list, topk may have taken any image: sort such rows completely.
         is_tied = value[:, k - 1] == value[:, k]
         for row in torch.nonzero(is_tied)[:, 0].tolist():
             index[row] = d[row].argsort(stable=True)[:k]
@@ -256,7 +263,7 @@ def _encode(features, near, distance, largest, power: int, k1: int, share: float
     """Step 1, and the vectors of step 2 before their averaging.
 
     near, distance, largest: as _nearest returns them.
-    Returns a sparse (N, N) array, some 40 numbers a row.
+    Returns a sparse (N, N) array with about 40 numbers per row.
     """
     n = len(near)
     pairs = _extended_sets(near[:, : k1 + 1], k1, share)
@@ -274,7 +281,7 @@ def _extended_sets(lists: np.ndarray, k1: int, share: float, block: int = 512) -
     """Step 1: the extended k-reciprocal set of every image.
 
     lists: (N, k1 + 1), the nearest of every image, itself first.
-    share: of a member's set that must be inside already for the set to be taken in.
+    share: a member's own set is added if more than this share of it is inside already.
     Returns all pairs of an image i and a member j as sorted numbers i * N + j, each once.
     """
     n = len(lists)
@@ -287,7 +294,7 @@ def _extended_sets(lists: np.ndarray, k1: int, share: float, block: int = 512) -
     pairs = []
     for i in range(0, n, block):
         base = lists[i : i + block]  # (b, k1 + 1)
-        in_base = is_mutual[i : i + block]  # (b, k1 + 1)  which of them form the set of the image
+        in_base = is_mutual[i : i + block]  # (b, k1 + 1)  which of `base` are in the image's set
         rows = np.arange(len(base))[:, None]
         in_set[rows, base] = in_base
 
@@ -308,10 +315,10 @@ def _extended_sets(lists: np.ndarray, k1: int, share: float, block: int = 512) -
 
 
 def _reciprocal(lists: np.ndarray, half: int, block: int) -> tuple:
-    """Which of the nearest of an image have it among their own nearest, too?
+    """Which of the nearest of an image have that image among their own nearest.
 
-    lists: (N, k1 + 1). Returns two bool arrays: for the whole lists (N, k1 + 1), and for the first
-    `half` entries of all of them (N, half).
+    lists: (N, k1 + 1). Returns two bool arrays: (N, k1 + 1) for the whole lists, and (N, half) for
+    lists cut to their first `half` entries.
     """
     n, length = lists.shape
     is_mutual = np.empty((n, length), bool)
@@ -331,11 +338,12 @@ def _distances_of_pairs(
     distance: np.ndarray,
     block: int = 512,
 ) -> np.ndarray:
-    """The squared distance of every pair i * N + j: looked up in the lists, else computed."""
+    """The squared distance of every pair i * N + j: from the lists, or computed if not listed."""
     n = len(near)
-    listed = (near + np.arange(n)[:, None] * n).ravel()  # the lists as such pairs
+    listed = (near + np.arange(n)[:, None] * n).ravel()  # the lists as pairs i * N + j
     order = np.argsort(listed)
-    # The last image is in its own list, so no pair lies behind all that are listed.
+    # The last image is in its own list. So the largest possible pair is listed, and searchsorted
+    # never points past the end.
     place = order[np.searchsorted(listed, pairs, sorter=order)]
     d = distance.ravel()[place]
 
@@ -361,13 +369,13 @@ def _add_jaccard(vectors, out: torch.Tensor, factor: float, block: int = 64) -> 
     """Step 3: out += factor * Jaccard distance, in place.
 
     The Jaccard distance is 1 - (sum of the smaller weights) / (sum of the larger). The weights of
-    each vector sum to 1, so the latter sum is 2 less the former.
+    each vector sum to 1, so the second sum is 2 minus the first.
     """
     n_query, n_gallery = out.shape
-    holders = vectors[n_query:].tocsc()  # who in the gallery holds a member: few
+    holders = vectors[n_query:].tocsc()  # for each member the few gallery images that hold it
     for i in range(0, n_query, block):
         n_rows = min(block, n_query - i)
-        distance = np.ones((n_rows, n_gallery), np.float32)  # 1 where nothing is shared: most
+        distance = np.ones((n_rows, n_gallery), np.float32)  # most pairs share nothing: 1
         for q, row in enumerate(distance, i):
             smaller = _sums_of_smaller(vectors, holders, q)
             some = np.flatnonzero(smaller)
@@ -376,11 +384,11 @@ def _add_jaccard(vectors, out: torch.Tensor, factor: float, block: int = 64) -> 
 
 
 def _sums_of_smaller(vectors, holders, query: int) -> np.ndarray:
-    """The sum over members of the smaller weight, of one query and every gallery image: (G,)."""
+    """For a query and each gallery image: the sum over members of the smaller weight, (G,)."""
     entries = slice(vectors.indptr[query], vectors.indptr[query + 1])
     members = vectors.indices[entries]  # (m,)
     weights = vectors.data[entries]  # (m,)
-    # Where the holders of all members lie in `holders`, one member after the other.
+    # `place`: where in `holders` the gallery images of each member are, one member after the other.
     start = holders.indptr[members]
     n_holders = holders.indptr[members + 1] - start  # (m,)
     offset = start - np.cumsum(n_holders) + n_holders

@@ -1,7 +1,7 @@
 """One epoch of training: the learning rate, the steps, and a look inside.
 
-All that is random in an epoch comes from generators seeded by (seed, epoch), so none of them has to
-be stored. The loop over epochs, with data, checkpoints and record, is Run.train_epochs in
+All random numbers of an epoch come from generators seeded by (seed, epoch), so a checkpoint stores
+no generator. The loop over epochs, with data, checkpoints and record, is Run.train_epochs in
 experiments/run.py.
 """
 
@@ -21,27 +21,27 @@ from .config import Config
 from .model import ReIDNet, reid_loss
 from .support import processes
 
-# Raise this when the same settings, images and machine give other digits: when the steps stored in
-# tests/two_steps.json change, or what the images become on their way to the network. A record holds
-# it, and only runs that share it are compared.
+# Raise this number when a change of the code makes the same settings, images and machine give other
+# digits. That is so if the steps stored in tests/two_steps.json change, or if images are prepared
+# differently for the network. A record holds this number; only runs with the same one are compared.
 NUMERICS = 2
-ORDER_STREAM = 7  # tells the random stream of an epoch's order from other streams of the seed
+ORDER_STREAM = 7  # the random stream of an epoch's order differs by this from others of the seed
 
 
 @dataclass
 class Trainer:
-    """What takes a step: the network, its optimizer, and where they are."""
+    """Everything that a training step needs."""
 
     config: Config
     model: ReIDNet
-    step_model: Any  # the model as it is called: itself, compiled, or shared out to processes
+    step_model: Any  # what is called: the model itself, compiled, or wrapped for several processes
     optimizer: torch.optim.Optimizer
     device: str
     precision: torch.dtype
 
 
 def check_mode() -> None:
-    """Raises InputError where the caller's settings of torch leave no training."""
+    """Raises InputError if the caller has set torch to a mode that prevents training."""
     if torch.is_inference_mode_enabled() or not torch.is_grad_enabled():
         raise InputError(
             "training needs gradients: call it outside of torch.no_grad() and "
@@ -60,7 +60,7 @@ def check_mode() -> None:
 
 
 def learning_rate(config: Config, epoch: int, step: int) -> float:
-    """lr of the new layers: `step` counts from the start of the run, `epoch` from 0."""
+    """The learning rate of the new layers. `step` and `epoch` are counted over the run, from 0."""
     decayed = epoch >= round(config.decay_at * config.epochs)
     lr = config.lr * (0.1 if decayed else 1.0)
     if not config.warmup:
@@ -69,27 +69,29 @@ def learning_rate(config: Config, epoch: int, step: int) -> float:
 
 
 def seed_epoch(seed: int, epoch: int, rank: int = 0) -> np.random.Generator:
-    """Seed everything that is random in an epoch, which counts from 0.
+    """Seed everything that is random in an epoch.
 
-    Seeds torch, for dropout and, on a GPU, for the noise inside erased rectangles.
-    rank: of several processes, which one this is; each draws its own dropout.
-    Returns the generator of the order of the images, the flips and the erasing.
+    This seeds torch, for dropout and, on a GPU, for the noise inside erased rectangles.
+    epoch: from 0.
+    rank: number of this process among several; each draws its own dropout.
+    Returns the generator for the order of the images, the flips and the erasing.
     """
     torch.manual_seed(seed * 1_000_003 + epoch + rank * 500_009)
     return np.random.default_rng([seed, ORDER_STREAM, epoch])
 
 
 def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -> tuple[dict, dict]:
-    """One epoch over the training images: its line of the history, and its times.
+    """Train for one epoch.
 
     images: (N, H, W, 3) uint8, an array, or a tensor on the GPU. targets: (N,) classes.
     update: called after each step with the number of images, the epoch and the loss.
+    Returns two dicts: the epoch's line of the history, and its times.
 
     Several processes each draw the whole batch and take every world-th image of it. So the data and
     their order are those of one process, and the loss is the mean over the processes. Batch norm
     sees a process's own share (on GPUs: the whole batch). On GPUs each process draws its own noise
     inside erased rectangles.
-    Raises InputError for a loss that is not finite, or where check_mode does.
+    Raises InputError for a loss that is not finite, and as check_mode does.
     """
     check_mode()
     config, model = trainer.config, trainer.model
@@ -110,9 +112,10 @@ def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -
         waited += time.perf_counter() - batch_started
 
         logits, maps, loss = forward_and_loss(trainer, x, target, epoch)
-        # A GPU is not waited for in every step: between these, `update` shows an older loss.
+        # To read the loss is to wait for the GPU, so it is read in some steps only. In the others,
+        # `update` gets an older loss.
         if trainer.device == "cpu" or step % 20 == 0 or step == steps - 1:
-            # The mean over the processes: not finite in one of them is not finite in all.
+            # If the loss of one process is not finite, the mean is not finite in all of them.
             loss_value = float(processes.mean_over_processes([loss.item()], trainer.device)[0])
             check_finite(loss_value, epoch, step, steps, lr)
         if step == 0:
@@ -134,7 +137,7 @@ def train_epoch(trainer: Trainer, epoch: int, images, targets: Tensor, update) -
 def make_batch(trainer: Trainer, images, targets: Tensor, chosen, rng) -> tuple[Tensor, Tensor]:
     """The images `chosen`, augmented, as input (B, 3, H, W) and classes (B,) on the device.
 
-    Of several processes each takes every world-th image of the batch.
+    If there are several processes, each takes every world-th image of the batch.
     """
     config, device = trainer.config, trainer.device
     rank, world = processes.rank_and_world()
@@ -151,7 +154,10 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def forward_and_loss(trainer: Trainer, x: Tensor, target: Tensor, epoch: int) -> tuple:
-    """Logits of every head, the maps of the four stages, and the loss of section 3.1."""
+    """Logits of every head, the maps of the four stages, and the loss of section 3.1.
+
+    x: (B, 3, H, W); target: (B,) classes.
+    """
     config, recipe = trainer.config, trainer.model.recipe
     lam = recipe.lam
     if recipe.lam_decays:
@@ -181,7 +187,7 @@ def check_finite(loss: float, epoch: int, step: int, steps: int, lr: float) -> N
 
 
 class EpochSums:
-    """What an epoch adds up, step by step. It stays on the device, so that no step waits for it."""
+    """Sums over the steps of an epoch. They stay on the device, so that no step waits for them."""
 
     def __init__(self, model: ReIDNet):
         self.stages = model.stage_modules()[1:]
@@ -190,7 +196,10 @@ class EpochSums:
         self.names = []  # of the heads
 
     def add(self, logits: dict, target: Tensor, loss: Tensor) -> None:
-        """After the backward pass, while the gradients are there."""
+        """Add one step. Call this after the backward pass, while the gradients are there.
+
+        logits: {name: (B, classes)}; target: (B,) classes; loss: a scalar.
+        """
         norms = [
             nn.utils.get_total_norm([p.grad for p in stage.parameters()]) for stage in self.stages
         ]
@@ -202,7 +211,10 @@ class EpochSums:
         self.correct = self.correct + (logits["final"].argmax(1) == target).sum()
 
     def means(self, world: int, images: int, lr: float, device: str) -> dict:
-        """A line of the history; over all processes. images: how many the epoch trained on."""
+        """The epoch's line of the history, over all processes.
+
+        images: the number of images that the epoch trained on.
+        """
         losses = torch.stack(self.losses).double().cpu().numpy()  # (steps, heads)
         norms = torch.stack(self.norms).double().cpu().numpy()  # (steps, stages)
         sums = [float(self.loss), float(self.correct), *losses.mean(0)]
@@ -220,12 +232,15 @@ class EpochSums:
 
 
 def look_inside(model: ReIDNet, maps: list, target: Tensor) -> dict:
-    """What each form of attention does at the maps of one batch, whatever form is trained.
+    """What each form of attention does on the maps of one batch, whichever form is trained.
 
-    Notebook 02 draws it. maps: stages 1-4, (B, C, H, W); target: (B,).
-    Returns {form: {"largest": 4 numbers, "cells": 4, "through": 3}}, means over the images: the
-    largest weight p; the share of effective positions; the norm of the gradient of a stage's
-    loss with respect to its map, for one image. Changes nothing.
+    Notebook 02 draws these numbers. The model is not changed.
+
+    maps: stages 1-4, (B, C, H, W); target: (B,).
+    Returns {form: {"largest": 4 numbers, "cells": 4, "through": 3}}, one number per stage, each a
+    mean over the images. "largest" is the largest weight p and "cells" the share of effective
+    positions. "through" is the norm of the gradient of a branch's loss, for one image, with respect
+    to its map.
     """
     out = {}
     for form in FORMS:
@@ -244,9 +259,9 @@ def look_inside(model: ReIDNet, maps: list, target: Tensor) -> dict:
 
 
 def _gradient_norm(model: ReIDNet, head: nn.Module, f: Tensor, form: str, target: Tensor) -> float:
-    """The norm of an image's gradient with respect to f, mean over the images.
+    """The norm of an image's gradient with respect to f, (B, C, H, W), mean over the images.
 
-    form: of the attention that the branch pools with.
+    form: the attention form that the branch pools with.
     """
     leaf = f.detach().float().requires_grad_()
     logits = head(model.pool_stage(leaf, form))

@@ -1,7 +1,8 @@
-"""What a backbone begins with.
+"""The weights that a backbone starts from.
 
-Nothing, torchvision's ImageNet weights, a file of weights, or the checkpoint of a run. `convert`
-makes a file of weights from one whose tensors have other names.
+These are torchvision's ImageNet weights, a file of weights, the checkpoint of a run, or none (then
+the weights are random). `convert` makes a file of weights from a file whose tensors have other
+names.
 """
 
 import argparse
@@ -26,22 +27,24 @@ from . import InputError
 from .support.files import check_zip, write_atomic
 from .support.kinds import what_is
 
-# How far the statistics of photographs may lie from those that a batch norm holds, in the median
-# over its channels: means in stored standard deviations, variances as the logarithm of their ratio.
-# Found in the worst layer: photographs of people 0.35 and 2.1, rendered people 0.43 and 2.1. Two
-# tensors of one shape exchanged, 80 times: 70 times more than one of these limits.
+# How far the statistics of photographs may lie from those that a batch norm holds. Both limits are
+# for medians over channels: of the difference of the means, in stored standard deviations, and of
+# the logarithm of the ratio of the variances. In the worst layer, photographs of people gave 0.35
+# and 2.1, rendered people 0.43 and 2.1. When two tensors of one shape were exchanged, one of these
+# limits was exceeded in 70 of 80 trials.
 AGREE = (0.5, 3.0)
 
-# What torch.load opens, by its first bytes; "" is what begins with nothing known.
+# Kinds of files that torch.load opens, as what_is names them; "" is an unknown kind.
 PICKLED = ("a ZIP archive", "an old file of torch.save", "a pickle", "")
 
-# Where programs keep a network's state_dict in a checkpoint, in the order of looking.
+# Keys under which programs keep a network's state_dict in a checkpoint, in the order of search.
 KEYS = (
     *("model", "state_dict", "model_state_dict", "model_state", "net", "network", "params"),
     *("weights", "module", "backbone", "encoder"),
 )
-# What they write before the names of a backbone: by torch (several GPUs, compiling), by a module
-# that holds it. MoCo's encoder_k is not here: it is another network than encoder_q.
+# What programs write before the names of a backbone's tensors. The first line is from torch itself
+# (several GPUs, compiling), the others are names of modules that hold a backbone. MoCo's encoder_k
+# is left out on purpose: it is a different network from encoder_q.
 PREFIXES = (
     *("module", "_orig_mod", "_fsdp_wrapped_module", "_forward_module"),
     *("backbone", "base", "model", "net", "network", "encoder", "encoder_q", "base_model"),
@@ -49,21 +52,21 @@ PREFIXES = (
 )
 _WRAPPING = re.compile(rf"^(({'|'.join(PREFIXES)})\.)+")
 
-# Values that stand beside the tensors in others' checkpoints (a rank-1, arguments, the state of a
-# random stream), and that run no code when they are made again. torch by itself allows fewer.
+# Types of other values in the checkpoints of other programs (a rank-1, arguments, the state of a
+# random stream). Loading them runs no code. torch by itself allows fewer types.
 _SCALAR = np.float64().__reduce__()[0]
 _ARRAY = np.empty(0).__reduce__()[0]
 _HARMLESS = [
     *(argparse.Namespace, collections.defaultdict, dict, list, np.dtype, np.ndarray),
     *{type(np.dtype(code)) for code in "?bhilqBHILQefdgFDGSU"},
-    # NumPy 1 and 2 write them under other names.
+    # NumPy 1 and 2 write them under different names.
     *((_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
     *((_ARRAY, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
 ]
 
 
 def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -> dict | bool:
-    """Fill a backbone.
+    """Load weights into a backbone.
 
     net: the network, whose tensors are replaced.
     backbone: its name. classifier: the name of its ImageNet classifier, which is left as it is.
@@ -71,8 +74,10 @@ def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -
         backbone in any usual wrapping (see tensors_of), as torch.save or safetensors write it, or a
         run's checkpoint.
     Returns where the weights come from, as records hold it: for a run's checkpoint that run's
-    settings, else {"source": in words, "sha256": of the tensors}; False where nothing was loaded.
-    Raises InputError for weights that cannot be had, a broken file, or weights of another network.
+    settings, for other weights {"source": in words, "sha256": of the tensors}, and False if nothing
+    was loaded.
+    Raises InputError for weights that are not available, a broken file, or weights of another
+    network.
     """
     if weights == "none":
         return False
@@ -105,7 +110,7 @@ def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -
             f"the weights {weights} do not fit {backbone}: "
             f"{_what_is_missing({name: own[name] for name in needed}, state)}"
         )
-    # The counters of the batch norms are taken where they are there, as single numbers.
+    # The counters of the batch norms are loaded if the file has them, each as a single number.
     counters = {
         name: state[name]
         for name in own
@@ -118,7 +123,7 @@ def read_weights(net: nn.Module, backbone: str, classifier: str, weights: str) -
 
 
 def _what_is_missing(own: dict, state: dict) -> str:
-    """What of a network's own tensors a file lacks, what it has instead, and what to do."""
+    """Say which of a network's own tensors a file lacks, what it has instead, and what to do."""
     absent = [name for name in own if name not in state or state[name].shape != own[name].shape]
     first = absent[0]
     said = (
@@ -171,8 +176,8 @@ def _settings_of_run(saved: dict) -> dict | None:
 def _imagenet(backbone: str) -> tuple:
     """torchvision's ImageNet weights: their state_dict and {"source": in words}."""
     try:
-        # V1: the weights that existed when the paper was written. torchvision's default is a recipe
-        # of 2021.
+        # V1: the weights that existed when the paper was written. torchvision's default weights
+        # come from a training recipe of 2021.
         entry = torchvision.models.get_model_weights(backbone)["IMAGENET1K_V1"]
     except ValueError:
         raise InputError(
@@ -181,7 +186,7 @@ def _imagenet(backbone: str) -> tuple:
         ) from None
     name = Path(urlparse(entry.url).path).name
     cached = Path(torch.hub.get_dir()) / "checkpoints" / name
-    # torch compares the checksum of a download only, not of a file that is there already.
+    # torch compares the checksum of a new download only, not of a file that is there already.
     if cached.exists():
         found = hashlib.sha256(cached.read_bytes()).hexdigest()
         expected = re.search(r"-([0-9a-f]{8,})\.", name)[1]
@@ -208,9 +213,10 @@ def _imagenet(backbone: str) -> tuple:
 
 
 def read_file(path) -> dict:
-    """What a file of weights holds: that of torch.save, new or old, or of safetensors.
+    """Read a file of weights that torch.save (new or old format) or safetensors has written.
 
-    Its name says nothing. Pickled code is not run.
+    The first bytes decide which of them it is, not the file's name. Pickled code is not run.
+    Returns the content of the file.
     Raises InputError for a missing or broken file, one without a state_dict, or one that would run
     code.
     """
@@ -231,7 +237,7 @@ def read_file(path) -> dict:
     try:
         saved = _load(path, kind)
         _unwrap(saved)
-    except Exception as error:  # torch has one for each kind of damage
+    except Exception as error:  # torch raises a different one for each kind of damage
         raise InputError(
             f"{path} is not a readable state_dict: {_why_unreadable(path, kind, error)}"
         ) from error
@@ -246,12 +252,12 @@ def _load(path: Path, kind: str):
     if kind == "a ZIP archive":
         check_zip(path)
     with torch.serialization.safe_globals(_HARMLESS), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of archives and pickles of another kind, which raise, too
+        warnings.simplefilter("ignore")  # for files of another kind torch also raises
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _why_unreadable(path: Path, kind: str, error: Exception) -> str:
-    """In words: what a file of weights is instead of one, and what to do."""
+    """Say why a file is not a file of weights, and what to do."""
     size = f"{path.stat().st_size:,} bytes"
     code = re.search(r"(?:GLOBAL|class) ([\w.]+)", str(error))
     if isinstance(error, _NoStateDict):
@@ -279,23 +285,26 @@ def _why_unreadable(path: Path, kind: str, error: Exception) -> str:
 
 
 class _NoStateDict(ValueError):
-    """What a file holds, in words, where no state_dict is in it, or more than one."""
+    """A file holds no state_dict, or more than one. The message says what it holds."""
 
 
 def tensors_of(saved: Mapping) -> dict[str, Tensor]:
-    """The tensors of the one network in what a file holds, without their wrapping.
+    """The tensors of the network that a file holds, under names without PREFIXES.
 
-    saved: a state_dict; a checkpoint that has it under one of KEYS, or under any other key if it is
-    the only one. Any of PREFIXES, in any order, are taken off the names.
-    Raises ValueError if there is not a state_dict, or several are under keys that are not known.
+    saved: the content of the file. It is a state_dict, or a checkpoint that holds one under one of
+        KEYS. Another key is accepted if there is only one state_dict. PREFIXES are removed from the
+        names in any order.
+    Returns {name: tensor}.
+    Raises ValueError if there is no state_dict, or if there are several, under other keys.
     """
     return _unwrap(saved)[0]
 
 
 def _unwrap(saved: Mapping) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
-    """As tensors_of, and {name: names as in the file} where different tensors would share a name.
+    """What tensors_of returns, and {name: names as in the file} of rivals.
 
-    These keep their names as in the file.
+    Rivals are different tensors that would share a name without PREFIXES. They keep the names that
+    they have in the file.
     """
     state = _find_state_dict(saved)
     if state is None:
@@ -306,7 +315,7 @@ def _unwrap(saved: Mapping) -> tuple[dict[str, Tensor], dict[str, list[str]]]:
     same = {}  # {name without wrapping: {name as in the file: tensor}}
     for name, value in state.items():
         if isinstance(name, str) and _is_plain(value):
-            # Behind the wrapping, too: a part of a network can be compiled by itself.
+            # _orig_mod can stand inside a name, too: a part of a network can be compiled by itself.
             bare = _WRAPPING.sub("", name).replace("_orig_mod.", "")
             same.setdefault(bare, {})[name] = value
     tensors = {}
@@ -341,7 +350,7 @@ def _find_state_dict(saved, depth: int = 4) -> Mapping | None:
 
 
 def _is_plain(value) -> bool:
-    """Whether it is a tensor that holds numbers one after the other."""
+    """Whether a value is a dense tensor on the CPU that is not quantized."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -353,7 +362,7 @@ def _is_plain(value) -> bool:
 def content(tensors: dict) -> str:
     """sha256 over names, shapes and values of tensors, 16 hex digits.
 
-    It is the same for every file that holds them.
+    It does not depend on the file that holds them.
     """
     digest = hashlib.sha256()
     for name in sorted(tensors):
@@ -365,9 +374,9 @@ def content(tensors: dict) -> str:
 
 
 def named(weights: str) -> str:
-    """Weights as a run's settings name them: by their content.
+    """The name of weights in a run's settings, which is made from their content.
 
-    A path says little, and a file may change. "none" and "imagenet" stay as they are.
+    A path would not identify them, since a file may change. "none" and "imagenet" stay as they are.
     Raises InputError for a broken file.
     """
     path = Path(weights)
@@ -378,7 +387,7 @@ def named(weights: str) -> str:
 
 @functools.lru_cache(maxsize=32)
 def _named_by_content(path: str, modified: int, size: int) -> str:
-    """See named. Time and size are here for the cache: another file at the path is read again."""
+    """See named. With `modified` and `size` in the cache's key, a changed file is read again."""
     saved = read_file(path)
     if _settings_of_run(saved):  # a run's checkpoint: the whole file
         return f"{Path(path).name} {hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16]}"
@@ -393,14 +402,15 @@ def _named_by_content(path: str, modified: int, size: int) -> str:
 def convert(
     source, target, net: nn.Module, classifier: str, images: torch.Tensor | None = None
 ) -> dict:
-    """Write weights that a file holds in the order of `net` as its named state_dict.
+    """Write the tensors of a file, which are in the order of `net`, under the names of `net`.
 
     source, target: the files.
-    net: a network to try them in. classifier: the name of its ImageNet classifier.
+    net: the network; the tensors are loaded into it. classifier: the name of its ImageNet
+        classifier.
     images: (B, 3, H, W), photographs that the stored statistics are compared with.
     Returns statistics() of the images, or {} without images.
     Raises InputError for a broken file, tensors of another network, or statistics that do not
-    agree: then nothing is written.
+    agree. Then nothing is written.
     """
     state = rename(tensors_of(read_file(source)), net, classifier)
     net.load_state_dict(state, strict=False)
@@ -426,9 +436,12 @@ def convert(
 
 
 def rename(tensors: dict, net: nn.Module, classifier: str) -> dict:
-    """Tensors under foreign names, in the network's own order -> its state_dict.
+    """Give tensors, which are in the network's own order, the network's names.
 
-    Raises InputError where the shapes or the last words of the names do not follow the network.
+    tensors: {foreign name: tensor}.
+    Returns the state_dict, {name: tensor}.
+    Raises InputError for too few tensors, or if a shape or the last word of a name does not fit the
+    network.
     """
     own = {
         name: value
@@ -441,7 +454,7 @@ def rename(tensors: dict, net: nn.Module, classifier: str) -> dict:
             "is this a file of another network?"
         )
     renamed = {}
-    # What follows in the file is the classifier's.
+    # Further tensors in the file belong to the classifier.
     for (name, value), (foreign, found) in zip(own.items(), tensors.items(), strict=False):
         same_word = name.rsplit(".")[-1] == foreign.rsplit(".")[-1]
         if value.shape != found.shape or not same_word:
@@ -456,7 +469,7 @@ def rename(tensors: dict, net: nn.Module, classifier: str) -> dict:
 def statistics(net: nn.Module, images: torch.Tensor) -> dict:
     """How far the statistics of images lie from those that each batch norm holds.
 
-    A tensor in the place of another moves these numbers there and behind it.
+    If a tensor is in the wrong place, these numbers grow in that layer and in later ones.
 
     images: (B, 3, H, W), normalised as in training.
     Returns {name of the layer: (means, variances)}, in the units of AGREE.

@@ -1,9 +1,9 @@
 """How a check finds out what is wrong with a reader's code.
 
-A FunctionExercise knows the right function, some arguments (probes) and the usual mistakes, each
-as a function that makes it. The reader's results are compared with the right ones, and, where they
-differ, with those of each mistake: the one that fits names what went wrong. A ValueExercise asks
-for a value, and a function of the exercise says what is wrong with it.
+A FunctionExercise holds the right function, some arguments (probes) and the usual mistakes, each
+as a function that makes it. The reader's results are compared with the right ones. If they differ,
+they are compared with the results of each mistake, and the mistake that fits names what went wrong.
+A ValueExercise asks for a value, and a function of the exercise says what is wrong with it.
 """
 
 import copy
@@ -14,17 +14,17 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 
-# Far above rounding in float64 and in float32, far below every mistake that a check knows.
+# Far above rounding in float64 and in float32, far below the effect of every mistake in a check.
 RTOL, ATOL = 1e-4, 1e-6
-SHOWN = 6  # numbers of an argument at most that a sentence lists
+SHOWN = 6  # a sentence lists at most this many numbers of an argument
 
 
 @dataclass(frozen=True, kw_only=True)
 class Exercise:
-    """What both kinds share. Calling one prints its verdict on an attempt.
+    """What both kinds of exercises share. Calling an exercise prints its verdict on an attempt.
 
     name: of the check; notebook: name of its file without the ending; title, level, minutes: as
-    the notebook announces it. right: what is said of a right attempt.
+    the notebook announces the exercise. right: the sentence about a right attempt.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Exercise:
         print(self.judge(attempt))
 
     def judge(self, attempt) -> str:
-        """One sentence about an attempt, whatever it is; it begins with its kind and a colon."""
+        """One sentence about any attempt. It begins with "right", "look again" or "not yet"."""
         if attempt is None or attempt is ...:
             return f"not yet: {self.expects()}"
         complaint = self.complaint(attempt)
@@ -49,7 +49,7 @@ class Exercise:
         return f"look again: {complaint}"
 
     def expects(self) -> str:
-        """What an empty starter is told."""
+        """The sentence about an empty starter."""
         raise NotImplementedError
 
     def complaint(self, attempt) -> str | None:
@@ -83,7 +83,7 @@ class ValueExercise(Exercise):
             return self.examine(attempt)
         except OverflowError:
             return f"this number is too large for a float; expected {self.asks}"
-        except Exception:  # of whatever a reader may give
+        except Exception:  # a reader may give anything
             return f"{_introduced(attempt)}; expected {self.asks}"
 
     def known_mistakes(self):
@@ -95,11 +95,12 @@ class FunctionExercise(Exercise):
     """An exercise that asks for a function.
 
     reference: the right function; arguments: their names, as in the starter cell; probes: their
-    values, one tuple a call. Two of the probes have the same shapes and other numbers, so that a
-    function that ignores its arguments is found.
+    values, one tuple per call. Two of the probes have the same shapes and different numbers, so
+    that a function that ignores its arguments is found.
     shape: the result's shape in words. mistakes: {sentence: a function that makes the mistake}.
-    symptoms: {sentence: (result, *arguments) -> whether the result shows it}, asked if no mistake
-    fits; results are arrays of float64. nan_means: where nan or inf usually comes from here.
+    symptoms: {sentence: (result, *arguments) -> whether the result shows the symptom}, for the case
+    that no mistake fits; results are arrays of float64. nan_means: a sentence about the usual cause
+    of nan or inf in this exercise.
     """
 
     reference: Callable
@@ -128,7 +129,7 @@ class FunctionExercise(Exercise):
                 result = attempt(*given)
             except NotImplementedError:
                 return f"not yet: {self.expects()}"
-            except Exception as error:  # whatever a reader's code raises
+            except Exception as error:  # a reader's code may raise anything
                 return _stopped(error, attempt, self.describe(arguments))
             if result is None or result is ...:
                 return f"not yet: {self.expects()}"
@@ -149,7 +150,10 @@ class FunctionExercise(Exercise):
         return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
     def _compare(self, results: list[np.ndarray], tuples: list[bool]) -> str | None:
-        """tuples: which of the results a reader's function returned as a tuple."""
+        """What is wrong with the results of the probes, or None.
+
+        tuples: for each result, whether the reader's function returned it as a tuple.
+        """
         expected = self._results_of(self.reference)
         if _all_close(results, expected):
             return None
@@ -205,7 +209,7 @@ class FunctionExercise(Exercise):
 
 
 def as_number(value) -> float:
-    """float(value), with 0 for -0, which a sentence would show as it is."""
+    """float(value), with 0 instead of -0, so that a sentence does not show "-0"."""
     return float(value) + 0.0
 
 
@@ -255,7 +259,7 @@ def _same_arguments(one, other) -> bool:
 
 
 def _stopped(error: Exception, attempt: Callable, arguments: str) -> str:
-    """The reader's own error, and its line of the function, where there is one."""
+    """A sentence about the error of a reader's code, with its line in the function if possible."""
     said = str(error).strip().splitlines()
     words = f": {said[0]}" if said else ""
     where = ""
@@ -267,7 +271,7 @@ def _stopped(error: Exception, attempt: Callable, arguments: str) -> str:
 
 
 def _named(name: str, value) -> str:
-    """An argument of a call in a few words."""
+    """An argument of a call, with its name, in a few words."""
     if isinstance(value, torch.Tensor | np.ndarray) and value.ndim:
         if value.ndim == 1 and len(value) <= SHOWN:
             return f"{name} = [{', '.join(f'{number:.4g}' for number in value.tolist())}]"
@@ -278,12 +282,12 @@ def _named(name: str, value) -> str:
 
 
 def _introduced(value) -> str:
-    """The beginning of a sentence about a value that is of the wrong kind."""
+    """The beginning of a sentence about a value of the wrong kind."""
     if type(value).__name__.endswith("Slider"):
         return "this is the slider"
     try:
         words = repr(value)
-    except Exception:  # of an object that cannot even be shown
+    except Exception:  # an object whose repr() fails
         words = ""
     if (
         not words

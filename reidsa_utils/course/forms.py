@@ -13,7 +13,7 @@ HALF = math.log(POSITIONS - 1)  # the lead with which one position has half of t
 
 
 def share_of_one(lead: float) -> float:
-    """The softmax weight of one position whose A is larger by `lead` than that of all others."""
+    """The softmax weight of one position whose A is larger by `lead` than A at all others."""
     return 1 / (1 + (POSITIONS - 1) * math.exp(-lead))
 
 
@@ -58,7 +58,7 @@ one_of_768 = ValueExercise(
 
 
 def released_pool(f: Tensor) -> Tensor:
-    """G of the released code: l1 weights, and a mean over the positions behind them.
+    """G of the released code: l1 weights, and then a mean over the positions.
 
     (B, C, H, W) -> (B, C).
     """
@@ -86,7 +86,7 @@ def _maps(*shape: int, seed: int, scale: float = 1.0) -> Tensor:
     return scale * torch.rand(shape, generator=generator, dtype=torch.float64)
 
 
-# Of notebook 01: A = 3, 0, 1, 1.
+# The map of notebook 01, with A = 3, 0, 1, 1.
 _FIRST_PICTURE = torch.tensor(
     [[[[2.0, 0.0], [0.0, 1.0]], [[1.0, 0.0], [1.0, 0.0]]]], dtype=torch.float64
 )

@@ -59,7 +59,7 @@ def jacobian_l1(f: Tensor, *, p_is_added=None, dp_dA=None) -> Tensor:
     """dF_k(i, j) / df_t(m, n) for p = A / sum A: (C, H, W) -> (C, H, W, C, H, W).
 
     p_is_added: (same channel, same position, p) -> the term that case 1 adds; dp_dA: (p, Z) -> the
-    derivatives of the weights by A, (HW, HW). Both are for the mistakes below.
+    derivatives of the weights with respect to A, (HW, HW). Both are for the mistakes below.
     """
     C, H, W = f.shape
     A = f.sum(0).flatten()  # (HW,)

@@ -1,7 +1,7 @@
 """What the sliders of the notebooks draw. Each function takes plain numbers and returns a figure.
 
-The defaults are where the sliders begin, and what the static picture shows. The figures belong to
-no pyplot window, so that a slider shows the one that is returned, once.
+The defaults are the first positions of the sliders and the values of the static picture. The
+figures are not registered with pyplot, so that a slider shows the returned figure only once.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ from ..figures.style import FRAMES, LOOKS
 
 SECOND_CHANNEL = ((1.0, 0.0), (2.0, 0.0))
 LONGEST = 12  # images of the list in notebook 03
-PEOPLE = 8  # of notebooks 07 and 08: training images of as many people, none of them hidden
+PEOPLE = 8  # for notebooks 07 and 08: number of training images, none with an occluder in front
 
 
 def sliders(draw: Callable[..., Figure], **controls: Widget) -> VBox:
@@ -80,7 +80,7 @@ def weights_at(
 
 
 def separate_places(places: list[int], longest: int = LONGEST) -> list[int]:
-    """Places of matches in a list, ascending; one that is taken moves to the next free one."""
+    """Places of matches in a list, ascending. A place that is taken moves to the next free one."""
     taken = []
     for place in sorted(places):
         while place in taken:
@@ -123,7 +123,7 @@ def _compared() -> Compared:
 
 @cache
 def _people() -> np.ndarray:
-    """(PEOPLE,) numbers of training images: evenly spaced, of those with nothing in front."""
+    """(PEOPLE,) numbers of training images, evenly spaced, without those with an occluder."""
     n_train = len(_compared().ids["train"])
     spaced = np.linspace(0, n_train - 1, 3 * PEOPLE).astype(int)
     return spaced[_compared().is_in_view("train", spaced)][:PEOPLE]
@@ -155,7 +155,7 @@ def map_at(stage: int = 2, form: str = "l1", person: int = 1) -> Figure:
     for ax, panel in zip(axes, panels, strict=True):
         draw_panel(ax, panel)
     scale_bar(fig, axes)
-    # A map without a positive value has no energy, and so no position.
+    # A map without a positive value has no energy; zero positions are shown for it.
     spread = [effective_cells(p).item(), effective_cells(M).nan_to_num().item()]
     fig.suptitle(
         f"Stage {stage}, {LOOKS[form].name}, person {person}: effective positions\n"

@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: a logit from a map, a CAM by hand, and what one of stage 4 lacks."""
+"""Exercises of notebook 07: a logit from a map, a CAM by hand, what a map of stage 4 leaves out."""
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ TOLERANCE = 1e-3
 
 
 def _at_logit(pooled_by: float = HW, second: float = WEIGHTS[1], bias: float = BIAS) -> float:
-    """The x with which a logit of this kind is LOGIT; the arguments are for the mistakes."""
+    """The x for which the logit is LOGIT. Other arguments than the defaults are for mistakes."""
     first = WEIGHTS[0] * sum(CHANNEL_1) / pooled_by
     return (LOGIT - bias - first) * pooled_by / second - sum(OTHERS_OF_CHANNEL_2)
 
@@ -67,7 +67,7 @@ one_activation = ValueExercise(
 def cam(
     f: Tensor, p: Tensor, weight: Tensor, bias: Tensor, classes: Tensor, *, terms=None
 ) -> Tensor:
-    """M_c of one class an image (eq. 7); the bias has no part in it.
+    """M_c of one class per image (eq. 7). The bias is not part of it.
 
     f: (B, C, h, w), p: (B, h, w), weight: (ids, C), bias: (ids,), classes: (B,). Returns (B, h, w).
     terms: the products w_k p f_k, (B, C, h, w) -> the map; it is for the mistakes below.
@@ -118,7 +118,7 @@ def _positions(p: Tensor) -> int:
 
 
 def _one_map(seed: int, B: int = 3, C: int = 4, h: int = 3, w: int = 2, ids: int = 5) -> tuple:
-    """Arguments of a CAM; the class of an image is neither its most likely one nor the first."""
+    """Arguments of cam(). The class of an image is not its most likely one; the classes differ."""
     generator = torch.Generator().manual_seed(seed)
     f = torch.rand(B, C, h, w, generator=generator, dtype=torch.float64)
     p = torch.rand(B, h, w, generator=generator, dtype=torch.float64)
@@ -276,7 +276,7 @@ def _left_out_by(rule):
 
 
 def _units(seed: int, units: int = 8, C: int = 4) -> tuple:
-    """A head in which offsets, activity with the offset and without it all differ in sign."""
+    """A random head: offsets of both signs, units that are active only with or without theirs."""
     generator = torch.Generator().manual_seed(seed)
     G = torch.rand(C, generator=generator, dtype=torch.float64)
     U = torch.randn(units, C, generator=generator, dtype=torch.float64)

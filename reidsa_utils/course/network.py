@@ -54,7 +54,7 @@ LAM = 0.2
 
 
 def _loss(S: dict, target: Tensor, weights, one_loss=nnf.cross_entropy) -> Tensor:
-    """The sum over the heads: weights: name -> weight; one_loss: (S, target) -> scalar."""
+    """The weighted sum of the losses. weights: name -> weight; one_loss: (S, target) -> scalar."""
     return sum(weights(name) * one_loss(value, target) for name, value in S.items())
 
 

@@ -62,10 +62,13 @@ def ranks_of_matches(
     own_camera="left out",
     order=1,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of a query's matches, from 1, and which gallery images stay in the ranking, in order.
+    """Ranks of a query's matches, from 1, and the ranked list without the images that are left out.
 
-    junk, own_camera: "left out", "error", or "match" (own_camera only); order: 1, nearest first.
-    They are for the mistakes below.
+    distances, gallery_ids, gallery_cams: (G,).
+    junk, own_camera: how these images count: "left out", "error", or "match" (own_camera only).
+    order: 1, nearest first; -1, furthest first. Values other than the defaults are for the mistakes
+    below.
+    Returns (M,) ranks, and for each image of the list whether it is a match, (images,) bool.
     """
     same_id = gallery_ids == query_id
     is_junk = gallery_ids == -1
@@ -85,7 +88,10 @@ def ranks_of_matches(
 
 
 def average_precision(*query, **rule) -> float:
-    """Step sum of one query: distances (G,), its id and camera, ids and cameras of the gallery."""
+    """The step-sum AP of one query.
+
+    query: distances (G,), the query's id and camera, ids and cameras of the gallery (G,).
+    """
     ranks, _ = ranks_of_matches(*query, **rule)
     return float(np.mean(np.arange(1, len(ranks) + 1) / ranks))
 
@@ -139,8 +145,8 @@ def _of_counts(counts) -> float:
 def _with_unsorted(*masks: str, own_is_match: bool = True):
     """A mistake in which some masks stay in the order of the gallery.
 
-    masks: of "same" (the query's person), "own" (of them, the query's camera) and "junk".
-    own_is_match: whether the mask of the matches holds images of the query's own camera.
+    masks: some of "same" (the query's person), "own" (the same person in the query's camera) and
+    "junk". own_is_match: whether the mask of the matches holds images of the query's own camera.
     """
 
     def mistaken(distances, query_id, query_cam, gallery_ids, gallery_cams):
@@ -171,16 +177,17 @@ def _with_unsorted_column(which: str):
 
 
 def _left_out_at_the_end(result, *query) -> bool:
-    """Whether what should be left out stands last, and the query's person counts there.
+    """Whether a result comes from a list that has the images to be left out at its end.
 
-    In which order, nobody knows: all have the distance inf or nan.
+    There the query's person still counts. All these images have the distance inf or nan, so their
+    order is arbitrary: all orders are tried.
     """
     distances, query_id, query_cam, gallery_ids, gallery_cams = query
     _, counts = ranks_of_matches(*query)
     at_the_end = len(distances) - len(counts)
     own = int(((gallery_ids == query_id) & (gallery_cams == query_cam)).sum())
     if own < 2:
-        return False  # too few to be told from a coincidence
+        return False  # too few to exclude a coincidence
     orders = combinations(range(at_the_end), own)
     lists = [np.append(counts, np.isin(np.arange(at_the_end), places)) for places in orders]
     return any(np.isclose(result, _of_counts(ends)) for ends in lists)
@@ -234,7 +241,7 @@ def _long_list() -> tuple:
 
 
 def _by_hand() -> tuple:
-    """Kept are an error, a match, a match, an error: AP = (1/2 + 2/3) / 2."""
+    """The images that stay are an error, a match, a match, an error: AP = (1/2 + 2/3) / 2."""
     ids = np.array([-1, 2, 5, 2, 2, 0])
     cams = np.array([2, 1, 2, 2, 3, 1])
     return np.array([0.1, 0.2, 0.3, 0.4, 0.5, 0.6]), 2, 1, ids, cams
@@ -349,7 +356,7 @@ score_one_query = FunctionExercise(
 
 
 def step_minus_trapezoid(ranks) -> float:
-    """By how much the step sum is larger: the mean of (r - h) / (2 r (r - 1)), 0 at r = 1."""
+    """Step sum minus trapezoid: the mean of (r - h) / (2 r (r - 1)), where r = 1 counts as 0."""
     return _gap(ranks, _term)
 
 

@@ -6,12 +6,12 @@ from scipy import stats
 from ..experiments.statistics import holm
 from .checking import FunctionExercise, ValueExercise, as_number
 
-# Points: a measured difference, and its standard deviation from seed to seed.
+# A measured difference, and its standard deviation from seed to seed, in points.
 DIFFERENCE, SPREAD = 0.7, 1.5
 
 
 def half_width(seeds: int) -> float:
-    """To each side, the 95 % interval of a mean of so many seeds, by Student's t."""
+    """Half of the 95 % interval of a mean over `seeds` seeds, by Student's t, in points."""
     return stats.t.ppf(0.975, seeds - 1) * SPREAD / np.sqrt(seeds)
 
 
@@ -109,7 +109,7 @@ def _with_its_neighbour_only(p):
 
 
 def _sorted_twice(c):
-    """c[order] in place of corrected[order] = c; c: p in the order of size -> what is corrected."""
+    """The mistake c[order] instead of corrected[order] = c. c: sorted p -> corrected values."""
 
     def mistaken(p):
         order = np.argsort(p)
@@ -119,12 +119,12 @@ def _sorted_twice(c):
 
 
 def _carried(p) -> np.ndarray:
-    """p (tests,) times falling factors, the largest so far carried on in the order given."""
+    """p (tests,) times falling factors, then the running maximum, both in the order of p."""
     return np.maximum.accumulate(p * _falling(p))
 
 
 def _carried_by_test(p) -> np.ndarray:
-    """The right factors, but the largest so far is carried on in the order of the tests."""
+    """The right factors, but the running maximum is in the order of the tests."""
     return np.minimum(1, np.maximum.accumulate(_in_order(p, _falling(p))))
 
 

@@ -77,9 +77,9 @@ def sgd(
     """Weights after steps of SGD with Nesterov momentum and weight decay, as torch takes them.
 
     w: (n,), gradients: (steps, n), of the loss at each step, rates: (steps,). Returns (n,).
-    The rest is for the mistakes below. start: gradients -> the buffer before the first step; keep:
-    (v, g with decay, rate, momentum) -> the new buffer; push: (g, g with decay) -> what is added to
-    it in a step; move: (this, v, rate, momentum) -> the step.
+    The other arguments are for the mistakes below. start: gradients -> the buffer before the first
+    step. keep: (v, g with decay, rate, momentum) -> the new buffer v. push: (g, g with decay) ->
+    the gradient that move takes. move: (that gradient, v, rate, momentum) -> the step.
     """
     v = torch.zeros_like(w) if start is None else start(gradients)
     for g, lr in zip(gradients, rates, strict=True):
@@ -105,7 +105,10 @@ def _as_it_is(w, lr, decay):
 
 
 def _decoupled(before, *, behind=_as_it_is, nesterov=True):
-    """The decay outside of the gradient: (w, rate, decay) -> w, before and behind a step."""
+    """A mistake in which the decay is not in the gradient.
+
+    before, behind: (w, rate, decay) -> w, applied before and after a step.
+    """
 
     def mistaken(w, gradients, rates, momentum, decay):
         v = torch.zeros_like(w)
@@ -244,7 +247,10 @@ sgd_by_hand = FunctionExercise(
 
 
 def entropy_of_classes(counts) -> float:
-    """The least cross-entropy of a head that ignores the image: of the shares of the classes."""
+    """The smallest cross-entropy of a head that ignores the image: the entropy of the shares.
+
+    counts: (classes,), the images of each class.
+    """
     q = _shares(counts)
     q = q[q > 0]
     return float(-(q * np.log(q)).sum())

@@ -1,5 +1,5 @@
-"""Where images come from: rendered benchmarks, data of one's own, CUHK03-NP from its original file.
+"""Where images come from: rendered benchmarks, data of your own, CUHK03-NP from its original file.
 
-Any of them can be checked. The rendered benchmarks are planned in shots, drawn in pedestrians and
-scenes, and written in rendered.
+The module check checks any of them. A rendered benchmark is planned in the module shots, drawn in
+pedestrians and scenes, and written in rendered.
 """

@@ -1,6 +1,6 @@
 """Checks a copy of a benchmark: counts, file names, images, protocol. See notebook 03.
 
-Its command line also prepares CUHK03-NP, which is then checked at once.
+The command prepare-cuhk03 makes CUHK03-NP and then checks it at once.
 
     reidsa check market1501 data
     reidsa prepare-cuhk03 cuhk-03.mat FOLDER_OF_THE_INDEX_FILES data
@@ -33,9 +33,9 @@ from ..support.kinds import what_is
 from .own import OwnBenchmark, load_own
 from .rendered import CHECKSUMS
 
-SHOWN = 50  # problems that are printed; of the others only their number
-AT_A_TIME = 64  # images that are decoded between two looks at what decoders complain of
-DIGITS = 12  # of a sha256 in published_checksums.json.gz
+SHOWN = 50  # problems that are printed; for the others only their number
+AT_A_TIME = 64  # images that are decoded before the decoders' complaints are read
+DIGITS = 12  # digits of each sha256 in published_checksums.json.gz
 
 
 def check(
@@ -46,19 +46,22 @@ def check(
     split_seed: int = 0,
     camera_rule: bool = True,
 ) -> int:
-    """Print found against expected counts and whatever is damaged.
+    """Print the counts found beside the expected ones, and every problem of a copy.
 
-    name: of the benchmark, or of data of one's own. root: its folder or the parent, or a CSV of own
-        data.
-    camera_pattern, split_seed, camera_rule: as in config.Config.
     Every image is decoded. File names are compared with those of the archive (Market-1501), of the
     index files (CUHK03-NP) or of the manifest (rendered benchmarks).
-    Where the checksum of a file is known (of Market-1501's archive; of what is listed in a
-    SHA256SUMS beside the images, as rendered benchmarks have it), no byte of it may differ. Other
-    files are judged by their structure and by what their decoder complains of: bytes that the
-    format allows (behind the end, EXIF, thumbnails) are no damage, and a change that leaves a sound
-    image is not seen. A problem says which it was.
+
+    Checksums are known for Market-1501's archive and for the files that a SHA256SUMS beside the
+    images lists (rendered benchmarks have one). No byte of such a file may differ. Other files are
+    judged by their structure and by what their decoder complains of. There, bytes that the format
+    allows (after the end, EXIF, thumbnails) are not damage, and a change that leaves a sound image
+    is not noticed. The text of a problem says how it was found.
+
     No identity of the training set may be tested, and every query needs a match in another camera.
+
+    name: a benchmark, or the name of data of your own. root: its folder or the parent, or the CSV
+        of own data.
+    camera_pattern, split_seed, camera_rule: as in config.Config.
     Returns the exit code: 0 if all is as expected, else 1.
     Raises InputError for an unknown name, or data that cannot be read.
     """
@@ -90,7 +93,7 @@ def check(
 
 
 def _check_own(found: OwnBenchmark, camera_rule: bool, progress: bool) -> int:
-    """`check` for data of one's own: there are no published counts and names."""
+    """`check` for data of your own, which has no published counts and names."""
     print(f"{found.title} at {found.folder} (own data: {found.reading['layout']})")
     for what in ("split", "split_seed", "cameras"):
         if what in found.reading:
@@ -108,7 +111,7 @@ def _check_own(found: OwnBenchmark, camera_rule: bool, progress: bool) -> int:
     problems += _damages(files, checksums, progress)
     try:
         found.check_matches()
-    except InputError as error:  # one sentence, not one a query
+    except InputError as error:  # one sentence instead of one for each query
         problems.append(str(error))
     else:
         problems += _protocol_problems(found)
@@ -178,7 +181,7 @@ def _unpacked(name: str) -> dict:
 
 
 def _known_checksums(found: Benchmark, files: list[str]) -> tuple[dict, list[str]]:
-    """What is known of the files' sha256: {path: its first digits}, and problems with the list."""
+    """The known checksums, {path: first digits of its sha256}, and problems with their list."""
     path = found.folder / CHECKSUMS
     published = {}
     if found.source == "real":
@@ -222,7 +225,7 @@ def _without_ending(file: str) -> str:
 
 
 def _damages(files: list[str], checksums: dict, progress: bool) -> list[str]:
-    """Decode every image. Returns a sentence about each that is broken or another than it was."""
+    """Decode every image. Returns a sentence about each one that is broken or was changed."""
     sentences = []
     with (
         ThreadPoolExecutor(cores()) as pool,
@@ -235,7 +238,7 @@ def _damages(files: list[str], checksums: dict, progress: bool) -> list[str]:
                 damages = dict(zip(some, pool.map(_damage, some, digits), strict=True))
                 said = {}
                 if heard():
-                    # A file with its checksum is as it was made, whatever a decoder says of it.
+                    # A file that fits its checksum is unchanged, even if a decoder complains.
                     unsure = [path for path in some if not damages[path] and path not in checksums]
                     said = who_complains(unsure, decode, heard)
             for path, words in said.items():
@@ -249,7 +252,7 @@ def _damages(files: list[str], checksums: dict, progress: bool) -> list[str]:
 
 
 def _damage(path: str, digits: str | None) -> str:
-    """What is wrong with an image, "" if nothing is. digits: the first ones of its sha256."""
+    """What is wrong with an image, "" if nothing is. digits: the first digits of its sha256."""
     try:
         decode(path)
     except InputError as error:
@@ -273,7 +276,7 @@ def _damage(path: str, digits: str | None) -> str:
 
 
 def _basis(files: list[str], checksums: dict) -> str:
-    """What the images were judged by, in words."""
+    """How the images were judged, in words: by checksums, or by structure and decoding."""
     if len(checksums) == len(files):
         return "all have their checksums"
     looked = "damage was looked for by structure and decoding, as no checksums are known"
@@ -306,7 +309,7 @@ def _print_problems(problems: list[str]) -> None:
 
 
 def _compare_fingerprint(found: Benchmark) -> list[str]:
-    """Print a sound copy's fingerprint. Returns a problem if another one is known."""
+    """Print the fingerprint of a sound copy. Returns a problem if a different one is expected."""
     fingerprint = found.fingerprint()
     tried = getattr(LAYOUTS.get(found.name), "fingerprint", None)
     if found.source != "real" or not tried:

@@ -25,10 +25,13 @@ def prepare_cuhk03(mat, index_folder, root, progress: bool = True) -> list[Path]
     """Make CUHK03-NP, labeled and detected, from cuhk-03.mat, with the archive's file names.
 
     mat: MATLAB v7.3, cells by camera pair, person and image. index_folder: holds
-    cuhk03_new_protocol_config_labeled.mat and ..._detected.mat (Zhong et al., CVPR 2017). Writes
-    root/cuhk03-np/labeled and .../detected. A folder appears when it is complete, and nothing is
-    written before the index files and the shape of every image are found sound. Broken off and
-    started again it goes on. A folder that is there is not looked into: delete it to make it again.
+    cuhk03_new_protocol_config_labeled.mat and ..._detected.mat (Zhong et al., CVPR 2017).
+
+    Writes root/cuhk03-np/labeled and .../detected. A folder appears when it is complete. The index
+    files and the shape of every image are checked before anything is written. If the call is
+    interrupted, start it again: it continues. The content of an existing folder is not checked;
+    delete the folder to make it again.
+
     Returns the two folders.
     Raises InputError for files that are missing, of another kind, cut short or do not belong
     together, and for a full disk.
@@ -88,7 +91,7 @@ def _plan(cells: h5py.File, kind: str, mat: Path, index_folder: Path, folder: Pa
             f"{len(in_one_only)} are in one only, first {in_one_only[0]}: are the two index files "
             "mixed up?"
         )
-    # Started again with other input, it starts anew: a folder never holds a mixture.
+    # Other input gives another key, so that a folder never holds a mixture of two inputs.
     status = mat.stat()
     content = f"{listed} {status.st_size} {status.st_mtime_ns}"
     key = hashlib.sha256(content.encode()).hexdigest()[:8]
@@ -108,7 +111,7 @@ def _read_index(path: Path, pattern: str) -> list[tuple[str, str]]:
         )
     try:
         return _parse_index(path, pattern)
-    except Exception as error:  # scipy has one for each kind of damage
+    except Exception as error:  # scipy raises a different one for each kind of damage
         raise InputError(
             f"{path} is not an index file of CUHK03-NP, or a broken one "
             f"({type(error).__name__}: {str(error)[:80]}); fetch it again"
@@ -192,7 +195,7 @@ def _write_images(
         _remove_leftovers(folder)
     except OSError as error:
         if folder.is_dir():
-            return  # another call finished the same meanwhile
+            return  # meanwhile another call has finished the same folder
         done = sum(1 for _ in partial.rglob("*.png"))
         raise InputError(
             f"could not go on writing {folder} ({error.strerror or error}); {done:,} of "
@@ -203,7 +206,7 @@ def _write_images(
 def _write_image(cells: h5py.File, reference: h5py.Reference, file: Path, name: str) -> None:
     """Write one image, whole or not at all."""
     try:
-        rgb = cells[reference][()].T  # Matlab's (H, W, 3) lies as (3, W, H)
+        rgb = cells[reference][()].T  # the file stores Matlab's (H, W, 3) as (3, W, H)
     except OSError as error:
         raise InputError(
             f"the image for {name} in {cells.filename} cannot be read ({error}); download it again"
@@ -217,7 +220,7 @@ def _write_image(cells: h5py.File, reference: h5py.Reference, file: Path, name: 
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what calls that were broken off have left behind."""
+    """Remove the files that interrupted calls have left."""
     for file in folder.rglob("*.writing"):
         file.unlink(missing_ok=True)
     for partial in folder.parent.glob(f".{folder.name}.*.partial"):

@@ -1,4 +1,4 @@
-"""A test set small enough to look through: a dozen rendered people, as notebook 03 ranks them."""
+"""A test set small enough to look through: a dozen rendered people, which notebook 03 ranks."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ SETTINGS = Settings(scale=0.2, seed=0)  # the test set of the small networks in 
 
 @dataclass(frozen=True)
 class Crops:
-    """N images, and what is known about each."""
+    """N images with their labels."""
 
     images: np.ndarray  # (N, 192, 64, 3) uint8 RGB
     ids: np.ndarray  # (N,) identity; 0 a distractor, -1 junk
     cams: np.ndarray  # (N,) camera, from 1
-    people: np.ndarray  # (N,) who is drawn, in junk too, where a real benchmark does not know
+    people: np.ndarray  # (N,) who is drawn, also in junk, where a real benchmark does not say it
 
     def __len__(self) -> int:
         return len(self.ids)

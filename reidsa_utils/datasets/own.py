@@ -1,24 +1,26 @@
-r"""Data of one's own, under a name of its owner's: folders of people, or a CSV.
+r"""Data of your own, under a name that you choose: folders of people, or a CSV.
 
-    data/train/ query/ gallery/   with a folder for each person in it: train/anna/1.jpg
-    data/train/ test/             the test is split into query and gallery by SPLIT_RULE
-    data/anna/ bob/ ...           all is split by SPLIT_RULE
-    data.csv                      columns path, identity, and split and camera where there are such;
+    data/train/ query/ gallery/   each with a folder for each person: train/anna/1.jpg
+    data/train/ test/             SPLIT_RULE splits the test images into query and gallery
+    data/anna/ bob/ ...           SPLIT_RULE makes all splits
+    data.csv                      columns path and identity, optionally split and camera;
                                   paths are relative to the CSV's folder
 
-Below a person's folder images may lie at any depth. Images that lie in no person's folder are named
-as Market-1501's, PERSON_cCAMERA: 0002_c1s1_000451_03.jpg. A person "-1" is junk, as there.
+Images may lie at any depth below a person's folder. Images in no person's folder need names
+like those of Market-1501, PERSON_cCAMERA: 0002_c1s1_000451_03.jpg. The person "-1" is junk, as in
+Market-1501.
 
-The camera is the column's, or what camera_pattern finds in an image's path below its person's
-folder (below the CSV's): cam(\d+) finds the 3 of cam3/0001.jpg. Else all images are of one camera,
-and nothing can be evaluated under the camera rule.
+The camera comes from the column camera, from such a file name, or from camera_pattern. This pattern
+is searched in the image's path below its person's folder (with a CSV: below the CSV's folder), so
+cam(\d+) finds the 3 of cam3/0001.jpg. Otherwise all images are of one camera, and the camera rule
+leaves nothing to evaluate.
 
-SPLIT_RULE goes by the seed, the names of people, and paths below the data's folder. People and
-cameras become numbers: their names sorted, digits by their value, from 1 on. A record holds these
-numbers, names of cameras and no names of people.
+SPLIT_RULE depends on the seed, the names of people, and the paths below the data's folder. People
+and cameras are numbered from 1, in the order of their names; digits in a name are sorted by value.
+A record holds these numbers and the names of cameras, but no names of people.
 
-An image's EXIF orientation is applied, which code that reads images by PIL does only if told to:
-the picture of a phone stands upright here and may lie on its side there.
+The EXIF orientation of an image is applied. Code that reads images with PIL does this only if it
+asks for it, so that a photo from a phone is upright here and may lie on its side there.
 """
 
 import hashlib
@@ -51,7 +53,7 @@ SPLIT_RULE = (
     "order of sha256('SEED/PATH'). Where no camera has two, one image of all is. Of a person whom "
     "only one of several cameras saw none is. All others are the gallery."
 )
-# What a split is called, in letters only -> what it is. "test" is query and gallery together.
+# {name of a split, only its letters: which split it is}. "test" is query and gallery together.
 SPLIT_WORDS = {
     **dict.fromkeys(("train", "training", "boundingboxtrain", "imagetrain"), "train"),
     **dict.fromkeys(("query", "queries", "probe", "imagequery"), "query"),
@@ -59,16 +61,16 @@ SPLIT_WORDS = {
     **dict.fromkeys(("test", "testing", "imagetest"), "test"),
     **dict.fromkeys(("val", "valid", "validation"), "val"),
 }
-# What a column of a CSV is called, in letters only.
+# The possible names of each column of a CSV, only their letters.
 COLUMNS = {
     "path": ("path", "file", "filename", "filepath", "image", "imagepath", "imagename", "img"),
     "identity": ("identity", "id", "pid", "person", "personid", "label"),
     "camera": ("camera", "cam", "camid", "cameraid"),
     "split": ("split", "set", "subset", "partition"),
 }
-JUNK = "-1"  # the identity of images that count neither way, as in Market-1501
+JUNK = "-1"  # the identity of images that are left out of every ranking, as in Market-1501
 LEFT_OUT = "left out"
-# Left by systems beside images, with all that begins with a dot.
+# Folders that systems leave beside images. Names that begin with a dot are skipped, too.
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN")
 UNREAD = (".bmp", ".gif", ".webp", ".tif", ".tiff", ".heic", ".avif", ".jfif", ".ppm")
 SHOWN = 3  # names in a sentence
@@ -80,7 +82,7 @@ class Image:
 
     path: Path
     person: str
-    split: str  # "train", "query", "gallery" or "test"; "" where nothing says it
+    split: str  # "train", "query", "gallery" or "test"; "" if it is not given
     name: str  # its path below the data's folder, with /
     below: str  # its path below its person's folder, with /: what camera_pattern is searched in
     camera: str = ""
@@ -88,10 +90,10 @@ class Image:
 
 @dataclass(frozen=True)
 class OwnBenchmark(Benchmark):
-    """Data of one's own. Who and which camera an image shows does not stand in its name alone."""
+    """Data of your own. Person and camera of an image cannot always be read from its file name."""
 
     def fingerprint(self) -> str:
-        """sha256 over names and bytes of all images used, and their numbers: 16 hex digits."""
+        """sha256 over names, bytes, identities and cameras of all images used: 16 hex digits."""
         digest = hashlib.sha256(super().fingerprint().encode())
         for split in (self.train, self.query, self.gallery):
             digest.update(f"{split.ids.tolist()} {split.cameras.tolist()}\n".encode())
@@ -99,13 +101,13 @@ class OwnBenchmark(Benchmark):
 
 
 def load_own(name: str, data, camera_pattern: str = "", split_seed: int = 0) -> OwnBenchmark:
-    """Read the file lists of data of one's own, as the docstring of this module says.
+    """Read the file lists of data of your own, as the docstring of this module says.
 
-    name: a name for it, not that of a benchmark.
-    data: its folder, the folder that it lies in under its name, or a CSV.
+    name: a name for the data, not that of a benchmark.
+    data: their folder, a folder that holds them under `name`, or a CSV.
     camera_pattern: a regular expression whose group (or whole match) is the camera; "" for none.
-    split_seed: of SPLIT_RULE.
-    Raises InputError for anything that cannot be read in one way only.
+    split_seed: the SEED of SPLIT_RULE.
+    Raises InputError for anything that cannot be read or could be read in two ways.
     """
     name = benchmark_name(name, own=True)
     if name in LAYOUTS:
@@ -143,7 +145,7 @@ def load_own(name: str, data, camera_pattern: str = "", split_seed: int = 0) -> 
 
 
 def natural(name: str) -> tuple:
-    """What names are sorted by: text by its letters, digits in it by their value."""
+    """The sort key of a name: digits in it are compared by value, other text as text."""
     parts = re.split(r"([0-9]+)", name)
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], name
 
@@ -163,7 +165,7 @@ def _find(name: str, data: Path) -> Path:
 
 
 def _without_wrapping(folder: Path) -> Path:
-    """The folder inside, where an archive was unpacked into a folder of its own."""
+    """The data's own folder, if unpacking an archive has put it inside another folder."""
     for _ in range(3):
         inside = [path for path in _visible(folder) if path.is_dir() or is_image(path)]
         if len(inside) != 1 or not inside[0].is_dir() or _split_word(inside[0].name):
@@ -175,7 +177,7 @@ def _without_wrapping(folder: Path) -> Path:
 
 
 def _visible(folder: Path) -> list:
-    """What lies in a folder, sorted, without what systems leave there."""
+    """The content of a folder, sorted, without the files that systems leave there."""
     paths = []
     for path in sorted(folder.iterdir()):
         if not path.name.startswith(".") and path.name not in SYSTEM_FOLDERS:
@@ -184,7 +186,7 @@ def _visible(folder: Path) -> list:
 
 
 def _images_below(folder: Path, inside: tuple = ()) -> Iterator[Path]:
-    """All image files below a folder. A link back to a folder around it is not followed."""
+    """All image files below a folder. A link to an enclosing folder is not followed."""
     inside = (*inside, folder.resolve())
     for path in _visible(folder):
         if path.is_dir():
@@ -197,7 +199,7 @@ def _images_below(folder: Path, inside: tuple = ()) -> Iterator[Path]:
 
 
 def _check_kind(path: Path) -> None:
-    """Raises InputError for an image of a kind that is not read; other files are just no images."""
+    """Raises InputError for an image in a format that is not read. Other files are ignored."""
     if path.suffix.lower() in UNREAD and not is_image(path):
         raise InputError(
             f"{path} is not a JPEG or PNG file; convert the {path.suffix} images first"
@@ -205,15 +207,16 @@ def _check_kind(path: Path) -> None:
 
 
 def _split_word(name: str) -> str:
-    """What a name says of a split: a value of SPLIT_WORDS, or ""."""
+    """The split that a name means: a value of SPLIT_WORDS, or ""."""
     return SPLIT_WORDS.get(letters(name), "")
 
 
 def _meanings(name: str, place: Path, words: set) -> dict:
-    """Which split each of some words means: {word: "train", "query", "gallery", "test", LEFT_OUT}.
+    """Which split each word means: {word: "train", "query", "gallery", "test" or LEFT_OUT}.
 
-    "test" beside "query" is the gallery. "val" is the test where there is no other, else left out.
-    Raises InputError where train, query or gallery would be missing or twofold.
+    "test" beside "query" is the gallery. "val" is the test set if there is no other; otherwise it
+    is left out.
+    Raises InputError if train, query or gallery would be missing or given twice.
     """
     meanings = {word: word for word in words}
     if "query" in words and "test" in words:
@@ -363,7 +366,7 @@ def _read_csv(name: str, path: Path) -> tuple:
                 f"{name}: lines {line_of[file]} and {number} of {path} name the same image, "
                 f"{cells['path']}; keep one"
             )
-        # The split by rule goes by this name: it must not say how the CSV's own folder is written.
+        # SPLIT_RULE uses this name, so it must not depend on how the CSV's folder was written.
         place = file.name
         for around in (folder, path.parent.absolute()):
             if file.is_relative_to(around):
@@ -383,7 +386,7 @@ def _read_csv(name: str, path: Path) -> tuple:
 def _file_of(folder: Path, text: str) -> Path:
     """The file that a CSV in `folder` means, if it is there. Windows writes \\ for /."""
     for spelling in (text, text.replace("\\", "/")):
-        # Without "..", so that two spellings of one file are one.
+        # Remove "..", so that two spellings of one file become equal.
         file = Path(os.path.normpath(folder / os.path.expanduser(spelling)))
         if os.path.isfile(file):
             break
@@ -391,7 +394,7 @@ def _file_of(folder: Path, text: str) -> Path:
 
 
 def _find_cameras(name: str, images: list, camera_pattern: str, has_cameras: bool) -> str:
-    """Give each image its camera. Returns in words how it was found."""
+    """Give each image its camera. Returns in words how the camera was found."""
     if not camera_pattern:
         return "as found" if has_cameras else "one for all"
     if has_cameras:
@@ -472,7 +475,7 @@ def _check_splits(name: str, place: Path, images: list) -> None:
 
 
 def _as_benchmark(name: str, place: Path, images: list, reading: dict) -> OwnBenchmark:
-    """People and cameras by their numbers."""
+    """The benchmark, with numbers in the place of the names of people and cameras."""
     people = sorted({image.person for image in images} - {JUNK}, key=natural)
     number_of = {person: number for number, person in enumerate(people, 1)} | {JUNK: -1}
     cameras = sorted({image.camera for image in images}, key=natural)

@@ -1,9 +1,8 @@
 """Draws one pedestrian from ellipsoids: the figures of the embedded benchmark.
 
-A person is about 22 ellipsoids. Parallel rays cut each of them: one quadratic equation a pixel,
+A person is about 22 ellipsoids. Parallel rays cut each of them: one quadratic equation per pixel,
 solved only inside the box around the ellipsoid. What a person looks like is a plain dict, made from
-random streams that the caller gives (see rendered.py). Nothing here knows of cameras or of
-re-identification.
+random streams that the caller gives (see rendered.py). Cameras and identities are not handled here.
 """
 
 from typing import NamedTuple
@@ -28,7 +27,7 @@ PARTS = (
     "occluder",
 )
 LABEL = {name: i for i, name in enumerate(PARTS)}
-# What tells look-alikes apart; each of these items is hidden in some views.
+# The items by which look-alikes differ. Each of them is hidden in some views.
 ITEMS = ("logo", "print", "backpack", "bag")
 
 # Colours of clothes, skin and hair: RGB in [0, 1].
@@ -100,7 +99,7 @@ def make_person(group: np.random.Generator, own: np.random.Generator, member: in
         "bottom2": _cloth_color(group),
         "shoes": _cloth_color(group),
     }
-    # Every item comes in two looks. Each member of a group gets another pair of item and look.
+    # Every item comes in two looks. Each member of a group gets a different pair of item and look.
     order = group.permutation(2 * len(ITEMS))
     look, item = divmod(int(order[member % len(order)]), len(ITEMS))
     body = {
@@ -274,7 +273,7 @@ def _rays(
 
         m = inverse @ rotation.T  # camera point -> unit sphere
         a = m.T @ m  # the ellipsoid is x^T a x = 1 around its centre
-        spread = np.linalg.inv(a)  # its diagonal bounds the ellipsoid's shadow
+        spread = np.linalg.inv(a)  # its diagonal bounds the ellipsoid's outline in the image
         centre_cam = rotation @ np.asarray(centre)
         cx, cy = origin[0] + pixels * centre_cam[0], origin[1] - pixels * centre_cam[1]
         rx, ry = pixels * np.sqrt(spread[0, 0]), pixels * np.sqrt(spread[1, 1])
@@ -362,8 +361,9 @@ def _paint(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Colour (n, 3) and part label (n,) of n visible points.
 
-    Each has those of its ellipsoid, except where something is painted on that. hit: (n,) index into
-    body. point: (n, 3) in body coordinates. unit: (n, 3) on the unit sphere of the ellipsoid.
+    A point has the colour and label of its ellipsoid, unless something is painted there. hit: (n,)
+    index into body. point: (n, 3) in body coordinates. unit: (n, 3) on the unit sphere of the
+    ellipsoid.
     """
     color = np.array([piece.color for piece in body], np.float32)[hit]
     label = np.array([LABEL[piece.label] for piece in body], np.uint8)[hit]
@@ -389,7 +389,7 @@ def _paint(
         color[spot] = person["item_color"]
         label[spot] = LABEL[item]
 
-    # Eyes, so that a front can be told from a back.
+    # Eyes, so that the front differs from the back.
     face = (label == LABEL["head"]) & (unit[:, 2] > 0.55) & (np.abs(unit[:, 1] - 0.12) < 0.1)
     color[face & (np.abs(np.abs(unit[:, 0]) - 0.38) < 0.16)] *= 0.35
     return color, label

@@ -4,7 +4,7 @@ An identity is a body, skin, hair, clothes and an item that some views hide. An 
 camera, the heading, the phase of the gait, the background, an occluder and the box. Every image has
 a random stream of its own, so the files do not depend on the order or the number of workers.
 
-Which files there are is in shots.py; what is drawn is in pedestrians.py and scenes.py.
+shots.py plans the files; pedestrians.py and scenes.py draw the images.
 
     reidsa render market1501 data --scale 0.1 --seed 0
 """
@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 RENDERER = 1  # raised whenever the same settings give other images
-FILES_A_JOB = 64  # what a worker renders before it reports
+FILES_A_JOB = 64  # images that a worker renders before it reports
 CHECKSUMS = "SHA256SUMS"  # beside the manifest, as `sha256sum` writes it and `-c` reads it
 
 
@@ -98,7 +98,7 @@ def render_shot(
 
 
 def encode_image(image: np.ndarray, filename: str) -> bytes:
-    """Encode an image (H, W, 3) uint8 RGB as the file of that name holds it, JPEG or PNG."""
+    """Encode an image (H, W, 3) uint8 RGB in the format of the file name, JPEG or PNG."""
     if filename.endswith(".jpg"):
         return _encode(image[..., ::-1], ".jpg", [cv2.IMWRITE_JPEG_QUALITY, 85])
     return _encode(image[..., ::-1], ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
@@ -122,12 +122,14 @@ def render_benchmark(
 ) -> Path:
     """Render a benchmark into `root` in the layout of the real one, with part masks and a manifest.
 
-    scale: share of the published sizes (1: 32,668 boxes and more for market1501). workers:
-    processes that render; they need no guard in the script that calls. progress: show a bar. knobs:
-    other fields of Settings.
-    Beside the manifest lie the checksums of the images, in SHA256SUMS.
-    Returns the benchmark's folder. What is there already with the same settings is kept. Nothing
-    half-written is left under the final name: the folder appears when it is complete.
+    A benchmark that is there already with the same settings is kept. The folder appears under its
+    name only when it is complete. SHA256SUMS, beside the manifest, holds the checksums of the
+    images.
+
+    name: a key of LAYOUTS. scale: share of the published sizes (1: 32,668 boxes and more for
+    market1501). workers: number of processes that render; the calling script needs no
+    `if __name__ == "__main__"`. progress: show a bar. knobs: other fields of Settings.
+    Returns the benchmark's folder.
     Raises InputError for unknown names, values out of range, a folder that holds something else,
     and a disk that cannot be written to.
     """
@@ -159,7 +161,7 @@ def render_benchmark(
 
 
 def planned_benchmark(settings: Settings) -> Benchmark:
-    """The benchmark that these settings give, told without rendering: its files are not there."""
+    """The benchmark that these settings would give. Nothing is rendered: its files do not exist."""
     layout = LAYOUTS[settings.name]
     shots = plan(settings)
     splits = {}
@@ -183,7 +185,7 @@ def planned_benchmark(settings: Settings) -> Benchmark:
 
 
 def _checked_settings(name: str, scale: float, seed: int, knobs: dict) -> Settings:
-    """Make Settings of what a caller gives. Raises InputError for names, types and numbers."""
+    """Make Settings of a caller's arguments. Raises InputError for names, types and numbers."""
     names = [field.name for field in fields(Settings)]
     for knob in knobs:
         known("knob", knob, sorted(set(names) - {"name", "scale", "seed"}))
@@ -234,9 +236,9 @@ def _write_files(settings: Settings, folder: Path, workers: int, progress: bool)
 
 
 def _run_jobs(jobs: list[tuple], workers: int) -> Iterator[list[str]]:
-    """Do the jobs, here or in processes of their own; give what _write_shots returns of each."""
+    """Do the jobs, here or in other processes. Yields what _write_shots returns for each."""
     workers = min(workers, len(jobs))
-    if workers <= 1 or not sys.executable:  # Python may be part of another program
+    if workers <= 1 or not sys.executable:  # none if Python is part of another program
         yield from map(_write_shots, jobs)
     else:
         yield from in_processes(_write_shots, jobs, workers)
@@ -284,7 +286,7 @@ def _counts(shots: list[Shot]) -> dict:
 
 
 def _move_into_place(partial: Path, folder: Path, settings: Settings) -> None:
-    """Give a complete benchmark its final name. One that another run has made meanwhile is kept."""
+    """Give a complete benchmark its final name. If another run has made it meanwhile, keep that."""
     try:
         os.rename(partial, folder)
     except OSError:
@@ -293,7 +295,7 @@ def _move_into_place(partial: Path, folder: Path, settings: Settings) -> None:
 
 
 def read_settings(folder) -> Settings | None:
-    """The settings of a rendered benchmark, None where this version has not rendered the folder."""
+    """The settings of a rendered benchmark; None if this version has not rendered the folder."""
     path = Path(folder) / "manifest.json"
     if not path.is_file():
         return None

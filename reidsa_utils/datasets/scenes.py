@@ -162,7 +162,7 @@ def draw_crop(
     names of parts to leave out, which changes nothing else.
     Returns image (H, W, 3) uint8 RGB and part labels (H, W) uint8, indices into PARTS.
     """
-    # Every draw happens whatever is left out, so that leaving a part out changes nothing else.
+    # All random numbers are drawn even if a part is left out, so that nothing else changes.
     size, shift = _draw_box(rng, shape[0], jitter, badly_cut)
     wander = view_overlap * rng.uniform(-np.pi, np.pi)
     azimuth = camera["view"] + wander + rng.normal(0, 0.22)
@@ -180,7 +180,7 @@ def draw_crop(
 def _draw_box(
     rng: np.random.Generator, height: int, jitter: float, badly_cut: bool
 ) -> tuple[float, np.ndarray]:
-    """Draw how a box lies about a person.
+    """Draw how a box lies around a person.
 
     Returns the body's height over the box's, and the body's shift (x, y) in pixels.
     """
@@ -227,7 +227,7 @@ def _place_person(
     cv2.ellipse(shadow, (int(feet[0]), int(feet[1])), axes, 0, 0, 360, 0.4, -1)
     image = image * (1 - cv2.GaussianBlur(shadow, (0, 0), 2))[..., None]
 
-    zoom = 2  # sub-samples a pixel and axis: smooth outlines
+    zoom = 2  # sub-samples per pixel and axis, for smooth outlines
     drawn, labels = draw_person(
         person,
         azimuth,

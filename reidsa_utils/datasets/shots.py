@@ -1,7 +1,6 @@
 """Plans an embedded benchmark: which files it has, and who and what is on each of them.
 
-Nothing is drawn here. What is drawn is in pedestrians.py and scenes.py, what is written in
-rendered.py.
+Nothing is drawn here: pedestrians.py and scenes.py draw, rendered.py writes the files.
 """
 
 from dataclasses import dataclass
@@ -56,11 +55,11 @@ class Shot:
 def random_stream(settings: Settings, *stream: int) -> np.random.Generator:
     """Make the random stream of one purpose: a plan, a group, a person, a camera, an image.
 
-    stream: the numbers that tell one stream of a benchmark from another.
+    stream: numbers that identify one stream of the benchmark.
     """
     key = [settings.seed, *stream]
     people = LAYOUTS[settings.name].people
-    if people:  # other people in another benchmark
+    if people:  # so that another benchmark shows other people
         key.append(people)
     return np.random.default_rng(key)
 
@@ -103,7 +102,7 @@ def plan(settings: Settings) -> list[Shot]:
 
     for i in range(_scaled(gallery["distractors"], settings.scale)):
         camera = int(rng.integers(cameras)) + 1
-        person = 0  # every second distractor shows nobody, the others somebody of no other split
+        person = 0  # every second distractor shows nobody, the others a person of no other split
         if i % 2 == 0:
             person = first_stranger + int(rng.integers(max(1, n_test // 2)))
         boxes.append(("gallery", 0, camera, person))
@@ -115,7 +114,7 @@ def plan(settings: Settings) -> list[Shot]:
 
 
 def _scaled(n: int, scale: float, at_least: int = 1) -> int:
-    """A published number at a scale. What exists at all exists at every scale."""
+    """A published number at a scale. A number above 0 stays above 0."""
     return max(at_least, round(scale * n)) if n else 0
 
 
@@ -148,7 +147,7 @@ def _sightings(
 
 
 def _name_files(boxes: list[tuple], pattern: str) -> list[Shot]:
-    """Name the files as the benchmark does; each camera counts its frames."""
+    """Name the files as the benchmark does. The frames of each camera are counted."""
     shots, frames = [], {}
     for index, (split, pid, camera, person) in enumerate(boxes):
         frame = frames.get(camera, 0) + 1

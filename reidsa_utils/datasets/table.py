@@ -11,10 +11,11 @@ from .. import InputError
 def read_table(path: Path, names: dict, needed: tuple) -> list:
     """The lines of a CSV below its first, which names the columns.
 
-    names: {what: names that its column goes by, in small letters only}; others are ignored.
-    needed: what must have a column. Where there is a column, each line must have a value in it.
-    Cells are separated by comma, semicolon, tab or |, and written in UTF-8 or UTF-16, with or
-    without a mark at the beginning.
+    names: {what: possible names of its column, lower-case letters only}. Other columns are ignored.
+    needed: which of `names` must have a column. Each line must have a value in every column that is
+    read.
+    The values are separated by comma, semicolon, tab or |. The encoding is UTF-8 or UTF-16, with or
+    without a byte-order mark.
     Returns [(number of the line, {what: text})].
     Raises InputError for a file of another kind, and columns or values that are missing.
     """
@@ -46,7 +47,7 @@ def read_table(path: Path, names: dict, needed: tuple) -> list:
 
 
 def letters(text: str) -> str:
-    """The letters of a name, small: "Person ID" is "personid"."""
+    """The letters of a text in lower case: "Person ID" gives "personid"."""
     return re.sub(r"[^a-z]", "", text.lower())
 
 
@@ -56,7 +57,7 @@ def _rows(path: Path, names: dict) -> list:
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise InputError(f"{path} is empty; expected a first line with {', '.join(names)}")
-    told = re.fullmatch(r"sep=(.)", lines[0].strip(), re.I)  # a first line for Excel alone
+    told = re.fullmatch(r"sep=(.)", lines[0].strip(), re.I)  # a first line that only Excel needs
     separator = told[1] if told else _separator(lines[0], names)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     rows = []
@@ -70,7 +71,7 @@ def _rows(path: Path, names: dict) -> list:
 
 
 def _separator(line: str, names: dict) -> str:
-    """The one by which most columns of a first line have a known name."""
+    """The separator that gives the most columns of a first line a name in `names`."""
     columns_by = {}
     for separator in ",;\t|":
         [header] = csv.reader([line], delimiter=separator)
@@ -79,7 +80,7 @@ def _separator(line: str, names: dict) -> str:
 
 
 def _columns(header: list, names: dict) -> dict:
-    """{what: places of the columns that have a name of it}; one named by `what` itself wins."""
+    """{what: indices of the columns with one of its names}; a column named `what` itself wins."""
     words = [letters(cell) for cell in header]
     columns = {}
     for what, known in names.items():

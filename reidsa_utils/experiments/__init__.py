@@ -1,1 +1,1 @@
-"""Runs and what is made of them: records, statistics, tables, figures, claims."""
+"""Runs and what is made from them: records, statistics, tables, figures, claims."""

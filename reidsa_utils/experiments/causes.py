@@ -1,6 +1,6 @@
 """Why the softmax of eq. 1 fails: learning rates, single changes and gradients, from recorded runs.
 
-For notebook 08 and its appendix 08a.
+Notebook 08 and its appendix 08a show the results.
 """
 
 import json
@@ -29,10 +29,10 @@ CAUSES = {
 
 
 def gradient_reach(runs: Runs, readings: dict, base: Setting) -> pd.DataFrame:
-    """How much of a branch's gradient reaches the map, in multiples of a base setting's.
+    """The gradient of a branch that reaches the map, in multiples of that in a base setting.
 
-    readings: {name: Setting}; those without runs are left out. Columns: at the first step and at
-    the start of the last epoch, stages 1 to 3.
+    readings: {name: Setting}; those without runs are left out. Columns: stages 1 to 3, at the first
+    step of the run and at the first step of the last epoch.
     """
     table = {}
     for when, epoch in (("first step", 0), ("last epoch", -1)):
@@ -76,7 +76,7 @@ def best_rates(second: pd.DataFrame) -> dict:
 
 
 def at_rate(form: str, lr: float) -> dict:
-    """What picks the runs of one form at one learning rate: see pairing.between()."""
+    """The settings that select the runs of one form at one rate, for pairing.between()."""
     variant = "b_p_ds" if form == "none" else "b_p_ds_sa2"
     return {"variant": variant, "form": form, "lr": lr}
 
@@ -91,10 +91,10 @@ def by_rate(records: list, form: str, rates: list) -> pd.DataFrame:
 
 
 def at_common_and_best(records: list, best: dict) -> pd.DataFrame:
-    """The change of the mAP by each form, at the common rate and with each form's own best one.
+    """The change of the mAP by each form, at the common rate and at each form's own best rate.
 
-    Rows (form, where compared); beside the columns of statistics.difference() "its rate" and
-    "rate of no SA".
+    Rows: (form, which rates). Columns: those of statistics.difference(), "its rate" and "rate of
+    no SA".
     """
     rows = {}
     for form in ("softmax", "l1"):

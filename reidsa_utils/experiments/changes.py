@@ -1,7 +1,7 @@
 """Single changes: settings of one benchmark that differ in one thing, compared seed by seed.
 
-Notebook 08 reads the text of the paper and its released code against each other with them. A
-setting is a recipe, a variant, a form of attention and random erasing; everything else is shared.
+Notebook 08 uses them to compare the text of the paper with its released code. A setting is a
+recipe, a variant, a form of attention and random erasing; everything else is shared.
 """
 
 from collections import Counter
@@ -31,12 +31,12 @@ class Setting(NamedTuple):
 
 
 class Runs(NamedTuple):
-    """The runs of one benchmark that were trained alike but for their setting and their seed."""
+    """The runs of one benchmark that differ only in their setting and their seed."""
 
     source: str  # "rendered" or "real"
     profile: str
     by_setting: dict  # {Setting: {seed: record}}
-    left_out: int  # records of the benchmark that were trained otherwise
+    left_out: int  # records of the benchmark that differ in something else
 
 
 def no_sa(recipe: str = "paper", variant: str = "b_p_ds", erasing: bool = True) -> Setting:
@@ -58,8 +58,8 @@ def choose_runs(records: list, folder) -> Runs:
     """The largest group of runs of BENCHMARK that differ in their setting and seed alone.
 
     folder: where the records are from, for the error.
-    Raises InputError if the forms of attention and no SA are not all there, and for two records of
-    one setting and seed.
+    Raises InputError if a form of attention or no SA is missing, and for two records of one setting
+    and seed.
     """
     ours = [r for r in records if r["config"]["benchmark"] == BENCHMARK]
     if not ours:
@@ -120,7 +120,7 @@ def compare(runs: Runs, changes: dict, vector: str = "parts") -> pd.DataFrame:
 
 
 def as_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of compare() as a table for people: one line a change, without it and with it."""
+    """Rows of compare() as a table for readers: one line per change, without it and with it."""
     lines = {}
     for row in rows.itertuples():
         line = lines.setdefault(row.change, {"seeds": row.seeds})
@@ -141,7 +141,7 @@ def correct(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def conclude(rows: pd.DataFrame) -> str:
-    """What the intervals of the mAP allow to say of each change, as a text; rows of correct()."""
+    """What the intervals of the mAP show about each change, as a text. rows: of correct()."""
     of_map = rows[rows.metric == "mAP"].sort_values("Δ", kind="stable")
     said = {
         "lower": (of_map.seeds > 1) & (of_map.high < 0),

@@ -1,7 +1,8 @@
 """The ledger of the paper's claims: what each says, how it was tested, its verdict and evidence.
 
-The word of a claim about numbers is not typed: statistics.verdict() gives it, from the records of
-the comparison that the claim names. Other claims (exact, published, not testable) have it typed.
+The verdict on a claim about numbers is computed: statistics.verdict() gives it, from the records of
+the comparison that the claim names. For other claims (exact, published, not testable) it is written
+in the file.
 """
 
 import json
@@ -18,11 +19,11 @@ from .pairing import BASE
 from .records import ROOT
 from .statistics import MARGIN, VERDICTS, verdict
 
-# What a verdict may be on: a computation, the paper's own tables, rendered or real images, or runs
-# that others published.
+# The data that a verdict may rest on: a computation, the paper's own tables, rendered or real
+# images, or runs that others published.
 DATA = ("exact", "published", "rendered", "real", "others")
 
-# A claim about several comparisons is no better than the worst of them.
+# A claim about several comparisons gets the worst of their verdicts.
 WORST_FIRST = (
     "contradicted",
     "smaller than claimed",
@@ -37,9 +38,9 @@ NETWORKS = {"thin": "the thin ResNet", "mobilenet_v2": "MobileNetV2", "resnet50"
 def read_claims() -> list:
     """The claims of settings/claims.toml, dicts, with their verdicts and what was found.
 
-    Of a claim that names comparisons ("judged"), the verdict is computed, and what was found begins
-    with a sentence for each of them.
-    Raises InputError for the name of a number or a comparison that there is not.
+    If a claim names comparisons ("judged"), its verdict is computed, and "found" begins with a
+    sentence for each of them.
+    Raises InputError for an unknown name of a number or a comparison.
     """
     claims = []
     for claim in read_toml(SETTINGS / "claims.toml")["claims"]:
@@ -53,18 +54,21 @@ def read_claims() -> list:
 def judge(claim: dict) -> dict:
     """The verdict on a claim by the rule, and what was found: {"verdict", "found"}.
 
-    claim: as in settings/claims.toml. "judged" names the comparisons that its word comes from,
-    "beside" others whose words only stand in the sentence (numbers.comparison()); "theirs" are
-    results of others, with the number of their runs. "gain" is what the paper claims, where it is
-    not its own difference there; "less" says that less is a gain; "same" that the claim is of no
-    difference; "confound" names what else may have made the difference; "measure" says
-    what a measure of networks is, or a list of one for each comparison.
+    claim: as in settings/claims.toml, with these optional keys:
+        judged    names of the comparisons that decide the verdict (numbers.comparison())
+        beside    names of comparisons that are only reported in the sentence
+        theirs    results of others, with the number of their runs
+        gain      the claimed gain, if it is not the paper's own difference in this setting
+        less      true if a smaller value is the gain
+        same      true if the paper claims that there is no difference
+        confound  what else may have caused the difference
+        measure   the words for a measure of networks, or a list with one for each comparison
     """
     names = [*claim.get("judged", []), *claim.get("beside", [])]
     measures = claim.get("measure", "")
     if isinstance(measures, str):
         measures = [measures] * len(names)
-    words, found = [], {}  # where the runs stand -> what they say
+    words, found = [], {}  # found: {words for the setting: sentences about it}
     for place, name in enumerate(names):
         judged = place < len(claim["judged"])
         compared = comparison(name)
@@ -89,8 +93,8 @@ def judge(claim: dict) -> dict:
 def judged_by(compared: Comparison, claim: dict, name: str) -> tuple:
     """The word of statistics.verdict() for a claim on one comparison, and the sentence about it.
 
-    claim: see judge(), with one "measure"; name: of the comparison. A measure of networks has no
-    margin, and no gain is claimed of it but that there is one.
+    claim: see judge(), with one "measure"; name: of the comparison. For a measure of networks there
+    is no margin, and the claim is only that there is some gain.
     """
     found = compared.found
     if claim.get("less"):
@@ -109,7 +113,7 @@ def judged_by(compared: Comparison, claim: dict, name: str) -> tuple:
         _, vector, metric = name.split(".")
         what = f"{metric} ({vector})"
     digits = 1 if max(abs(compared.found["low"]), abs(compared.found["high"])) >= 1 else 2
-    # Zero is added because what rounds to zero has no sign below zero.
+    # Adding zero turns -0.0 into 0.0, so that a number that rounds to zero has no minus sign.
     change, low, high = (
         f"{round(compared.found[key], digits) + 0.0:+.{digits}f}" for key in ("Δ", "low", "high")
     )
@@ -120,7 +124,7 @@ def judged_by(compared: Comparison, claim: dict, name: str) -> tuple:
 
 
 def _turned(found: dict) -> dict:
-    """A difference of which less is a gain, as one of which more is."""
+    """A difference with its sign changed, for a measure of which a smaller value is the gain."""
     turned = {"Δ": -found["Δ"], "low": -found["high"], "high": -found["low"]}
     return {**found, **turned, "low90": -found["high90"], "high90": -found["low90"]}
 
@@ -136,7 +140,7 @@ def _same(found: dict, confound: str) -> str:
 
 
 def _said(word: str, found: dict, claim: dict) -> str:
-    """A verdict with what belongs to it: how many seeds, which confound, gain or loss."""
+    """A verdict with its details: how many seeds, which confound, gain or loss."""
     if found["seeds"] < 3:
         return f"{word} ({_count(found['seeds'], 'seed')})"
     if word == "mixed" and claim.get("confound"):
@@ -194,13 +198,13 @@ def _count(number: int, noun: str) -> str:
 
 
 def verdicts(claims: list) -> dict:
-    """How many claims have each verdict that is given."""
+    """{verdict: how many claims have it}, for the verdicts that occur."""
     given = [claim["verdict"] for claim in claims]
     return {word: given.count(word) for word in VERDICTS if word in given}
 
 
 def claim_table(claims: list) -> pd.DataFrame:
-    """The claims as a table for people."""
+    """The claims as a table for readers."""
     rows = []
     for place, claim in enumerate(claims, start=1):
         row = {
@@ -239,7 +243,7 @@ def problems(claims: list) -> list:
                 f"({', '.join(DATA)})"
             )
         for piece in evidence:
-            # What others publish is not checked: a test must not need a network.
+            # Links to others are not checked: a test must work without a network.
             if claim.get("on") == "others" and piece.startswith("https://github.com/"):
                 continue
             if not _exists(piece):

@@ -1,7 +1,7 @@
-"""The three networks that notebook 07 compares, and the images that it looks at them on.
+"""The three networks that notebook 07 compares, and the images that it shows.
 
-Without SA, with the softmax of eq. 1 and with the released code's l1: the stored networks, or three
-runs of one data set.
+The networks are without SA, with the softmax of eq. 1 and with the released code's l1. They are the
+stored networks, or three runs on one data set.
 """
 
 from dataclasses import dataclass
@@ -26,8 +26,8 @@ STORED = "market1501-rendered-laptop-{variant}-{form}-paper-erasing-e10-s3"
 class Compared:
     """Three networks, keyed by their form of attention, and the images of their benchmark.
 
-    Images are numbered from 0 in each split "train", "query" and "gallery", by file name. Those of
-    a rendered benchmark are drawn when they are asked for, pixel by pixel what its files hold.
+    Images are numbered from 0 in each split "train", "query" and "gallery", by file name. Images of
+    a rendered benchmark are drawn on request; their pixels equal those of the benchmark's files.
     """
 
     models: dict  # {form: ReIDNet in eval mode}
@@ -52,7 +52,8 @@ class Compared:
     def images(self, split: str, which, without: str = "") -> np.ndarray:
         """Some images as the networks see them: (N, H, W, 3) uint8 RGB.
 
-        which: (N,) their numbers. without: a part of the body to leave out, of rendered images.
+        which: (N,) their numbers. without: a part of the body to leave out, in rendered images
+        only.
         """
         height, width = self.config["height"], self.config["width"]
         if not self.settings:
@@ -71,7 +72,7 @@ class Compared:
     def is_in_view(self, split: str, which, at_most: float = 0.02) -> np.ndarray:
         """Whether an occluder covers at most this share of an image: (N,) bool.
 
-        True for real images, whose occluders nobody knows.
+        True for all real images, since their occluders are not annotated.
         """
         if not self.settings:
             return np.ones(len(which), bool)
@@ -90,7 +91,7 @@ class Compared:
     def nearest(self, form: str) -> np.ndarray:
         """The first gallery images of each query's list, by the vector `parts`: (Q, 5) numbers.
 
-        Those of the stored networks are on file; for other runs they are computed, which takes as
+        For the stored networks they are on file. For other runs they are computed, which takes as
         long as testing the run.
         """
         if self.benchmark is None:
@@ -105,7 +106,7 @@ class Compared:
         return np.flatnonzero(is_match)
 
     def look_alike(self, query: int) -> int:
-        """The first gallery image of somebody else, in the query's clothes where data are rendered.
+        """The first gallery image of another person; in rendered data, of one in the same clothes.
 
         Rendered identities come in groups that wear the same clothes.
         """
@@ -124,7 +125,8 @@ def open_compared(runs: str = "", data: str = "embedded") -> Compared:
 
     runs: "" for the stored networks, or a folder with the runs of VARIANTS, each called
     VARIANT-FORM. data: what they were trained on, as in config.Config.
-    Raises InputError for other runs, runs of different data, and data of other networks.
+    Raises InputError for runs of other variants or forms, for runs of different data, and for
+    `data` without `runs`.
     """
     if data != "embedded" and not runs:
         raise InputError(

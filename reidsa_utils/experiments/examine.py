@@ -1,7 +1,7 @@
-"""What a run's record does not hold, from finished runs with their checkpoints; numbers only.
+"""Numbers that a run's record does not hold, from finished runs with their checkpoints.
 
     reidsa examine runs/MY_RUN ...
-        filters, attention, the slip in re-ranking -> results/examined/NAME.json, for 08
+        filters, attention, the mistake in re-ranking -> results/examined/NAME.json, for 08
     reidsa examine --maps runs/MY_RUN ...
         class activation maps, missing parts -> results/maps/NAME.json, for 07
     reidsa examine --populations 200,201 runs/MY_RUN ...
@@ -11,8 +11,8 @@
     reidsa examine --saturation imagenet
         attention on the maps of a network before any training -> results/saturation
 
-Half a minute and two minutes a run at `laptop`, on one core. --maps also compares the maps of each
-run with those of the runs without SA that are named beside it.
+The first command takes half a minute per run at `laptop`, --maps two minutes, on one core. --maps
+also compares the maps of each run with those of the runs without SA in the same command.
 """
 
 import json
@@ -36,8 +36,8 @@ from .map_measures import evenly, examine_maps, overlaps
 from .records import published_name, read_record
 from .run import load_run, open_benchmark
 
-IMAGES = 256  # of the gallery, evenly spaced: what filters and weights are looked at on
-# what is written -> (its folder in results/, keys that each of its files has)
+IMAGES = 256  # gallery images, evenly spaced, on which filters and weights are measured
+# {what is written: (its folder in results/, keys that each of its files has)}
 KINDS = {
     "run": ("examined", ("filters", "weights", "rerank")),
     "maps": ("maps", ("overlap", "missing")),
@@ -46,7 +46,7 @@ KINDS = {
 
 
 def look(model, paths, height: int, width: int) -> dict:
-    """Look at the filters and the attention weights of stages 1 to 4, in eval mode.
+    """Measure the filters and the attention weights of stages 1 to 4, in eval mode.
 
     paths: of images, which are resized to height x width.
     Returns {"filters": {"correlation", "effective"}, "weights": {form: {"largest", "cells"}}}, a
@@ -103,7 +103,7 @@ def open_run(run_dir: Path, data: str = "embedded") -> tuple:
 
 
 def _check_source(record: dict, run_dir: Path, data: str) -> None:
-    """Raises InputError for a run on real data, where only rendered data is named."""
+    """Raises InputError for a run on real data, if `data` names the rendered data only."""
     if record["source"] == "real" and data == "embedded":
         raise InputError(
             f"{run_dir} was trained on real data; name it: --data real, or --data FOLDER "
@@ -122,7 +122,7 @@ def extract_both(model, config, benchmark) -> tuple[dict, dict]:
 
 
 def examine(run_dir: Path, data: str = "embedded") -> dict:
-    """Everything that 08 needs of one run. Arguments and errors: as open_run()."""
+    """Everything that notebook 08 needs of one run. Arguments and errors: as open_run()."""
     record, model, config, benchmark = open_run(run_dir, data)
     chosen = [benchmark.gallery.paths[k] for k in evenly(benchmark.gallery, IMAGES)]
     found = {"run": published_name(record), "identity": record["identity"], "images": len(chosen)}
@@ -143,9 +143,10 @@ def examine(run_dir: Path, data: str = "embedded") -> dict:
 def elsewhere(run_dir: Path, data_seeds: list[int]) -> dict:
     """Test a run's network on the test people of other populations.
 
-    These are rendered benchmarks that differ in the data seed alone. A population's test people are
-    in no training set of another: what is chosen on them (a learning rate) is not chosen on the
-    run's own test. Raises InputError as open_run(), and for a run on real data.
+    These are rendered benchmarks that differ in the data seed alone. The test people of a
+    population are in no training set of another. So a learning rate that is chosen on them is not
+    chosen on the run's own test set.
+    Raises InputError as open_run() does, and for a run on real data.
     """
     record, model, config, _ = open_run(run_dir)
     populations = {}
@@ -167,7 +168,9 @@ def elsewhere(run_dir: Path, data_seeds: list[int]) -> dict:
 def saturation(
     weights: str, backbone: str, data: str, height: int, width: int, images: int = 64
 ) -> dict:
-    """Look at every attention form on the maps of a network before any training for people: 08.
+    """Measure every attention form on the maps of a network before any training on people.
+
+    Notebook 08 shows the result.
 
     weights: as in config.Config. data: "real" or a folder (Market-1501's training images), or
     "embedded" (rendered ones). images: how many.
@@ -234,7 +237,7 @@ def read(folder, needed=KINDS["run"][1]) -> list[dict]:
 
 
 def _is_complete(entry: dict, needed: tuple) -> bool:
-    """Whether an entry has all its keys. Raises TypeError for what is no entry at all."""
+    """Whether an entry has all its keys. Raises TypeError if it is not a dict."""
     if not {"run", "identity", *needed} <= set(entry):
         return False
     return {"form", "seed"} <= set(entry["identity"])
@@ -278,9 +281,10 @@ def of_one_setting(entries: list[dict], folder) -> dict[str, dict]:
 
 
 def examine_all(runs: list[Path], data: str, with_maps: bool) -> Iterator[dict]:
-    """Examine some runs one after the other: what is to be written about each of them.
+    """Examine some runs one after the other. Yields what is to be written about each.
 
-    With maps, those without SA come first, since the maps of the others are compared with theirs.
+    with_maps: runs without SA then come first, since the maps of the others are compared with
+    theirs.
     """
     if not with_maps:
         for run in runs:
@@ -308,9 +312,9 @@ def _has_sa(run: Path) -> bool:
 def examine_untrained(
     weights: str, backbone: str, size: str, into: Path | None = None, data: str = ""
 ) -> None:
-    """`reidsa examine --saturation`: look at a network before any training, and write a file.
+    """`reidsa examine --saturation`: measure a network before any training, and write a file.
 
-    size: HEIGHTxWIDTH. data: usually the photographs in REIDSA_DATA, where that is set.
+    size: HEIGHTxWIDTH. data: "" for the photographs in REIDSA_DATA, if it is set, or rendered data.
     Raises InputError for bad options.
     """
     height, width = size_of(size)
@@ -326,9 +330,9 @@ def examine_runs(
     into: Path | None = None,
     data: str = "",
 ) -> None:
-    """`reidsa examine`: look at finished runs, and write a file for each.
+    """`reidsa examine`: examine finished runs, and write a file for each.
 
-    Raises InputError for runs that are not whole, and bad options.
+    Raises InputError for runs that are not complete, and for bad options.
     """
     if not runs:
         raise InputError("no run is named; name folders of finished runs")
@@ -369,9 +373,11 @@ def _folder(into: Path | None, usual: str) -> Path:
 
 
 def _check_runs(runs: list[Path], written: dict[str, dict], data: str) -> None:
-    """Refuse, before anything is written, runs that are not whole, share a name or need other data.
+    """Raises InputError, before anything is written, for runs that cannot be examined.
 
-    written: {name: what an earlier call wrote}. data: what they were trained on. Raises InputError.
+    These are runs that are not complete, share a name or need other data.
+
+    written: {name: what an earlier call wrote}. data: what the runs were trained on.
     """
     identities = {name: entry["identity"] for name, entry in written.items()}
     for run in runs:
@@ -394,7 +400,7 @@ def _check_runs(runs: list[Path], written: dict[str, dict], data: str) -> None:
 def write(into: Path, found: dict) -> None:
     """Write one file of numbers, and print its name.
 
-    Files with a number for every query are on one line; the others have a line for each number.
+    A file with a number for every query has one long line; other files have a line per number.
     """
     rounded = json.loads(
         json.dumps(found), parse_float=lambda digits: float(f"{float(digits):.6g}")

@@ -11,7 +11,7 @@ from .records import ROOT
 
 STAGES = ["stage 1", "stage 2", "stage 3", "stage 4"]
 
-# What is read of the weights of a network before training: (name, form, key in the file).
+# The measures of the weights of a network before training: (name, form, key in the file).
 MEASURES = (
     ("softmax: largest weight (%)", "softmax", "largest"),
     ("softmax: effective positions (%)", "softmax", "cells"),
@@ -38,8 +38,8 @@ def weights_by_epoch(
 ) -> np.ndarray:
     """A number about the attention weights, in percent, mean over the seeds: (epochs + 1, 4).
 
-    At the first step of each epoch, and last, on test images after training (NaN where that was
-    not examined); a column for each stage.
+    The rows are the first step of each epoch and, at the end, test images after training (NaN if
+    that was not examined). The columns are the stages.
     form: whose weights; what: "largest" (weight) or "cells" (effective share of the positions).
     """
     while_training, after = [], []
@@ -62,7 +62,7 @@ def untrained_weights(folder=ROOT / "results" / "saturation") -> pd.DataFrame:
         stored = json.loads(path.read_text(encoding="utf-8"))
         began = "random"
         if stored["began"] != "none":
-            # in the words of the file of weights
+            # the words that the file of weights itself holds
             began = stored["began"]["source"].split(" (")[0]
         network = f"{stored['backbone']}, {began} weights"
         images = f"{stored['source']}, {stored['height']}x{stored['width']}"
@@ -82,7 +82,7 @@ def filters_of(examined: dict, setting: Setting, what: str, seeds: list) -> np.n
 
 
 def rerank_slip(examined: dict) -> pd.DataFrame:
-    """What the integer division costs in re-ranking: with 0 less with two thirds, in points.
+    """What the integer division changes in re-ranking: with 0 minus with two thirds, in points.
 
     One row for each examined network and vector: form, seed, vector, rank-1, mAP.
     """

@@ -105,7 +105,7 @@ def export_tables(folder: Path) -> dict:
     }
     for name, table in tables.items():
         table = table.drop(columns="turned")
-        if name in ("table1", "controls", "rates"):  # of which the paper reports no difference
+        if name in ("table1", "controls", "rates"):  # the paper reports no difference for these
             table = table.drop(columns=[column for column in table if "paper's" in column])
         tables[name] = _readable(table)
     return tables | {"pooled": _pooled_rows(records)}
@@ -146,7 +146,7 @@ def _rows(records: list, base_of: Callable) -> pd.DataFrame:
                 row[f"delta {metric} low (points)"] = found["low"]
                 row[f"delta {metric} high (points)"] = found["high"]
                 paper = None
-                if "+" not in vector:  # its tables are not re-ranked
+                if "+" not in vector:  # the paper's tables of variants are not re-ranked
                     paper = paper_difference(dict(setting.rest), setting.variant, metric)
                 row[f"paper's delta {metric} (points)"] = np.nan if paper is None else paper
             rows.append(row)
@@ -236,7 +236,7 @@ def _heading(name: str, table: pd.DataFrame) -> str:
 
 
 def _cells(table: pd.DataFrame, name: str) -> list:
-    """A column as LaTeX texts, with what stands beside it: an interval, or an sd."""
+    """A column as LaTeX texts, each with its interval or its sd if there is one."""
     low, high = name.replace(" (", " low ("), name.replace(" (", " high (")
     sd = name.replace(" mean (%)", " sd (points)")
     cells = []
@@ -257,5 +257,5 @@ def _cells(table: pd.DataFrame, name: str) -> list:
 
 
 def latex_text(text: str) -> str:
-    """Text whose special characters LaTeX prints as they are."""
+    """A text for LaTeX: its special characters are escaped."""
     return "".join(ESCAPED.get(sign, sign) for sign in " ".join(text.split()))

@@ -1,4 +1,4 @@
-"""Batches of runs: what a target of settings/grid.toml is made of, checked before the first run.
+"""Batches of runs: which runs a target of settings/grid.toml has. All are checked before the first.
 
 The Snakefile (workflow/) makes the runs, each by papermill from notebook 05.
 """
@@ -25,9 +25,9 @@ from .run import check_training_set, checkpoint_bytes, data_root, planned
 
 GRID = read_toml(SETTINGS / "grid.toml")
 TARGETS = tuple(GRID)
-# What a user sets beside the parameters of a run, with its default.
+# The settings of a batch, beside the parameters of a run, with their defaults.
 BATCH_SETTINGS = {"seeds": 3, "forms": "softmax", "benchmarks": ",".join(LAYOUTS), "gpus": 0}
-# Parameters of a run that the targets set. For a single run of another kind: reidsa train.
+# Parameters of a run that the targets set. Use reidsa train for a single run with other values.
 FIXED = ("benchmark", "variant", "form", "erasing", "seed", "run_dir", "rerank")
 FIXED += ("occlusion", "view_overlap")
 MAP_FORMS = ("b_p_ds-none", "b_p_ds_sa2-softmax", "b_p_ds_sa2-l1")  # of notebook 07
@@ -39,14 +39,14 @@ START_UP = 20  # seconds before the first step: kernel, imports, the untrained n
 
 @dataclass(frozen=True)
 class Asked:
-    """What the user asks for, checked: of all targets of one call."""
+    """The checked settings that the user gives, for all targets of one call."""
 
-    batch: dict  # seeds, forms, benchmarks, gpus: those that were given
-    parameters: dict  # of every run: those that were given
+    batch: dict  # those of seeds, forms, benchmarks and gpus that were given
+    parameters: dict  # those parameters of every run that were given
 
     @property
     def own(self) -> list:
-        """The benchmarks asked for that are data of one's own."""
+        """The requested benchmarks that are data of your own."""
         return [name for name in self.batch.get("benchmarks", []) if name not in LAYOUTS]
 
     @property
@@ -56,14 +56,14 @@ class Asked:
 
     @property
     def gpus(self) -> int:
-        """Cards of this machine to choose from; 0: do not choose."""
+        """How many GPUs of this machine to choose from; 0: no GPU is chosen."""
         return self.batch.get("gpus", 0)
 
 
 def read_settings(settings: dict) -> Asked:
     """The settings that Snakemake's `--config` gives, checked.
 
-    Raises InputError for unknown names and values, and for what the targets fix themselves.
+    Raises InputError for unknown names and values, and for parameters that the targets set.
     """
     texts = {}
     for name, value in settings.items():
@@ -76,7 +76,7 @@ def read_settings(settings: dict) -> Asked:
         )
         if value is None or value == "":
             raise InputError(f"{name} has no value; expected {name}=VALUE, or leave it out")
-        texts[name] = str(value)  # YAML makes numbers of some
+        texts[name] = str(value)  # YAML has turned some into numbers
     batch = {name: texts[name] for name in texts if name in BATCH_SETTINGS}
     for name, low in (("seeds", 1), ("gpus", 0)):
         if name in batch:
@@ -93,7 +93,7 @@ def read_settings(settings: dict) -> Asked:
     config = configure(asked.example)
     if not config.epochs:
         raise InputError("epochs is 0, and a batch trains; for weights as they are: reidsa train")
-    # Files and folders by their whole names, since a notebook's kernel runs in notebooks/.
+    # Absolute paths of files and folders, since a notebook's kernel runs in notebooks/.
     if "data" in parameters and config.data not in ("embedded", "real"):
         parameters["data"] = str(data_root(config.data).resolve())
     if config.weights not in ("none", "imagenet"):
@@ -124,8 +124,8 @@ def _names(text: str, kind: str, names) -> list:
 def runs_of(target: str, asked: Asked) -> dict:
     """The runs of a target, each once: {name of the run: papermill parameters of 05_train}.
 
-    Raises InputError where the user sets what the target sets itself, or asks for settings of the
-    renderer on real data.
+    Raises InputError if the user sets something that the target sets itself, or if the target turns
+    settings of the renderer and the data are real.
     """
     _check_fixed(target, asked)
     runs = {}
@@ -136,7 +136,7 @@ def runs_of(target: str, asked: Asked) -> dict:
 
 
 def _check_fixed(target: str, asked: Asked) -> None:
-    """What the user gives must be left open by the target."""
+    """Raises InputError if the user sets something that the target sets itself."""
     names = GRID[known("target", target, TARGETS)].get("all_of", [target])
     parts = [_entry(part, asked) for part in names]
     fixed, open_ = set(), set()
@@ -156,7 +156,7 @@ def _check_fixed(target: str, asked: Asked) -> None:
 
 
 def _entry(part: str, asked: Asked) -> dict:
-    """A part of the grid; Table 2 is of own data, not of Market-1501, where only such are asked."""
+    """A part of the grid. If only own data are asked for, Table 2 uses these, not Market-1501."""
     entry = GRID[part]
     is_table = entry.get("report") == ["06_tables"]
     if is_table and asked.own and len(asked.own) == len(asked.batch["benchmarks"]):
@@ -165,7 +165,7 @@ def _entry(part: str, asked: Asked) -> dict:
 
 
 def _common(entry: dict, asked: Asked) -> dict:
-    """Parameters of every run of an entry, beside those that its cases and runs name."""
+    """The parameters that all runs of an entry share."""
     usual = {"profile": entry.get("usual", {}).get("profile", "laptop"), "threads": 1}
     fixed = {name: value for name, value in entry["settings"].items() if name == "profile"}
     common = usual | asked.parameters | fixed
@@ -192,7 +192,7 @@ def _parameters_of(entry: dict, asked: Asked) -> list[dict]:
 
 
 def _combinations(settings: dict, values: dict) -> list[dict]:
-    """A list of values stands for a run with each of them."""
+    """All combinations of settings. A list of values stands for one run with each value."""
     axes = []
     for value in settings.values():
         if isinstance(value, str):
@@ -211,7 +211,7 @@ def every_run(asked: Asked) -> dict:
 
 
 def products(target: str, asked: Asked) -> list[str]:
-    """What a target makes beside its runs, relative to the batch's folder."""
+    """The notebooks that a target makes beside its runs, relative to the batch's folder."""
     folder = f"runs/tables/{title(target, asked)}/{target}"
     notebooks = list(GRID[target].get("report", []))
     if "07_cam" in notebooks and not set(MAP_FORMS) <= set(networks_of(target, asked)):
@@ -222,7 +222,7 @@ def products(target: str, asked: Asked) -> list[str]:
 def networks_of(target: str, asked: Asked) -> dict:
     """The networks that notebook 07 looks into: {VARIANT-FORM: name of the run}.
 
-    Of several benchmarks and seeds these are the first.
+    If there are several benchmarks or seeds, the first is taken.
     """
     networks = {}
     for name, parameters in runs_of(target, asked).items():
@@ -244,7 +244,7 @@ def threads(asked: Asked) -> int:
 
 
 def check(runs: dict, folder: Path) -> None:
-    """Before the first run: what would end one of them later is said now.
+    """Check, before the first run, for everything that would end a run later.
 
     folder: where the runs lie. Raises InputError for missing or unusable data, a batch larger than
     the training set, weights that do not fit, a disk without room for the checkpoints, or the
@@ -273,7 +273,7 @@ def check(runs: dict, folder: Path) -> None:
 
 
 def _check_networks(waiting: list[tuple], folder: Path) -> None:
-    """Make a network of each kind once: do the weights fit, is there room for the checkpoints?"""
+    """Make a network of each kind once: the weights must fit, the disk must have enough room."""
     sizes = {}
     needed = []
     for config, classes in waiting:
@@ -289,14 +289,14 @@ def _check_networks(waiting: list[tuple], folder: Path) -> None:
             sizes[kind] = checkpoint_bytes(network)
         needed.append(sizes[kind])
     if needed:
-        # While one is written, its predecessor is still there.
+        # While a checkpoint is written, the previous one is still there.
         check_room(folder, sum(needed) + max(needed))
 
 
 def _check_record(path: Path, config: Config, fingerprint: str | None) -> None:
     """Raises InputError for the record of another run than config's.
 
-    fingerprint: of the data; None where it follows from the settings, as rendered images do.
+    fingerprint: of the data; None if the settings determine the data, as for rendered images.
     """
     found = read_record(path)["identity"]
     expected = run_settings(config) | {"fingerprint": fingerprint or found.get("fingerprint")}
@@ -311,7 +311,7 @@ def _check_record(path: Path, config: Config, fingerprint: str | None) -> None:
 
 
 def find_data(data: str, benchmarks) -> None:
-    """Raises InputError that names every real benchmark which is not there."""
+    """Raises InputError, which names every real benchmark that is not there."""
     root = data_root(data)
     missing = []
     for name in sorted(benchmarks):
@@ -352,7 +352,7 @@ def only_one_batch(folder: Path) -> FileLock:
 
 @cache
 def _own_data(**settings) -> Benchmark:
-    """The file lists of data of one's own. Raises InputError where they cannot be read."""
+    """The file lists of data of your own. Raises InputError if they cannot be read."""
     return planned(configure(settings))
 
 
@@ -366,9 +366,9 @@ def training_images(config: Config) -> int:
 
 
 def seconds_per_image(config: Config) -> float | None:
-    """Median time of a trained image in the recorded runs of this size.
+    """Median training time per image in the recorded runs of this size, in seconds.
 
-    None where there is no such record.
+    None if there is no such record.
     """
     rates = []
     for path in [*(ROOT / "results").glob("*.json"), *(ROOT / "runs").glob("*/record.json")]:
@@ -383,9 +383,9 @@ def seconds_per_image(config: Config) -> float | None:
 
 
 def plan(target: str, runs: dict, jobs: int, folder: Path) -> str:
-    """What there is and what would run, in one sentence, with the time that it takes.
+    """One sentence: how many runs are finished, how many would run, and how long that takes.
 
-    jobs: runs at a time.
+    jobs: how many run at the same time.
     """
     waiting = [configure(runs[name]) for name in runs if not finished(name, folder)]
     text = (

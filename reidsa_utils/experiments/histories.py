@@ -1,4 +1,4 @@
-"""What trainings recorded epoch by epoch, as tables: losses, gradients, looks inside.
+"""What trainings recorded epoch by epoch, as tables: losses, gradients, attention weights.
 
 Each line of a record's history holds the mean losses of an epoch, the norm of the gradient of each
 layer of the ResNet (mean and standard deviation over the steps), and what training.look_inside
@@ -35,11 +35,11 @@ def _is_demo_run(record: dict) -> bool:
 
 
 def epoch_table(records: list) -> pd.DataFrame:
-    """One row for each run and epoch, with what was recorded through the form that was trained.
+    """One row for each run and epoch, with what was recorded for the form that was trained.
 
     Columns: form, seed, epoch; loss (the weighted sum of all losses), accuracy (%), l_F, parts (the
     mean of the six part losses), and l_s1 to l_s3, means over the epoch; branch 1 to branch 3, the
-    norm of the gradient of a branch's loss by its map, for one image at the first step; layer 1 to
+    norm of the gradient of a branch's loss at its map, for one image at the first step; layer 1 to
     layer 4, the mean norm of the gradient of a layer's weights; scatter 1 to scatter 4, its
     standard deviation over its mean.
     """
@@ -71,9 +71,9 @@ def epoch_table(records: list) -> pd.DataFrame:
 def first_step_table(records: list) -> pd.DataFrame:
     """One row for each run, epoch, form and stage with a branch, seen at the epoch's first step.
 
-    Columns: trained with, seed, epoch; form, the one that is looked at, and stage; share, the share
+    Columns: trained with, seed, epoch; form, the form that is measured, and stage; share, the share
     of the positions that its weights are effectively spread over; through, the norm of the gradient
-    that it would send back through the branch, for one image.
+    that this form would send back through the branch, for one image.
     """
     rows = []
     for record in records:
@@ -94,10 +94,10 @@ def first_step_table(records: list) -> pd.DataFrame:
 
 
 def against_gap(lines: pd.DataFrame, columns: dict, epochs) -> pd.DataFrame:
-    """The difference of each form to average pooling, seed by seed, of means over some epochs.
+    """Each form minus average pooling, seed by seed, in means over some epochs.
 
-    lines: of epoch_table(); columns: {what a row is called: a column of lines}.
-    Returns for each of them the level of average pooling ("GAP"), and for each form the mean of the
+    lines: as epoch_table() returns them; columns: {name of a row of the result: column of lines}.
+    Returns in each row the level of average pooling ("GAP"), and for each form the mean of the
     differences over the seeds (Δ), their standard deviation (sd), and in how many seeds the
     difference is positive (Δ > 0).
     """

@@ -1,9 +1,9 @@
 """What section 5.2 of the paper says of class activation maps, as numbers.
 
 The first half is about maps and part masks alone. The second half is about a finished run: its
-maps, and what becomes of it when a part of a person is missing. All of it needs a rendered
-benchmark, whose masks say what a map covers and whose renderer can leave a part out. `reidsa
-examine --maps` calls it.
+maps, and its retrieval when a part of a person is missing. Both need a rendered benchmark: its
+masks say what a map covers, and its renderer can leave a part out. `reidsa examine --maps` calls
+this module.
 """
 
 import contextlib
@@ -29,16 +29,16 @@ from ..support.arrays import as_tensor
 from ..support.opencv import cv2
 
 BODY = [i for i, part in enumerate(PARTS) if part not in ("background", "occluder")]
-VISIBLE = 0.005  # share of the image from which on a part counts as visible
+VISIBLE = 0.005  # a part counts as visible from this share of the image on
 STAGES = (1, 2, 3, 4)
-# What a person can be without.
+# Parts that the renderer can leave out.
 REMOVABLE = ("hair", "hat", "logo", "print", "skirt", "backpack", "bag")
 TRAIN = 512  # training images whose maps are measured, evenly spaced
 SCORED = 64  # gallery images for deletion and insertion, evenly spaced
 
 
 def positive(maps: Tensor) -> Tensor:
-    """The energy of maps: the part that speaks for the class, each map divided by its sum.
+    """The energy of maps: their positive values, which support the class, scaled to sum 1.
 
     maps: (B, h, w). Returns (B, h, w), each of sum 1; NaN for a map without a positive value.
     """
@@ -66,18 +66,18 @@ def _energies(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def overlap(a: Tensor, b: Tensor) -> Tensor:
-    """How alike two maps are: the sum of the smaller of the two energies at every position.
+    """How alike two maps are: the sum over positions of the smaller of the two energies.
 
-    a, b: (B, h, w). Returns (B,), from 0 to 1. Known as histogram intersection, or SIM.
+    a, b: (B, h, w). Returns (B,), from 0 to 1. This is called histogram intersection, or SIM.
     """
     return torch.minimum(*_energies(a, b)).sum(dim=(1, 2))
 
 
 def strength_at(a: Tensor, b: Tensor) -> Tensor:
-    """How strong map b is where map a lies: the mean of b over the energy of a.
+    """How strong map b is where map a is strong: the mean of b, weighted by the energy of a.
 
-    a, b: (B, h, w). Returns (B,), in times an even map. Unlike overlap(), a map of one position can
-    have as much as a wide one.
+    a, b: (B, h, w). Returns (B,); 1 is the value of a perfectly flat map. Unlike in overlap(), a
+    map that is concentrated on one position can score as high as a wide map.
     """
     a, b = _energies(a, b)
     return (a * b).sum(dim=(1, 2)) * a[0].numel()
@@ -102,7 +102,10 @@ def part_shares(labels, h: int, w: int) -> Tensor:
 
 
 def _coverage(positions: int, pixels: int) -> np.ndarray:
-    """How much of each position of an axis each pixel is: (positions, pixels), rows of sum 1."""
+    """The share of each position of an axis that each pixel covers: (positions, pixels).
+
+    Each row sums to 1.
+    """
     edges = np.arange(positions + 1) * pixels / positions
     start = np.arange(pixels)
     common = np.minimum(edges[1:, None], start + 1) - np.maximum(edges[:-1, None], start)
@@ -112,7 +115,7 @@ def _coverage(positions: int, pixels: int) -> np.ndarray:
 def part_energy(maps: Tensor, shares: Tensor) -> Tensor:
     """How much of each map's energy lies on each part: (B, parts).
 
-    maps: (B, h, w). shares: (B, h, w, parts), of part_shares().
+    maps: (B, h, w). shares: (B, h, w, parts), from part_shares().
     """
     return torch.einsum("bij,bijr->br", positive(maps), shares)
 
@@ -127,10 +130,11 @@ def effective_share(maps: Tensor) -> Tensor:
 
 
 def effective_share_on_person(maps: Tensor, shares: Tensor) -> Tensor:
-    """How widely the energy on the person is spread, against an even map's.
+    """How widely the energy on the person is spread, relative to a flat map.
 
-    maps: (B, h, w). shares: (B, h, w, parts), of part_shares().
-    Returns (B,): the effective number of positions, over that of a map that is even on the person.
+    maps: (B, h, w). shares: (B, h, w, parts), from part_shares().
+    Returns (B,): the effective number of positions, divided by that of a map that is flat on the
+    person.
     """
     p = positive(maps)
     person = shares[..., BODY].sum(dim=3)  # (B, h, w)
@@ -149,7 +153,7 @@ def negative_share(maps: Tensor) -> Tensor:
 def energy_on_person(maps: Tensor, shares: Tensor) -> Tensor:
     """The share of a map's energy that lies on the person.
 
-    maps: (B, h, w). shares: (B, h, w, parts), of part_shares(). Returns (B,).
+    maps: (B, h, w). shares: (B, h, w, parts), from part_shares(). Returns (B,).
     """
     return part_energy(maps, shares)[:, BODY].sum(1)
 
@@ -157,15 +161,15 @@ def energy_on_person(maps: Tensor, shares: Tensor) -> Tensor:
 def person_share(shares: Tensor) -> Tensor:
     """The share of the image that the person fills.
 
-    shares: (B, h, w, parts), of part_shares(). Returns (B,).
+    shares: (B, h, w, parts), from part_shares(). Returns (B,).
     """
     return shares.mean(dim=(1, 2))[:, BODY].sum(1)
 
 
 def parts_marked(maps: Tensor, shares: Tensor) -> Tensor:
-    """The share of the visible parts that hold at least as much of the energy as of the image.
+    """The share of the visible parts whose share of the energy is at least that of the image.
 
-    maps: (B, h, w). shares: (B, h, w, parts), of part_shares(). Returns (B,).
+    maps: (B, h, w). shares: (B, h, w, parts), from part_shares(). Returns (B,).
     """
     energy = part_energy(maps, shares)  # (B, parts)
     area = shares.mean(dim=(1, 2))  # (B, parts)
@@ -176,7 +180,7 @@ def parts_marked(maps: Tensor, shares: Tensor) -> Tensor:
 
 
 def vertical_spread(maps: Tensor) -> Tensor:
-    """The standard deviation of a map's energy along the height, over that of an even map.
+    """The standard deviation of a map's energy along the height, divided by that of a flat map.
 
     maps: (B, h, w). Returns (B,).
     """
@@ -184,7 +188,7 @@ def vertical_spread(maps: Tensor) -> Tensor:
 
 
 def horizontal_spread(maps: Tensor) -> Tensor:
-    """The standard deviation of a map's energy along the width, over that of an even map.
+    """The standard deviation of a map's energy along the width, divided by that of a flat map.
 
     maps: (B, h, w). Returns (B,).
     """
@@ -192,7 +196,7 @@ def horizontal_spread(maps: Tensor) -> Tensor:
 
 
 def _relative_deviation(marginal: Tensor) -> Tensor:
-    """Standard deviation of distributions (B, n) over 0 .. n - 1, over that of the even one."""
+    """Standard deviation of distributions (B, n) on 0 .. n - 1, divided by that of a flat one."""
     n = marginal.shape[1]
     at = torch.arange(n, dtype=torch.float64)
     variance = marginal @ at**2 - (marginal @ at) ** 2
@@ -200,9 +204,9 @@ def _relative_deviation(marginal: Tensor) -> Tensor:
 
 
 def measures(maps: Tensor, shares: Tensor) -> dict[str, Tensor]:
-    """All that is measured of maps: {name: (B,)}, NaN for a map without a positive value.
+    """All measures of maps: {name: (B,)}; most are NaN for a map without a positive value.
 
-    maps: (B, h, w). shares: (B, h, w, parts), of part_shares().
+    maps: (B, h, w). shares: (B, h, w, parts), from part_shares().
     """
     return {
         "cells": effective_share(maps),
@@ -235,8 +239,8 @@ def overlaps(own: list[Tensor], others: dict[str, list[Tensor]]) -> dict[str, di
     """Compare one run's maps of training images with those of other runs, at each stage.
 
     own: (B, h, w) of each stage. others: {name of a run: the same}.
-    Returns {name of a run: {measure: a number for each stage}}. same: overlap(). at: strength_at().
-    chance: overlap() with their maps of other images.
+    Returns {name of a run: {measure: a number for each stage}}. The measures are "same", overlap();
+    "at", strength_at(); and "chance", overlap() with the other run's maps of other images.
     """
     compared = {}
     for name, maps in others.items():
@@ -253,7 +257,7 @@ def confidence(model: ReIDNet, images: Tensor, classes: Tensor, stage: int) -> T
     """Softmax probability of one class per image by the classifier of a stage.
 
     images: (B, 3, H, W). classes: (B,). stage: 1 to 4; 4 is the main head. Returns (B,).
-    Raises InputError as class_activation_maps().
+    Raises InputError as class_activation_maps() does.
     """
     images = model.checked_images(images)
     rows, classes = checked(model, stage, "final", classes, len(images))
@@ -268,11 +272,11 @@ def drop_and_increase(
 ) -> tuple[Tensor, Tensor]:
     """Average Drop and Increase in Confidence, per image (Grad-CAM++, Chattopadhay et al. 2018).
 
-    The image is multiplied with its positive map, enlarged and scaled to peak 1 (so 0 is the mean
-    colour), as in torch-cam.
+    The normalised image is multiplied by its positive map, which is enlarged and scaled to peak 1,
+    as in torch-cam. Where the map is 0, the result is the mean colour.
     images: (B, 3, H, W). classes: (B,). stage: 1 to 4. maps: (B, h, w).
-    Returns the share of the confidence that is lost, 0 where there is more, (B,); and 1 where there
-    is more, else 0, (B,).
+    Returns two tensors (B,): the share of the confidence that is lost (0 if it rises), and 1 if the
+    confidence rises, else 0.
     """
     images = model.checked_images(images)
     energy = _as_maps(maps).clamp(min=0)[:, None].float()
@@ -288,12 +292,13 @@ def deletion_and_insertion(
 ) -> tuple[Tensor, Tensor]:
     """Areas under the deletion and the insertion curve, per image (RISE, Petsiuk et al. 2018).
 
-    The positions of the map are replaced by the mean colour, highest value first, in `steps` equal
-    steps (what Quantus calls pixel flipping); and put back in the same order into a blurred image.
-    The area is that of the confidence over the share of positions, by the trapezoid rule. Equal
-    positions, of which a softmax leaves many zeros, are taken in an order drawn at random (always
-    the same). images: (B, 3, H, W). classes: (B,). stage: 1 to 4. maps: (B, h, w). Returns (B,) and
-    (B,).
+    Deletion replaces the positions of the map by the mean colour, highest value first, in `steps`
+    equal steps (Quantus calls this pixel flipping). Insertion puts them back in the same order into
+    a blurred image. The area is that under the confidence against the share of positions, by the
+    trapezoid rule. Positions of equal value, such as the many zeros of a softmax, come in a random
+    order, which is always the same.
+    images: (B, 3, H, W). classes: (B,). stage: 1 to 4. maps: (B, h, w).
+    Returns the two areas, (B,) each.
     """
     images = model.checked_images(images)
     maps = _as_maps(maps)
@@ -315,7 +320,7 @@ def deletion_and_insertion(
 
 
 def _ranks(values: Tensor) -> Tensor:
-    """The rank of every value (B, n) in its row, 0 for the highest; equal ones by lot."""
+    """The rank of every value (B, n) in its row, 0 for the highest. Ties are in random order."""
     generator = torch.Generator().manual_seed(0)
     lots = torch.rand(values.shape, generator=generator).argsort(dim=1)
     shuffled = values.gather(1, lots)
@@ -324,7 +329,7 @@ def _ranks(values: Tensor) -> Tensor:
 
 
 def evenly(split, n: int) -> np.ndarray:
-    """Numbers of n of its images, evenly spaced; of all of them if there are fewer."""
+    """The numbers of n images of a split, (n,), evenly spaced; of all images if there are fewer."""
     return np.linspace(0, len(split) - 1, min(n, len(split))).astype(int)
 
 
@@ -353,7 +358,7 @@ def read_masks(benchmark, split: str, paths) -> list[np.ndarray]:
 def maps_of(model, images: np.ndarray, classes=None, batch: int = 64) -> tuple[list, Tensor]:
     """Class activation maps of stages 1 to 4, and the class that each shows.
 
-    images: (N, H, W, 3) uint8. classes: (N,), or None for the most likely ones by the main head.
+    images: (N, H, W, 3) uint8. classes: (N,), or None for the main head's most likely classes.
     Returns [(N, h, w) of each stage] and (N,).
     """
     batches, shown = [], []
@@ -376,7 +381,7 @@ def scores(model, images: np.ndarray, seed: int = 0) -> dict[str, dict]:
     """Average drop, increase, deletion and insertion of the maps of every stage.
 
     images: (N, H, W, 3) uint8. Returns {"map": {score: a number for each stage}, "random": the same
-    of values drawn at random in the place of the maps}.
+    for random values in the place of the maps}.
     """
     maps, classes = maps_of(model, images)
     x = to_input(images)
@@ -416,9 +421,9 @@ def missing_parts(model, config, benchmark, settings, gallery: dict) -> dict:
 
     settings: of the renderer. gallery: {vector: features of the gallery}.
     Returns {"queries": ids, "before": {vector: AP of every query}, "after": {part: {"index": which
-    queries show it, vector: their AP without it}}, "most" and "least": for each stage, of every
-    query the removable part that holds the most (least) energy for its area, "" where none can be
-    seen}.
+    queries show it, vector: their AP without it}}, "most" and "least": for each stage a list with
+    the removable part of every query that holds the most (least) energy per area, "" if none is
+    visible}.
     """
     query = benchmark.query
     images = load_images(query.paths, config.height, config.width)
@@ -464,7 +469,7 @@ def missing_parts(model, config, benchmark, settings, gallery: dict) -> dict:
 def _precision(query_features, gallery_features, benchmark, index: np.ndarray) -> list:
     """Average precision of some queries; None for a query without a match.
 
-    index: their numbers, in rising order.
+    index: the numbers of the queries, in rising order.
     """
     chosen = np.isin(np.arange(len(benchmark.query)), index)
     some = replace(benchmark, query=benchmark.query.subset(chosen))
@@ -476,9 +481,9 @@ def _precision(query_features, gallery_features, benchmark, index: np.ndarray) -
 
 
 def _most_and_least_marked(maps: Tensor, masks: list, visible: dict) -> tuple[list, list]:
-    """Find the removable part with the most, and the least, energy for its area; else "".
+    """The removable part with the most, and with the least, energy per area; "" if none is visible.
 
-    maps: (N, h, w). masks: N part masks. visible: {part: (N,) bool}.
+    maps: (N, h, w). masks: N part masks. visible: {part: (N,) bool}. Returns two lists of N names.
     """
     labels = [LABEL[part] for part in REMOVABLE]
     seen = torch.from_numpy(np.stack([visible[part] for part in REMOVABLE], 1))  # (N, removable)
@@ -503,7 +508,7 @@ def examine_maps(model, config, benchmark) -> tuple[dict, list[Tensor]]:
     """Measure the maps of one run, for notebook 07.
 
     Returns all numbers, and the maps of training images, (N, h, w) of each stage.
-    Raises InputError where there are no masks or no classifiers.
+    Raises InputError if there are no masks, or if the variant has no parts or no branches.
     """
     if benchmark.source != "rendered":
         raise InputError(

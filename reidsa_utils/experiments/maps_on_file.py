@@ -1,7 +1,7 @@
 """What `reidsa examine --maps` wrote about runs, compared: SA against no SA, seed by seed.
 
-Maps on file are {form: {seed: entry}}; an entry is what stands in a file. Shares become percent and
-differences points, as everywhere.
+Maps on file are {form: {seed: entry}}; an entry is the content of one file. Shares become percent
+and differences points, as everywhere.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from .statistics import difference, verdict
 def read_maps(folder) -> dict[str, dict]:
     """The maps on file of one setting: no SA, and the forms that have a seed in common with it.
 
-    Raises InputError as examine.read() and examine.of_one_setting().
+    Raises InputError as examine.read() and examine.of_one_setting() do.
     """
     _, needed = KINDS["maps"]
     by_form = of_one_setting(read(folder, needed), folder)
@@ -31,7 +31,7 @@ def read_maps(folder) -> dict[str, dict]:
 
 
 def against_no_sa(maps: dict, form: str, pick: Callable) -> list[dict]:
-    """A measure with SA less the same without, at each stage: statistics.difference() each.
+    """A measure with SA minus without SA, at each stage: a statistics.difference() for each.
 
     pick: takes an entry, returns (stages,) shares, or one share.
     """
@@ -44,14 +44,14 @@ def against_no_sa(maps: dict, form: str, pick: Callable) -> list[dict]:
 def own_values(values) -> list[dict]:
     """Shares (runs, stages) as they are, in percent: means with their intervals over the runs.
 
-    In the shape of statistics.difference(), so that they can be drawn beside differences.
+    They have the keys of statistics.difference(), so that they can be drawn beside differences.
     """
     values = np.asarray(values, float)
     return [_difference(np.zeros(len(column)), column) for column in values.T]
 
 
 def _difference(without: np.ndarray, with_sa: np.ndarray) -> dict:
-    """statistics.difference() of the seeds that have the measure; NaN where none has."""
+    """statistics.difference() of the seeds that have the measure; NaN if none has it."""
     known = np.isfinite(without) & np.isfinite(with_sa)
     if not known.any():
         return {"seeds": 0, "deltas": [], **dict.fromkeys(("Δ", "low", "high"), np.nan)}
@@ -61,13 +61,13 @@ def _difference(without: np.ndarray, with_sa: np.ndarray) -> dict:
 def elongation(entry: dict) -> np.ndarray:
     """The vertical spread of test maps over the horizontal one, at each stage: (stages,).
 
-    Both are relative to an even map's; above 1 a map is longer than wide, for its image.
+    Both are relative to a flat map's. Above 1, a map is taller than wide, relative to its image.
     """
     return np.array(entry["test"]["vertical"]) / entry["test"]["horizontal"]
 
 
 def against_random(entry: dict, score: str) -> np.ndarray:
-    """A score of the maps beside that of random values in their place, at each stage: (stages,).
+    """A score of the maps against that of random values in their place, at each stage: (stages,).
 
     A ratio for "deletion" and "insertion", a difference for "drop" and "increase".
     """
@@ -79,9 +79,10 @@ def against_random(entry: dict, score: str) -> np.ndarray:
 
 
 def overlaps_with_no_sa(maps: dict, form: str, what: str) -> np.ndarray:
-    """How maps lie on those of the network without SA of the same seed: (pairs, stages).
+    """How maps overlap with those of the network without SA of the same seed: (pairs, stages).
 
-    what: of map_measures.overlaps(). For "none" the pairs are two networks of different seeds.
+    what: a measure of map_measures.overlaps(). For "none" the pairs are two networks of different
+    seeds.
     """
     seed_of = {entry["run"]: seed for seed, entry in maps["none"].items()}
     want_same_seed = form != "none"
@@ -94,7 +95,7 @@ def overlaps_with_no_sa(maps: dict, form: str, what: str) -> np.ndarray:
 
 
 def parts_of(maps: dict) -> list[str]:
-    """The parts that queries were drawn again without, in every run."""
+    """The parts without which the queries of every run were drawn again."""
     entries = [entry for of_form in maps.values() for entry in of_form.values()]
     return [
         part
@@ -106,10 +107,11 @@ def parts_of(maps: dict) -> list[str]:
 def cost_of_marking(entry: dict, at_least: int = 5) -> np.ndarray:
     """Whether a part is missed more where the map marks it, at each stage: (stages,) shares.
 
-    The share of the mAP that is left without a part where the map marks it most of all removable
-    ones, less the share where it marks it least: the mean over the parts with at_least queries of
-    both kinds, each weighted as the difference of two means. Below zero: a marked part is missed
-    more. NaN where no part has so many.
+    For one part, take the share of the mAP that is left without it, in the queries whose map marks
+    this part most of all removable parts. Subtract the same share in the queries whose map marks it
+    least. The result is the mean of these differences over the parts that have `at_least` queries
+    of both kinds. The weights are those of a difference of two means. Below zero, a marked part is
+    missed more. NaN if no part has enough queries.
     """
     return np.array([_cost_at(entry, k, at_least) for k in range(len(STAGES))])
 
@@ -134,7 +136,8 @@ def _cost_at(entry: dict, k: int, at_least: int) -> float:
 def verdicts(found: list[dict]) -> str:
     """The verdict on a gain at each stage, by the rule for claims on maps: "1, 2: not shown".
 
-    found: of against_no_sa(). A gain of any size counts, so nothing can be equivalent.
+    found: as against_no_sa() returns it. A gain of any size counts, so the verdict "equivalent"
+    does not occur.
     """
     stages = {}  # {word: stages}
     for stage, row in enumerate(found, 1):

@@ -1,20 +1,23 @@
-"""What is left of the mAP when people are drawn again without a part of the body.
+"""How much of the mAP is left when people are drawn again without a part of the body.
 
-An entry is what `reidsa examine --maps` wrote about one run. All is about the vector `parts`.
+An entry is what `reidsa examine --maps` wrote about one run. All AP are for the vector `parts`.
 """
 
 import numpy as np
 
 
 def queries_with(entry: dict, part: str) -> dict:
-    """{query: its AP without a part} of the queries that show it and still have a match."""
+    """{query: its AP without a part} for the queries that show the part and have a match."""
     after = entry["missing"]["after"][part]
     scored = zip(after["index"], after["parts"], strict=True)
     return {query: ap for query, ap in scored if ap is not None}
 
 
 def kept(entry: dict, now: dict) -> float:
-    """The mean of some queries' AP over what it was with the part; now: {query: AP}."""
+    """The mean AP of some queries without a part, divided by their mean AP with it.
+
+    now: {query: AP without the part}.
+    """
     before = [entry["missing"]["before"]["parts"][query] for query in now]
     return float(np.mean(list(now.values())) / np.mean(before))
 
@@ -25,12 +28,12 @@ def kept_without(entry: dict, part: str) -> float:
 
 
 def kept_by_query(entry: dict, parts: list) -> tuple[np.ndarray, np.ndarray]:
-    """What each query adds to the mean over some parts of kept_without(), and whose it is.
+    """The mean over some parts of kept_without(), as one value for each query.
 
-    The values' mean is that mean. Other people move it as they move the values: the share of a part
-    is a ratio of two means, so its queries' values are linearized, k + (after - k before) / mean
-    before. Parts with few queries weigh as much as those with many.
-    Returns (N,) values and (N,) identities, part after part.
+    The mean of the values is that mean, so a bootstrap over people can draw the values. The share k
+    of a part is a ratio of two means. It is linearized: the value of a query is
+    k + (after - k before) / mean before. Parts with few queries count as much as parts with many.
+    Returns (N,) values and (N,) identities of the queries, part after part.
     """
     values, people = [], []
     for part in parts:

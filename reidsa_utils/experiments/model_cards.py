@@ -1,4 +1,4 @@
-"""Model cards: what a stored network is, learned from, reaches, and must not be used for."""
+"""Model cards: what a stored network is, its data and results, what it must not be used for."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from ..support.files import read_text
 from .records import read_record
 from .tables import title
 
-# What a form of attention is called in a sentence.
+# The words for a form of attention in a sentence.
 ATTENTION = {
     "none": "without spatial attention",
     "softmax": "with spatial attention as the paper writes it (eq. 1, a softmax)",

@@ -2,8 +2,9 @@
 
     reidsa examine --nearest RUN ...
 
-RUN is the folder of a finished run or the name of a network in results/weights; what is found goes
-to results/nearest/NAME.json. Vectors of a whole test set take minutes, these lists none.
+RUN is the folder of a finished run or the name of a network in results/weights. The lists go to
+results/nearest/NAME.json. To compute the vectors of a whole test set takes minutes; to read these
+lists takes almost no time.
 """
 
 import json
@@ -25,10 +26,12 @@ VECTOR = "parts"
 
 
 def nearest_images(query, gallery, benchmark: Benchmark, n: int = FIRST) -> np.ndarray:
-    """The first n gallery images of every query's list, without what is left out of it: (Q, n).
+    """The first n gallery images of every query's ranked list: (Q, n) numbers.
 
-    query: (Q, D), gallery: (G, D), vectors of the benchmark's images. Ties rank in gallery order,
-    as in metrics.evaluate_ranking. -1 where a list is shorter.
+    Images that the evaluation leaves out of the list are not in it. Ties rank in gallery order, as
+    in metrics.evaluate_ranking. A shorter list ends with -1.
+
+    query: (Q, D), gallery: (G, D), vectors of the benchmark's images.
     """
     query_ids, gallery_ids, query_cameras, gallery_cameras = benchmark.truth
     lists = np.full((len(query_ids), n), -1)
@@ -44,7 +47,7 @@ def nearest_images(query, gallery, benchmark: Benchmark, n: int = FIRST) -> np.n
 
 
 def nearest_of(model, config, benchmark: Benchmark) -> np.ndarray:
-    """nearest_images() of a network, by its vector `parts`."""
+    """nearest_images() of a network, (Q, FIRST), by its vector `parts`."""
     query, gallery = extract_both(model, config, benchmark)
     return nearest_images(query[VECTOR], gallery[VECTOR], benchmark)
 
@@ -52,8 +55,8 @@ def nearest_of(model, config, benchmark: Benchmark) -> np.ndarray:
 def write_nearest(runs: Sequence[str], into: Path | None = None, data: str = "") -> None:
     """`reidsa examine --nearest`: write the lists of some networks, a file for each.
 
-    Raises InputError for runs that are not whole, a variant without parts, and other data than a
-    run learned from.
+    Raises InputError for runs that are not complete, a variant without parts, and data that a run
+    was not trained on.
     """
     if not runs:
         raise InputError("no run is named; name folders of finished runs, or stored networks")
@@ -72,7 +75,7 @@ def write_nearest(runs: Sequence[str], into: Path | None = None, data: str = "")
 def read_nearest(record: dict, folder: Path = ROOT / "results" / "nearest") -> np.ndarray:
     """The lists of a published run, (Q, n) numbers of gallery images.
 
-    Raises InputError where there is no file, or that of another run.
+    Raises InputError if there is no file, or if it belongs to another run.
     """
     path = folder / f"{published_name(record)}.json"
     if not path.exists():

@@ -1,22 +1,22 @@
-"""The numbers in sentences: each has a name, and is taken from the records in results/ by it.
+"""The numbers in sentences. Each has a name, which selects it from the records in results/.
 
-settings/numbers.toml names selections of runs. The name of a number says a selection, what is
-looked at, and what of it is said; the kinds of selections, with examples:
+settings/numbers.toml names selections of runs. The name of a number consists of a selection, what
+is measured, and which value of it is written. The kinds of selections, with examples:
 
     demo-softmax.parts.mAP              a difference of two settings, with its 95 % interval
     demo-softmax.parts.mAP.delta        a part of it; see DIFFERENCE for all
     labeled-l1.parts.rank-1.only_with   queries that only one of the two finds; see FOUND
     demo.parts.rank-1                   a level: the mean over the seeds; see LEVEL
     cells.l1.1                          a measure of networks with l1 at stage 1; see MEASURE
-    cells.l1.1-3.lowest                 the least of it at stages 1 to 3; see MEASURES
-    without.l1.hair.change              the same, of people drawn without a part of the body
-    demo-losses.l1.final.delta          the same, of what trainings recorded epoch by epoch
+    cells.l1.1-3.lowest                 its smallest value at stages 1 to 3; see MEASURES
+    without.l1.hair.change              a measure of people drawn without a part of the body
+    demo-losses.l1.final.delta          a measure that trainings recorded epoch by epoch
     pooled-l1.parts.mAP                 the effect pooled from several settings; see POOLED
     table2-softmax.better               in how many rows of pairing.effects() Δ is above zero
     loss-photo-last                     one number of a JSON file
-    speed.distances.seconds             the same, by the group and the key of the file
+    speed.distances.seconds             one number of a JSON file, by a group and a key in it
 
-A number of its own may have another format: "cells.none.4:.1f".
+A value that is a single number may have another format: "cells.none.4:.1f".
 """
 
 import difflib
@@ -49,10 +49,10 @@ KINDS = (
     "counts",
     "files",
 )
-# What a selection says beside the settings of its runs.
+# The keys of a selection that are not settings of its runs.
 NO_SETTINGS = ("minus", "folder", "seeds", "keys", "over", "during", "unit")
 
-# What can be said of a difference (a row of statistics.difference()), and how it is written.
+# The values of a difference (a row of statistics.difference()) and how they are written.
 DIFFERENCE = {
     "change": "{Δ:+.1f} ({low:+.1f} to {high:+.1f})",
     "delta": "{Δ:+.1f}",
@@ -67,7 +67,7 @@ DIFFERENCE = {
     "with": "{with:.1f}",
     "seeds": "{seeds}",
 }
-# Of an effect that is pooled from several settings; "predicted": where that of a new setting lies.
+# For an effect that is pooled from several settings; "predicted": the range for a new setting.
 POOLED = {
     **{word: DIFFERENCE[word] for word in ("change", "delta", "interval", "gain", "loss")},
     "settings": "{settings}",
@@ -75,26 +75,26 @@ POOLED = {
     "predicted": "{predicted_low:+.1f} to {predicted_high:+.1f}",
     "paper": "{paper:+.1f}",
 }
-# Of a difference in rank-1, too: queries that are right at rank 1 in only one of the two settings,
-# in percent, mean over the seeds; and how many in all seeds.
+# Only for a difference in rank-1: queries that are right at rank 1 in only one of the two settings,
+# in percent, mean over the seeds; and their number over all seeds.
 FOUND = {
     "only_with": "{only_with:.1f}",
     "only_without": "{only_without:.1f}",
     "count_with": "{count_with}",
     "count_without": "{count_without}",
 }
-# Of runs that have no partner.
+# In the place of a difference, for runs without a partner.
 NO_DIFFERENCE = {
     **dict.fromkeys(("Δ", "low", "high", "sd", "without", "with", "seeds"), np.nan),
     "deltas": [np.nan],
 }
-# Of the runs of one setting; "both" are rank-1 and mAP.
+# For the runs of one setting. BOTH is for the metric "both", rank-1 and mAP.
 LEVEL = {"mean": "{mean:.1f}", "sd": "{sd:.1f}", "seeds": "{seeds}"}
 BOTH = {"mean": "{rank1:.1f} / {mean_ap:.1f}"}
-# Of a measure of networks at one place (a stage, a part of the body, a loss): its mean over the
-# seeds, and its difference to the networks without SA.
+# For a measure of networks at one place (a stage, a part of the body, a loss): its mean over the
+# seeds, and its difference from the networks without SA.
 MEASURE = {"mean": "{mean:.0f}", **DIFFERENCE}
-# Of a measure at several stages: the least and the largest mean and difference among them.
+# For a measure at several stages: the smallest and the largest mean and difference among them.
 MEASURES = {
     "lowest": "{lowest:.0f}",
     "highest": "{highest:.0f}",
@@ -118,7 +118,7 @@ def number(name: str) -> str:
 
     Raises InputError for an unknown name, or a selection that fits no run or several settings.
     """
-    # What follows the last colon is a format, unless it has a space: a key of a file may have one.
+    # The text after the last colon is a format. If it has a space, it belongs to a key of a file.
     path, form = re.fullmatch(r"(.*?)(?::([^: ]+))?", name).groups()
     selection, *words = path.split(".")
     say = {
@@ -137,7 +137,7 @@ def number(name: str) -> str:
         patterns, values, what = say[kind](selection, words)
         pattern = patterns[known("word for a number", what, patterns)]
         text = _with_format(pattern, form).format(**values).replace("%", " %")
-        # What rounds to zero has no sign below zero.
+        # A number that rounds to zero gets no minus sign.
         text = re.sub(r"-(0(?:\.0+)?)(?![.\d])", r"\1", text)
     except (InputError, ValueError, TypeError) as error:
         raise InputError(f"the number {name} cannot be given: {error}") from error
@@ -147,20 +147,20 @@ def number(name: str) -> str:
 
 
 class Comparison(NamedTuple):
-    """What is compared under a name, and in which runs."""
+    """What a name compares, and in which runs."""
 
     found: dict  # of statistics.difference() or statistics.pool(), with "seeds"
     settings: list  # of the runs: a pair (with, without) of dicts for each setting compared
-    paper: float  # the paper's own difference there; NaN without
+    paper: float  # the paper's own difference in this setting; NaN if it has none
     retrieval: bool  # whether it is a metric of retrieval, not a measure of networks
 
 
 def comparison(name: str) -> Comparison:
-    """The comparison that a name is about, without a word for what is said of it.
+    """The comparison that a name stands for. The name has no last word (such as "delta").
 
-    "demo-softmax.parts.mAP" is a difference, "pooled-l1.parts.mAP" an effect of several settings,
-    "cells.l1.1-3" a measure, as the mean over the stages 1 to 3, "without.l1.hair+bag" one as the
-    mean over parts of the body.
+    "demo-softmax.parts.mAP" is a difference, "pooled-l1.parts.mAP" an effect of several settings.
+    "cells.l1.1-3" is a measure, as the mean over the stages 1 to 3. "without.l1.hair+bag" is a
+    measure, as the mean over two parts of the body.
     Raises InputError for an unknown name, or a selection that fits no run or several settings.
     """
     selection, *words = name.split(".")
@@ -178,7 +178,7 @@ def comparison(name: str) -> Comparison:
         rows = []
         for row in found["rows"]:
             settings = {**defaults(row["profile"], row["benchmark"]), **row}
-            # The base of each is the same without SA.
+            # The base of each setting is the same setting without SA.
             rows.append((settings | entry, settings | entry | {"form": "none"}))
         return Comparison(found, rows, found["paper"], True)
     found = _between(selection, vector)[metric]
@@ -196,7 +196,7 @@ def comparison(name: str) -> Comparison:
 
 
 def _compared_measure(entry: dict, kind: str, form: str, place: str) -> Comparison:
-    """comparison() of a measure of networks: a form of attention less no SA, seed by seed."""
+    """comparison() of a measure of networks: a form of attention minus no SA, seed by seed."""
     known("attention form", form, FORMS)
     base = MEASURED[kind](entry, "none")
     runs = MEASURED[kind](entry, form)
@@ -232,7 +232,7 @@ def _people_of_parts(entry: dict, form: str, seeds: list, parts: list) -> tuple:
 
 
 def _selection(name: str) -> tuple:
-    """The kind of a selection, and what numbers.toml says of it. Raises InputError if nothing."""
+    """The kind of a selection and its entry in numbers.toml. Raises InputError if none is there."""
     kind_of = {selection: kind for kind in KINDS for selection in SELECTIONS[kind]}
     if name not in kind_of:
         near = difflib.get_close_matches(name, kind_of, n=3, cutoff=0)
@@ -257,7 +257,10 @@ def _with_format(pattern: str, form: str | None) -> str:
 
 
 def _words(words: list, names: str, usual: str) -> list:
-    """The words of a name behind its selection; the last one may be left out."""
+    """The words of a name after its selection; the last one may be left out.
+
+    names: what the words are, with spaces between. usual: the last word if it is left out.
+    """
     wanted = len(names.split())
     if len(words) == wanted - 1:
         words = [*words, usual]
@@ -320,7 +323,7 @@ def pooled_of(selection: str, vector: str, metric: str) -> dict:
 
 
 def _found_by_one(selection: str, vector: str) -> dict:
-    """What FOUND says of a difference of two settings."""
+    """The values of FOUND for a difference of two settings."""
     _, entry = _selection(selection)
     records = _of_seeds(entry)
     with_ = pick(records, _settings(entry))
@@ -352,7 +355,7 @@ def _between(selection: str, vector: str) -> dict:
 
 
 def _values(row: dict) -> dict:
-    """A row of statistics.difference(), with what its patterns need beside it."""
+    """A row of statistics.difference(), with the other values that the patterns need."""
     return {
         **row,
         "loss": -row["Δ"],
@@ -393,7 +396,7 @@ def _measure(selection: str, words: list) -> tuple:
         if not found:
             raise InputError(f"no run {which} fits its selection")
     both = sorted(set(runs) & set(base))
-    # difference() takes percent for granted; a measure may have another unit.
+    # difference() multiplies by 100, for percent. A measure may have another unit.
     scale = 0.01 / entry.get("unit", 0.01)
     rows = []
     for key in _places(place, next(iter(runs.values()))):
@@ -417,7 +420,7 @@ def _measure(selection: str, words: list) -> tuple:
 
 
 def _places(place: str, values) -> list:
-    """The keys of the values at a place: of stages "2" or the like of "1-3", else a name."""
+    """The keys of the values at a place: a stage ("2"), several stages ("1-3"), or a name."""
     if isinstance(values, dict):
         return [known("place", place, values)]
     ends = re.fullmatch(r"(\d)(?:-(\d))?", place)
@@ -435,9 +438,10 @@ def _of_stages(entry: dict, form: str) -> dict:
 
 
 def _of_overlaps(entry: dict, form: str) -> dict:
-    """{pair of runs: (stages,)} of how the maps lie on those of the network without SA.
+    """{pair of runs: (stages,)}, how the maps of a run overlap with those of a run without SA.
 
-    It has the same seed; for a network without SA it is each one of another seed.
+    A run with SA is compared with the run of the same seed. A run without SA is compared with all
+    runs of other seeds.
     """
     seed_of = {content["run"]: seed for seed, content in _files(entry, "none").items()}
     out = {}
@@ -458,7 +462,7 @@ def _of_removed(entry: dict, form: str) -> dict:
 
 
 def _of_histories(entry: dict, form: str) -> dict:
-    """{seed: mean over some epochs} of what the runs recorded in each."""
+    """{seed: mean over some epochs} of what the runs recorded in each epoch."""
     settings = _settings(entry)
     if form == "none":
         settings |= entry["minus"]
@@ -491,13 +495,13 @@ def _files(entry: dict, form: str) -> dict:
 
 @functools.cache
 def _examined(folder: str) -> list:
-    """What stands in the files of `reidsa examine` in a folder of results/, read once."""
+    """The contents of the files of `reidsa examine` in a folder of results/, read once."""
     paths = sorted((ROOT / "results" / folder).glob("*.json"))
     return [json.loads(path.read_bytes()) for path in paths]
 
 
 def _value(entry: dict, content: dict):
-    """What stands under an entry's `keys`, as a share of what stands under its `over`, if any."""
+    """The value under an entry's `keys`, divided by the value under its `over` if there is one."""
     value = _under(content, entry["keys"])
     if "over" in entry:
         return np.array(value) / _under(content, entry["over"])
@@ -505,7 +509,7 @@ def _value(entry: dict, content: dict):
 
 
 def _under(content, keys: list):
-    """What stands under keys of nested dictionaries and lists. Raises InputError without it."""
+    """The value under keys of nested dictionaries and lists. Raises InputError if none is there."""
     for key in keys:
         if isinstance(content, dict):
             known("key", key, content)
@@ -514,7 +518,7 @@ def _under(content, keys: list):
 
 
 def _count(selection: str, words: list) -> tuple:
-    """Rows of pairing.effects() whose columns have the values, or one of the values, named."""
+    """Count rows of pairing.effects() whose columns have the given value, or one of several."""
     [what] = _words(words, "what", "better")
     _, entry = _selection(selection)
     rows = committed_effects(entry.get("folder", ""))
@@ -529,7 +533,7 @@ def _count(selection: str, words: list) -> tuple:
 def _file(selection: str, words: list) -> tuple:
     """One number of a JSON file in results/.
 
-    Where the selection names no keys, the words are a group and its key, which may hold dots.
+    If the selection names no keys, the words are a group and its key, which may have dots in it.
     """
     _, entry = _selection(selection)
     keys = entry.get("keys")
@@ -545,7 +549,7 @@ def _file(selection: str, words: list) -> tuple:
     return {"value": pattern}, {"value": value / entry.get("unit", 1)}, "value"
 
 
-# Kinds of selections that are measures of networks -> what reads them, {seed: values}.
+# {kind of selection that is a measure of networks: the function that reads it as {seed: values}}
 MEASURED = {
     "stages": _of_stages,
     "overlaps": _of_overlaps,

@@ -16,7 +16,7 @@ from ..data import PUBLISHED
 from .records import numerics, other_settings, published_name, settings_of, starts
 from .statistics import difference, person_effects, pool
 
-# A variant of the network -> the same without its spatial attention.
+# {variant of the network: the same variant without spatial attention}
 BASE = {
     "b_sa1": "b",
     "b_ds_sa2": "b_ds",
@@ -25,7 +25,7 @@ BASE = {
     "b_p_ds_sa12": "b_p_ds",
 }
 
-# A metric -> what a record calls it, and the record's list that says it of each query.
+# {metric: (its name in a record, the record's list with a value for each query)}
 METRICS = {
     "rank-1": ("rank1", "first_match"),
     "mAP": ("mean_ap", "average_precision"),
@@ -70,7 +70,7 @@ COLUMNS = [
 ]
 
 
-MIN_SEEDS = 3  # fewer show no spread, so they are not pooled
+MIN_SEEDS = 3  # with fewer, the spread over seeds is too uncertain to pool a setting
 
 
 class Setting(NamedTuple):
@@ -94,7 +94,7 @@ class Pair(NamedTuple):
 
 
 def paper_levels(benchmark: str, erasing: bool) -> dict:
-    """The paper's levels on a benchmark: {variant: (rank-1, mAP)}, {} where it has none.
+    """The paper's levels on a benchmark: {variant: (rank-1, mAP)}, {} if it has none.
 
     Table 3 is with random erasing, Table 2 (Market-1501) without.
     """
@@ -108,12 +108,12 @@ def paper_levels(benchmark: str, erasing: bool) -> dict:
 def pair_difference(
     runs: list, base: list, metric: str, vector: str, ids=None, repeats: int = 5000
 ) -> dict:
-    """One metric of runs minus the same of others, paired: statistics.difference() of records.
+    """One metric of `runs` minus that of `base`, paired by seed: statistics.difference().
 
-    runs, base: the "metrics" of records, those of one seed at the same place.
+    runs, base: the "metrics" of records, those of one seed at the same place in both lists.
     metric: "rank-1" or "mAP"; vector: the retrieval vector.
-    ids: the identities of the queries; None, or a record that does not say what each query gave:
-    other people are not in the interval.
+    ids: the identities of the queries. If it is None, or a record has no list with a value for each
+    query, the interval does not cover other people.
     """
     mean, _ = METRICS[metric]
     without = [metrics[vector][mean] for metrics in base]
@@ -125,9 +125,10 @@ def pair_difference(
 
 
 def _queries(runs: list, base: list, metric: str, vector: str, ids) -> tuple | None:
-    """A metric of every query that has a match: without and with, (seeds, queries); identities.
+    """A metric of every query that has a match, for pair_difference().
 
-    None if it is not known.
+    Returns three arrays: of base (seeds, queries), of runs (seeds, queries), and the identities
+    (queries,). Returns None if the records do not hold it.
     """
     _, queries = METRICS[metric]
     runs = [metrics[vector] for metrics in runs]
@@ -138,19 +139,19 @@ def _queries(runs: list, base: list, metric: str, vector: str, ids) -> tuple | N
     without = np.array([metrics[queries] for metrics in base], float)
     has_match = ~np.isnan(with_[0]) & (with_[0] != 0)
     if queries == "first_match":
-        # The place of the first match in the ranking -> whether the query is right at rank 1.
+        # From the rank of the first match to whether the query is right at rank 1.
         with_ = (with_ == 1).astype(float)
         without = (without == 1).astype(float)
     return without[:, has_match], with_[:, has_match], np.array(ids)[has_match]
 
 
 def without_sa(setting: Setting) -> Setting:
-    """The same setting without spatial attention; where it has none, a setting without runs."""
+    """The same setting without spatial attention; if it has none, a setting that no run has."""
     return setting._replace(variant=BASE.get(setting.variant), form="none")
 
 
 def pairs_of(records: list) -> list:
-    """All settings with SA that have runs without it, of the same seeds and all else equal: Pairs.
+    """All settings with SA that have runs without SA, same seeds and all else equal: [Pair].
 
     Raises InputError for two records of one run, and for a pair whose numerics differ.
     """
@@ -171,7 +172,7 @@ def pairs_of(records: list) -> list:
 
 
 def identities(records: list) -> dict:
-    """{fingerprint of data: identities of its queries}, where a record says them."""
+    """{fingerprint of data: identities of its queries}, for data whose records hold them."""
     ids = {}
     for record in records:
         if "query_ids" in record:
@@ -182,12 +183,13 @@ def identities(records: list) -> dict:
 def effects(records: list, repeats: int = 5000) -> pd.DataFrame:
     """With SA minus without, all else equal, in points.
 
-    One row for each setting, form, retrieval vector and metric. Its columns are the setting's, and
+    One row for each setting, form, retrieval vector and metric. The columns are the setting's and
     those of statistics.difference(): the mean levels without and with SA, their difference Δ, its
-    95 % interval low to high, and so on. Beside them:
-    table: the paper's table that the pair belongs to, "table2" or "table3"; "" for one in neither.
-    people: whether identities are in the interval (a record may not tell which queries were right).
-    paper: the paper's own difference there.
+    95 % interval low to high, and so on. Further columns:
+    table: the paper's table that the pair belongs to, "table2" or "table3"; "" for neither.
+    people: whether the interval covers other people. For that, the records must say which queries
+        were right.
+    paper: the paper's own difference in this setting, if it has one.
     Raises InputError for two records of one run.
     """
     ids = identities(records)
@@ -227,12 +229,12 @@ def pooled(
 ) -> dict:
     """The effect of SA over all settings of a kind that have three seeds or more, in points.
 
-    wanted: what they have in common, {setting: value}, as {"form": "l1", "recipe": "paper"};
-    settings that are turned by hand (settings_of() other than the profile's) are left out unless
-    they are named.
-    Returns what statistics.pool() does, and "seeds", the fewest of a setting; "paper", the mean of
-    the paper's gains in these settings (NaN without); "rows", a dict for each setting.
-    Raises InputError where there are fewer than two.
+    wanted: {setting: value} that all of them share, such as {"form": "l1", "recipe": "paper"}. Runs
+        with any other setting that differs from their profile are left out.
+    Returns what statistics.pool() returns and in addition "seeds", the smallest number of seeds of
+    a setting; "paper", the mean of the paper's gains in these settings (NaN if it has none);
+    "rows", a dict for each setting.
+    Raises InputError if fewer than two settings fit.
     """
     chosen = [pair for pair in pairs_of(records) if _fits(pair, wanted, vector)]
     if len(chosen) < 2:
@@ -257,7 +259,7 @@ def pooled_effects(records: list, wanted: dict, vector: str = "parts", repeats: 
 
 
 def _pool(pairs: list, ids: dict, vector: str, metric: str, repeats: int) -> dict:
-    """What pooled() returns, of pairs that are chosen; ids: of identities()."""
+    """What pooled() returns, for the chosen pairs. ids: as identities() returns them."""
     rows, deltas, of_people = [], [], []
     for pair in pairs:
         setting = pair.setting
@@ -307,11 +309,11 @@ def _fits(pair: Pair, wanted: dict, vector: str) -> bool:
 
 
 def _seed_covariance(pairs: list, deltas: list) -> np.ndarray:
-    """What other seeds would change: (settings, settings).
+    """The covariance of the settings' differences from the choice of seeds: (settings, settings).
 
-    The variance of one seed is taken from all settings together: three seeds alone would give it
-    no better than within a factor of three. Two settings with one baseline share that half of each
-    difference which comes from the baseline's runs of the seeds that both have.
+    The variance of one seed's difference is estimated from all settings together, since three seeds
+    alone would give it only within a factor of three. Half of this variance comes from the run of
+    the baseline. Two settings with one baseline share that half, for the seeds that both have.
     """
     freedom = sum(len(of_setting) - 1 for of_setting in deltas)
     variance = sum(((d - d.mean()) ** 2).sum() for d in deltas) / freedom
@@ -327,10 +329,11 @@ def _seed_covariance(pairs: list, deltas: list) -> np.ndarray:
 
 
 def _people_covariance(pairs: list, of_people: list) -> np.ndarray:
-    """What other test people would change: (settings, settings). Settings of one data share them.
+    """The covariance of the settings' differences from the choice of test people.
 
-    Older records do not say which queries were right at rank 1. Their settings get the mean
-    variance of the others.
+    Settings on the same data share their test people. Older records do not say which queries were
+    right at rank 1. Their settings get the mean variance of the others.
+    Returns (settings, settings).
     """
     variances = [u @ u for u in of_people if u is not None]
     covariance = np.zeros((len(pairs), len(pairs)))
@@ -373,9 +376,9 @@ def by_setting(records: list) -> dict:
 
 
 def _paper_table(config: dict, variant: str) -> str:
-    """The table of the paper that a variant belongs to; "" for SA1 with erasing, in neither.
+    """The table of the paper that a variant belongs to; "" for neither (SA1 with erasing).
 
-    Of Table 3 all benchmarks have the same variants, and so have data of one's own.
+    Table 3 has the same variants for all benchmarks, so data of your own are treated like them.
     """
     if not config["erasing"]:
         return "table2"
@@ -385,9 +388,10 @@ def _paper_table(config: dict, variant: str) -> str:
 
 
 def paper_difference(config: dict, variant: str, metric: str) -> float | None:
-    """The paper's level of a variant minus that without SA, in points; None where it has not both.
+    """The paper's level of a variant minus that without SA, in points; None if one is missing.
 
-    config: the settings of a run, of which "benchmark" and "erasing" count.
+    config: the settings of a run; only "benchmark" and "erasing" are used. metric: a key of
+    METRICS.
     """
     levels = paper_levels(config["benchmark"], config["erasing"])
     if variant not in levels or BASE.get(variant) not in levels:
@@ -428,9 +432,10 @@ def pick(records: list, wanted: dict) -> dict:
 def between(records: list, a: dict, b: dict, vector: str = "parts", repeats: int = 5000) -> dict:
     """Setting a minus setting b, paired by seed: {metric: statistics.difference()}.
 
-    a, b: what picks the runs of each, as {"variant": "b_p_ds_sa2", "form": "softmax", "lr": 0.025}.
-    What neither of them names must be the same in both: only so the difference is theirs.
-    Raises InputError where it is not, or where no seed is in both.
+    a, b: the settings that select the runs of each side, such as {"variant": "b_p_ds_sa2", "form":
+        "softmax", "lr": 0.025}. All other settings must be equal on both sides; otherwise the
+        difference could come from them.
+    Raises InputError if they are not equal, or if no seed has a run on both sides.
     """
     first = pick(records, a)
     second = pick(records, b)
@@ -462,8 +467,8 @@ def between(records: list, a: dict, b: dict, vector: str = "parts", repeats: int
 def check_numerics(run: dict, base: dict) -> None:
     """Raises InputError for two records that different versions of the numerics made.
 
-    Their difference would be the code's, too. Another kind of processor is let pass: it only rounds
-    otherwise, which acts like another seed.
+    Otherwise a part of their difference would come from the code. Different kinds of processors are
+    allowed: they only round differently, which acts like another seed.
     """
     versions = numerics(run), numerics(base)
     if versions[0] != versions[1]:

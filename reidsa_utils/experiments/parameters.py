@@ -4,11 +4,11 @@ from .. import known
 
 
 def notebook_parameters(namespace: dict, names=None) -> dict:
-    """What a notebook's parameters cell (and papermill) set: the names that Python did not put
-    into `namespace`, with their values.
+    """The parameters that a notebook's parameters cell and papermill have set: {name: value}.
 
-    To be called right after the parameters cell, so that a misspelt parameter, which papermill
-    lets pass, is seen: with `names` here, else by the function that takes the parameters.
+    These are the names in `namespace` that Python itself has not put there. Call this right after
+    the parameters cell, so that a misspelt parameter is found, which papermill does not refuse. If
+    `names` is given, it is found here; otherwise by the function that takes the parameters.
     Raises InputError for a parameter that is not one of `names`.
     """
     found = {}

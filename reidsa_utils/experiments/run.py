@@ -1,7 +1,8 @@
 """One run: benchmark x variant x form x recipe x profile x seed -> a run record.
 
-Killed and started again, a run goes on from its last finished epoch and ends with the same numbers,
-bit for bit on a CPU with as many threads. The loop over epochs is Run.train_epochs.
+If a run is killed and started again, it continues after its last finished epoch. It ends with the
+same numbers, bit for bit on a CPU with the same number of threads. The loop over epochs is
+Run.train_epochs.
 """
 
 import contextlib
@@ -65,13 +66,15 @@ NO_RERANKING = (
 def train(config: Config, progress: bool = True, deadline: float = math.inf) -> dict:
     """Train and evaluate one run; returns its record, which is also in run_dir/record.json.
 
-    A finished run is read, a broken one goes on from its last checkpoint; if another process is
-    training it, this one waits. Under torchrun the processes share each batch (see train_epoch).
-    deadline: of time.time(), by which to stop. After the last epoch that fits, this returns
-    {"epoch": how many are done}, and the next call goes on. A first epoch is begun in any case,
-    since nobody knows yet how long it takes.
+    A finished run is only read. An interrupted run continues from its last checkpoint. If another
+    process is training the run, this call waits for it. Under torchrun the processes share each
+    batch (see train_epoch).
+
+    deadline: when to stop, as a value of time.time(). After the last epoch that fits, this returns
+    {"epoch": how many are done}, and the next call continues. The first epoch is always started,
+    since its duration is not known yet.
     Raises InputError for bad input, a checkpoint of another configuration, a full disk, a loss that
-    is no longer finite, or where check_mode does.
+    is no longer finite, and as check_mode does.
     """
     check_mode()
     keep_freed_memory()
@@ -86,16 +89,16 @@ def train(config: Config, progress: bool = True, deadline: float = math.inf) -> 
 
 @dataclass
 class Done:
-    """How far a run is: what a checkpoint holds beside the weights."""
+    """The progress of a run, which a checkpoint holds beside the weights."""
 
     epoch: int = 0
-    history: list = field(default_factory=list)  # a line an epoch
-    timing: list = field(default_factory=list)  # a line an epoch that was timed
-    machine: dict = field(default_factory=dict)  # what trained it
+    history: list = field(default_factory=list)  # one line per epoch
+    timing: list = field(default_factory=list)  # one line per epoch that was timed
+    machine: dict = field(default_factory=dict)  # the machine that trained it
 
 
 class Run:
-    """A run on its way to its record: one attribute for each thing that its steps share."""
+    """A run from its settings to its record. The attributes are what its steps share."""
 
     def __init__(self, config: Config, progress: bool, deadline: float):
         self.config, self.deadline, self.started = config, deadline, time.time()
@@ -106,14 +109,14 @@ class Run:
         self.record_path = self.folder / "record.json"
         self.checkpoint_path = self.folder / "checkpoint.pt"
         self.device, self.precision, self.machine = choose_machine(config)
-        with processes.first_alone():  # it renders what there is to render
+        with processes.first_alone():  # the first process renders the images if necessary
             self.benchmark = open_benchmark(config, self.progress)
         self.classes, targets = np.unique(self.benchmark.train.ids, return_inverse=True)
         self.targets = torch.from_numpy(targets)
         self.identity = run_settings(config) | {"fingerprint": self.benchmark.fingerprint()}
 
     def train_and_evaluate(self) -> dict:
-        """The run's record, or {"epoch": how many are done} where the deadline came first."""
+        """The run's record, or {"epoch": how many are done} if the deadline came first."""
         self.check_data()
         record = processes.from_first(self.finished_record)
         if record:
@@ -128,7 +131,7 @@ class Run:
         return processes.from_first(lambda: self.evaluate_and_write(trainer.model, done))
 
     def check_data(self) -> None:
-        """Raises InputError for what file names and settings tell before the first epoch."""
+        """Raises InputError for errors that file names and settings show before the first epoch."""
         batch, benchmark = self.config.batch, self.benchmark
         check_training_set(self.config, benchmark)
         if batch % self.world:
@@ -146,7 +149,7 @@ class Run:
     def check_end(self, model: ReIDNet) -> None:
         """Raises InputError for what would end the run later: damaged test images, a full disk."""
         per_file = checkpoint_bytes(model)
-        # While a checkpoint is written, the one before is still there.
+        # While a checkpoint is written, the previous one is still there.
         check_room(self.folder, per_file * min(2, self.config.epochs))
         for split in (self.benchmark.query, self.benchmark.gallery):
             for start in range(0, len(split), 512):
@@ -157,14 +160,14 @@ class Run:
             print(sentence, file=sys.stderr)
 
     def finished_record(self) -> dict | None:
-        """The record of an earlier call, if it has all that is asked for."""
+        """The record of an earlier call, if it holds everything that is asked for."""
         if not self.record_path.exists():
             return None
         record = read_record(self.record_path)
         same_run(record["identity"], self.identity, self.record_path)
         if record["config"]["rerank"] or not self.config.rerank or not self.can_rerank():
             return record
-        if not self.checkpoint_path.exists():  # else only the evaluation is repeated
+        if not self.checkpoint_path.exists():  # with it, only the evaluation is repeated
             raise InputError(
                 f"{self.record_path} lacks re-ranked numbers, and checkpoint.pt is not beside it: "
                 "copy it, or use rerank=false"
@@ -172,7 +175,7 @@ class Run:
         return None
 
     def build(self) -> Trainer:
-        """The network and its optimizer, as the seed starts them."""
+        """The network, initialised from the run's seed, and its optimizer."""
         c, on_gpu = self.config, self.device == "cuda"
         torch.manual_seed(c.seed)
         model = ReIDNet(
@@ -180,7 +183,7 @@ class Run:
         )
         model.to(self.device, memory_format=torch.channels_last)
         if self.world > 1 and on_gpu:
-            # Statistics of the whole batch; there is no such layer for CPUs.
+            # This layer uses statistics of the whole batch. It does not exist for CPUs.
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         optimizer = torch.optim.SGD(
             model.parameter_groups(c.lr),
@@ -199,7 +202,7 @@ class Run:
         return Trainer(c, model, step_model, optimizer, self.device, self.precision)
 
     def resume(self, trainer: Trainer) -> Done:
-        """Put back what the last checkpoint holds, if there is one."""
+        """Load the last checkpoint, if there is one. Returns how far the run is."""
 
         def read():
             return read_checkpoint(self.checkpoint_path) if self.checkpoint_path.exists() else None
@@ -211,12 +214,12 @@ class Run:
         trainer.model.load_state_dict(saved["model"])
         trainer.optimizer.load_state_dict(saved["optimizer"])
         done = Done(saved["epoch"], saved["history"], saved.get("timing", []), self.machine)
-        if done.epoch == self.config.epochs:  # evaluating elsewhere is not training there
+        if done.epoch == self.config.epochs:  # this machine only evaluates; another trained it
             done.machine = saved.get("made", self.machine)
         return done
 
     def train_epochs(self, trainer: Trainer, done: Done) -> None:
-        """The epochs that are left and fit before the deadline, a checkpoint after each."""
+        """Train the remaining epochs that fit before the deadline. Each ends with a checkpoint."""
         per_epoch = self.images_per_epoch()
         if done.epoch < self.config.epochs:
             images = self.training_images()
@@ -232,21 +235,24 @@ class Run:
                 self.save(trainer, done)
 
     def images_per_epoch(self) -> int:
-        """The last, smaller batch is dropped."""
+        """How many images an epoch trains on: the last, smaller batch is dropped."""
         return len(self.targets) // self.config.batch * self.config.batch
 
     def training_images(self):
-        """(N, H, W, 3) uint8: in memory, or on a GPU that has memory for them."""
+        """The training images, (N, H, W, 3) uint8: in memory, or on a GPU with enough memory."""
         paths = self.benchmark.train.paths
         images = load_images(paths, self.config.height, self.config.width)
         if self.device == "cuda":
             memory = torch.cuda.get_device_properties(0).total_memory
             if images.nbytes < memory / 8:
-                return torch.from_numpy(images).to(self.device)  # nothing to wait for
+                return torch.from_numpy(images).to(self.device)  # so that no step waits for a copy
         return images
 
     def no_time_for(self, epochs: float, done: Done) -> bool:
-        """Whether so many epochs, at the speed of the last one here, would end too late."""
+        """Whether `epochs` more epochs would end after the deadline.
+
+        The estimate is the time of the last epoch on this machine.
+        """
         here = [
             t["seconds"] for t in done.timing if t["on"] == [self.machine["device"], self.world]
         ]
@@ -259,7 +265,10 @@ class Run:
         return self.no_time_for(evaluated / self.images_per_epoch() / 3, done)
 
     def save(self, trainer: Trainer, done: Done) -> None:
-        """A checkpoint. Raises InputError for weights that are not finite, and keeps the last."""
+        """Write a checkpoint. Raises InputError for weights that are not finite.
+
+        In that case the last checkpoint is kept.
+        """
         finite = [torch.isfinite(p).all() for p in trainer.model.parameters()]
         if not torch.stack(finite).all():
             raise InputError(
@@ -280,7 +289,7 @@ class Run:
         processes.from_first(lambda: write_atomic(self.checkpoint_path, buffer.getvalue()))
 
     def evaluate_and_write(self, model: ReIDNet, done: Done) -> dict:
-        """Retrieval on the test set, by the first process alone; writes the record."""
+        """Evaluate on the test set and write the record. Only the first process calls this."""
         splits = (self.benchmark.query, self.benchmark.gallery)
         features = []
         with self.bar("evaluating", sum(len(s) for s in splits)) as bar:
@@ -291,10 +300,10 @@ class Run:
         record = self.write(model, done, metrics, reranked=False)
         if not self.config.rerank or not self.can_rerank():
             return record
-        # The plain numbers are safe now, whatever becomes of the rest.
+        # The plain numbers are on disk now, even if re-ranking fails.
         try:
             metrics |= evaluate_reranked(*features, self.benchmark)
-        except (InputError, MemoryError, RuntimeError) as error:  # RuntimeError: torch, no memory
+        except (InputError, MemoryError, RuntimeError) as error:  # RuntimeError: out of memory
             self.say(f"the re-ranked numbers are left out: {error or 'not enough memory'}")
             return record
         return self.write(model, done, dict(sorted(metrics.items())), reranked=True)
@@ -306,9 +315,9 @@ class Run:
         return record
 
     def describe(self, model: ReIDNet, done: Done, metrics: dict) -> dict:
-        """Everything that a record says."""
+        """The content of the record."""
         seconds = [t["seconds"] for t in done.timing]
-        # Epochs that were not timed count like the mean of the others.
+        # An epoch that was not timed counts as the mean of the others.
         training = self.config.epochs * sum(seconds) / max(1, len(seconds))
         return {
             "config": run_settings(self.config),
@@ -340,7 +349,7 @@ class Run:
         }
 
     def bar(self, stage: str, total: int, done: int = 0) -> tqdm:
-        """A progress bar: moving on a terminal, a line now and then in a log."""
+        """A progress bar. On a terminal it moves; in a log it prints a line every 30 seconds."""
         on_terminal = os.isatty(2)
         return tqdm(
             total=total,
@@ -387,9 +396,9 @@ def stepper(bar: tqdm):
 
 
 def choose_machine(config: Config) -> tuple[str, torch.dtype, dict]:
-    """Device ("cpu" or "cuda"), precision, and what a record says of them.
+    """Choose the device ("cpu" or "cuda") and the precision; describe both for the record.
 
-    Sets the number of threads, and whether a GPU may shorten float32 (TF32).
+    This also sets the number of threads, and whether a GPU may use TF32 for float32.
     """
     processes_here = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     torch.set_num_threads(config.threads or max(1, cores() // processes_here))
@@ -400,8 +409,8 @@ def choose_machine(config: Config) -> tuple[str, torch.dtype, dict]:
     if config.precision:
         precision = getattr(torch, config.precision)
     elif device == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
-        precision = torch.bfloat16  # on a CPU 6 to 16 times slower
-    # Asked for float32, get all of it.
+        precision = torch.bfloat16  # not on a CPU: there it is 6 to 16 times slower
+    # TF32 would drop digits, so float32 runs do not use it.
     torch.backends.cudnn.allow_tf32 = precision != torch.float32
     name = f"CPU ({platform.machine()}, {torch.backends.cpu.get_cpu_capability()})"
     if device == "cuda":
@@ -418,7 +427,7 @@ def choose_machine(config: Config) -> tuple[str, torch.dtype, dict]:
 def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
     """The benchmark of a run. The embedded one is rendered into runs/data on first use.
 
-    With held_out, its training identities only: some to train on, the others to judge by.
+    With held_out, only its training identities are used: some to train on, the others as test set.
     Raises InputError for data that cannot be read.
     """
     c = config
@@ -432,16 +441,16 @@ def open_benchmark(config: Config, progress: bool = True) -> Benchmark:
 
 
 def _as_asked(benchmark: Benchmark, config: Config) -> Benchmark:
-    """With identities held out, or without the camera rule, where the settings say so."""
+    """The benchmark with identities held out or without the camera rule, if the settings say so."""
     if config.held_out:
         benchmark = hold_out(benchmark, config.held_out)
     return benchmark if config.camera_rule else without_camera_rule(benchmark)
 
 
 def data_root(data: str) -> Path:
-    """Where data lie that are not embedded: "real" (REIDSA_DATA), a folder, or a CSV.
+    """The path of data that are not embedded: "real" (REIDSA_DATA), a folder, or a CSV.
 
-    Raises InputError where REIDSA_DATA is wanted and not set.
+    Raises InputError if REIDSA_DATA is needed and not set.
     """
     folder = os.environ.get("REIDSA_DATA") if data == "real" else data
     if not folder:
@@ -458,10 +467,10 @@ def data_root(data: str) -> Path:
 def _rendered(config: Config, progress: bool) -> Path:
     """The folder of the embedded benchmark, rendered if it is not there."""
     settings = rendered_settings(config)
-    # The settings with their defaults, and the renderer's version: new ones make a new folder.
+    # The hash covers all settings and the renderer's version, so other values get another folder.
     digest = hashlib.sha256(f"{settings} {RENDERER}".encode()).hexdigest()[:6]
     root = ROOT / "runs" / "data" / f"scale{config.scale:g}-seed{config.data_seed}-{digest}"
-    # Not with_suffix: the name has dots of its own.
+    # with_suffix would cut the name, which may have dots in it.
     with only_one(root.with_name(f"{root.name}.lock")):
         return render_benchmark(
             config.benchmark,
@@ -475,23 +484,23 @@ def _rendered(config: Config, progress: bool) -> Path:
 
 
 def rendered_settings(config: Config) -> Settings:
-    """What the embedded benchmark of a run is rendered with."""
+    """The renderer's settings for the embedded benchmark of a run."""
     return Settings(config.benchmark, config.scale, config.data_seed, **knobs(config))
 
 
 def planned(config: Config) -> Benchmark:
-    """The benchmark of a run as its file names tell it, without rendering the embedded one."""
+    """The benchmark of a run with its file names only: an embedded one is not rendered."""
     if config.data != "embedded":
         return open_benchmark(config)
     return _as_asked(planned_benchmark(rendered_settings(config)), config)
 
 
 def load_weights(name: str, folder=ROOT / "results") -> tuple[ReIDNet, dict]:
-    """A network whose weights were published: (model in eval mode, run record).
+    """Load a network whose weights were published: (model in eval mode, run record).
 
     The weights are stored in half precision and used in float32.
     name: of the record in `folder`, without .json.
-    Raises InputError where there are no such weights, or not those of the record.
+    Raises InputError if there are no such weights, or if they do not fit the record.
     """
     from safetensors.torch import load_file
 
@@ -519,9 +528,9 @@ def load_weights(name: str, folder=ROOT / "results") -> tuple[ReIDNet, dict]:
 
 
 def load_run(run_dir, data: str = "embedded") -> tuple[ReIDNet, Config, Benchmark]:
-    """A trained run for looking at: (model in eval mode, Config, Benchmark). data: as in Config.
+    """Open a trained run: (model in eval mode, Config, Benchmark). data: as in Config.
 
-    Raises InputError for a run without checkpoint, or data that is not what it was trained on.
+    Raises InputError for a run without checkpoint, or for data other than its training data.
     """
     path = ROOT / run_dir / "checkpoint.pt"
     if not path.exists():
@@ -530,7 +539,7 @@ def load_run(run_dir, data: str = "embedded") -> tuple[ReIDNet, Config, Benchmar
         )
     state = read_checkpoint(path)
     settings = {k: v for k, v in state["identity"].items() if k not in ("fingerprint", "weights")}
-    # The checkpoint holds all weights, whatever the run began with.
+    # The checkpoint holds all weights, so those that the run started from are not needed.
     settings |= {"data": data, "run_dir": str(run_dir), "weights": "none"}
     config = configure(settings)
     benchmark = open_benchmark(config)
@@ -548,8 +557,8 @@ def load_run(run_dir, data: str = "embedded") -> tuple[ReIDNet, Config, Benchmar
 def code_version() -> dict:
     """What a record says of the code: the version of its numerics, its commit and its sources.
 
-    sources: a hash of the package's files. commit, changed: whether the package differs from the
-    commit; None and False without git, or outside a clone.
+    sources: a hash of the package's files. commit: None without git or outside a clone. changed:
+    whether the package differs from the commit.
     """
     package = SETTINGS.parent
     files = [*sorted(package.glob("**/*.py")), SETTINGS / "recipes.toml"]
@@ -564,7 +573,7 @@ def code_version() -> dict:
 
 
 def _git(*words: str) -> str | None:
-    """What git says in the clone; None where there is no git, or no clone."""
+    """The output of git in the clone; None if there is no git or no clone."""
     if not IN_CLONE:
         return None
     try:
@@ -588,8 +597,8 @@ def train_command(
     config
         a setting of the run; where no default is shown, the profile sets it
     minutes
-        stop after the last epoch that fits, with exit code 75; the same command goes on. A first
-        epoch is begun in any case
+        stop after the last epoch that fits, with exit code 75; the same command goes on. The first
+        epoch is always started
     """
     config = config or configure({})
     with processes.processes():

@@ -1,17 +1,17 @@
-"""How fast, and in how much memory: every part of the work against a plain baseline, in one run.
+"""Time and memory of every part of the work, against a plain baseline in the same run.
 
     reidsa speed                     the table, also into results/speed/cpu.json
                                      (about 8 minutes on 2 cores, 8 GiB)
-    reidsa speed step attention      some groups of it again: loading, rendering, step, bookkeeping,
+    reidsa speed step attention      only some groups, of: loading, rendering, step, bookkeeping,
                                      attention, evaluation, distances, reranking, dense, parts,
                                      large
     reidsa speed growth              how re-ranking grows up to 500,000 images: an hour, and more
                                      than 16 GiB
 
-Times drift from machine to machine, so the results are ratios of two times of the same run. Data:
-rendered images; and made-up features in clusters, one for each identity, at the size of Market-1501
-(3,368 queries, 15,913 gallery images). Each group runs in a process of its own. Memory counts what
-a call adds to its inputs at its peak (Linux only).
+Times differ from machine to machine, so the results are ratios of two times of the same run. The
+data are rendered images, and random features in clusters, one for each identity, at the size of
+Market-1501 (3,368 queries, 15,913 gallery images). Each group runs in a process of its own. Memory
+is what a call adds to its inputs at its peak (Linux only).
 """
 
 import contextlib
@@ -51,7 +51,7 @@ from ..training import EpochSums, look_inside
 # Market-1501's test set.
 QUERIES, GALLERY, IDENTITIES, DISTRACTORS = 3368, 15913, 750, 2798
 GIB = 2**30
-# The tests set this: the same path, a tenth of the size, and nothing is recorded.
+# The tests set this: the same code runs at a tenth of the size, and nothing is recorded.
 QUICK = bool(os.environ.get("REIDSA_SPEED_QUICK"))
 
 
@@ -60,8 +60,8 @@ def features(
 ) -> tuple[np.ndarray, np.ndarray, tuple, tuple]:
     """Make L2-normalised vectors around one centre for each identity.
 
-    scatter: of the vectors about their centre. Returns query (Q, D), gallery (G, D), the ids of
-    both and the cameras of both.
+    scatter: standard deviation of the vectors about their centre, in 64 dimensions. Returns query
+    (Q, D), gallery (G, D), the ids of both and the cameras of both.
     """
     rng = np.random.default_rng(seed)
     people = max(2, IDENTITIES * gallery // GALLERY)
@@ -93,7 +93,7 @@ def added(call: Callable) -> float:
     if not clear.exists():
         call()
         return float("nan")
-    ctypes.CDLL(None).malloc_trim(0)  # what the heap keeps would hide what is used
+    ctypes.CDLL(None).malloc_trim(0)  # freed memory that the heap keeps would hide new use
     clear.write_text("5", encoding="ascii")  # the high-water mark starts again from here
     before = _memory("VmRSS")
     call()
@@ -114,7 +114,7 @@ def timed(call: Callable, repeats: int = 3) -> float:
 
 
 def in_turns(*calls: Callable, repeats: int = 3) -> list[float]:
-    """Median seconds of each, called in turns: what slows the machine slows them alike."""
+    """Median seconds of each call. They take turns, so a slow phase of the machine hits all."""
     seconds = [[] for _ in calls]
     for _ in range(repeats):
         for call, own in zip(calls, seconds, strict=True):
@@ -225,7 +225,10 @@ def distances() -> dict:
 
 
 def product(query: np.ndarray, gallery: np.ndarray, repeats: int) -> float:
-    """Seconds of the bare product of all images with all, block by block."""
+    """Seconds of the bare product of all images with all, block by block.
+
+    query: (Q, D); gallery: (G, D).
+    """
     x = torch.from_numpy(np.concatenate([query, gallery]))
 
     def blocks():
@@ -266,8 +269,8 @@ def _rerank_clocked(query: np.ndarray, gallery: np.ndarray) -> tuple[float, floa
         found_at.append(time.perf_counter())
         return lists
 
-    # rerank() is not made to be looked into: the function that finds the lists is replaced for one
-    # call, and put back.
+    # rerank() does not report its times. So the function that finds the lists is replaced for one
+    # call, and then restored.
     with mock.patch.object(reranking, "_nearest", find_and_clock):
         start = time.perf_counter()
         rerank(query, gallery)
@@ -311,7 +314,7 @@ def parts() -> dict:
 
 
 def large() -> dict:
-    """Re-ranking of so many images that a matrix of all against all would not fit."""
+    """Re-ranking of so many images that a matrix of all against all would not fit in memory."""
     n = 5_000 if QUICK else 100_000
     query, gallery, *_ = features(n // 30, n - n // 30, 128)
     start = time.perf_counter()
@@ -404,7 +407,7 @@ def loading() -> dict:
 
 
 def gflops() -> float:
-    """What this processor can do: GFLOP a second of a large product of matrices."""
+    """The peak of this processor: GFLOP per second in a large product of matrices."""
     n = 1024 if QUICK else 4096
     a = torch.rand(n, n)
     return 2 * n**3 / timed(lambda: a @ a) / 1e9
@@ -413,10 +416,10 @@ def gflops() -> float:
 def training_step(
     size: tuple, batch: int, backbone: str, layout: torch.memory_format, compiled: bool = False
 ) -> tuple[ReIDNet, np.ndarray, Callable]:
-    """Make one training step of the full model on a batch of made-up images.
+    """Make one training step of the full model on a batch of random images.
 
-    Returns the model, the images, and a function that does one step and returns the seconds in
-    which the step waited for its batch to be made ready.
+    Returns the model, the images (batch, H, W, 3), and a function that does one step and returns
+    the seconds for which the step waited for its batch.
     """
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (batch, *size, 3), dtype=np.uint8)
@@ -501,10 +504,10 @@ def step() -> dict:
 
 
 def bookkeeping() -> dict:
-    """What a training adds to its steps to be looked into, on one core, against a step.
+    """The cost of what a training records about itself, on one core, in units of a step.
 
-    In every step the norms of the gradients and the ten losses again; once an epoch a look at what
-    each form of attention does to the maps.
+    In every step it computes the norms of the gradients and the ten losses again. Once per epoch it
+    computes what each form of attention does to the maps.
     """
     torch.set_num_threads(1)
     size, batch, backbone = (384, 128), 16, "resnet50"
@@ -512,7 +515,7 @@ def bookkeeping() -> dict:
         size, batch, backbone = (96, 32), 8, "thin"
     model, images, do_step = training_step(size, batch, backbone, torch.channels_last)
     target = torch.arange(batch)
-    do_step()  # leaves its gradients
+    do_step()  # after this the weights have gradients
     with torch.no_grad():
         logits, maps = model(to_input(images), with_maps=True)
         loss = reid_loss(logits, target)
@@ -599,7 +602,7 @@ GROUPS = {
     "large": large,
     "growth": growth,
 }
-ON_REQUEST = {"growth"}  # not among those that are measured if none is named
+ON_REQUEST = {"growth"}  # measured only if it is named
 
 
 def measure_here(groups: Sequence[str]) -> None:

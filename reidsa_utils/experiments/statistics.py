@@ -33,15 +33,15 @@ def difference(
 
     without, with_: (seeds,), the metric of each seed's run of the two settings.
     queries_without, queries_with: (seeds, queries), the same metric of every query that has a
-    match; ids: (queries,), the identities. Without them other people are not in the interval.
+    match; ids: (queries,), the identities. Without them the interval does not cover other people.
     repeats: draws of the bootstrap.
     Returns "seeds"; "people" (whether identities are in the interval); the mean levels "without"
     and "with"; their difference "Δ"; "deltas" of the seeds and their standard deviation "sd";
     "low" to "high", the wider of two 95 % intervals: bootstrap() over seeds and identities, and
-    Student's t over the seeds, which knows how few they are; "low90" to "high90", the same at 90 %;
-    the larger of their two-sided "p"; and "smallest", the difference that four of five such studies
-    would find at p < 0.05.
-    With one seed the interval is the bootstrap's alone, and there is no "sd" and no "smallest".
+    Student's t over the seeds, which takes their small number into account; "low90" to "high90",
+    the same at 90 %; "p", the larger of their two-sided p values; and "smallest", the minimum
+    detectable effect (80 % power at p < 0.05, uncorrected).
+    With one seed the interval is the bootstrap's alone, and "sd" and "smallest" are NaN.
     Raises InputError for arrays that do not fit, and numbers that are not finite.
     """
     without = as_array(without, float)
@@ -104,10 +104,10 @@ def bootstrap(differences, ids, repeats: int = 5000, seed: int = 0) -> np.ndarra
     """Means of `differences` over seeds and identities drawn with replacement: (repeats,).
 
     differences: (seeds, queries), paired; ids: (queries,).
-    Seeds are drawn first, then identities with all their queries: pictures of one person are no
-    independent tests. Few seeds make a bootstrap too narrow, by (S - 1) / S in variance, so their
-    deviations are stretched by the root of S / (S - 1); of a single seed only the identities are
-    drawn.
+    Seeds are drawn first, then identities with all their queries, since images of one person are
+    not independent tests. With S seeds, the variance of a bootstrap is too small by the factor
+    (S - 1) / S. So the deviations of the seeds are multiplied by the root of S / (S - 1). With one
+    seed, only the identities are drawn.
     Raises InputError for arrays that do not fit, and differences that are not finite.
     """
     check_whole("repeats", repeats)
@@ -140,7 +140,9 @@ def bootstrap(differences, ids, repeats: int = 5000, seed: int = 0) -> np.ndarra
 
 
 def holm(p) -> np.ndarray:
-    """Holm's correction of the p values (tests,) of a family of tests; NaN is no test.
+    """Holm's correction of the p values (tests,) of a family of tests: (tests,).
+
+    NaN stands for a test that was not made; it stays NaN and does not count.
 
     Raises InputError for another shape.
     """
@@ -156,11 +158,14 @@ def holm(p) -> np.ndarray:
 
 
 def person_effects(differences, ids) -> np.ndarray:
-    """What each identity adds to the error of a mean difference over other people: (identities,).
+    """The part of each identity in the error of a mean difference: (identities,).
 
-    differences: (queries,); ids: (queries,). The sum of the squares is the variance of the mean,
-    and the product with those of another difference on the same queries is their covariance
-    (linearized, as for any ratio of two sums: identities have unlike numbers of queries).
+    This is the error from the choice of test people. The sum of the squares is the variance of the
+    mean. The inner product with the parts in another difference on the same queries is the
+    covariance of the two. Both are linearized, since a mean over identities with different numbers
+    of queries is a ratio of two sums.
+
+    differences: (queries,); ids: (queries,).
     """
     differences = as_array(differences, float)
     _, person = np.unique(any_array(ids), return_inverse=True)
@@ -176,13 +181,14 @@ def pool(estimates, covariance) -> dict:
     The effect of a setting is the common one plus a deviation of its own, whose standard deviation
     tau is estimated, plus the error of the estimate.
     estimates: (settings,); covariance: (settings, settings), of the errors. Errors of two settings
-    that share a baseline or test people are correlated, so it is no diagonal in general.
+    that share a baseline or test people are correlated, so it is not diagonal in general.
     Returns "settings"; the pooled "Δ"; "low" to "high", its 95 % interval, and "low90" to "high90";
     "p"; "tau"; and "predicted_low" to "predicted_high", where the effect of a new setting lies in
     95 of 100 cases.
-    tau is Paule and Mandel's: with it the weighted squares about the pooled effect are as many as
-    expected. The intervals are Knapp and Hartung's (Student's t with settings - 1 degrees of
-    freedom) whose scale is never below 1; after Paule and Mandel it is never above 1 either.
+    tau is the estimate of Paule and Mandel: with it, the weighted sum of squares about the pooled
+    effect has its expected value. The intervals are those of Knapp and Hartung (Student's t with
+    settings - 1 degrees of freedom), with a scale of at least 1. With the tau of Paule and Mandel
+    this scale is never above 1 either.
     Raises InputError for fewer than two settings and arrays that do not fit.
     """
     estimates = as_array(estimates, float)
@@ -199,7 +205,7 @@ def pool(estimates, covariance) -> dict:
 
     def fit(variance: float) -> tuple:
         """The pooled effect, its variance and the weighted squares about it."""
-        # The last term: settings whose runs are all alike have no error at all.
+        # 1e-9 keeps the matrix invertible if all runs of a setting are alike, so its error is 0.
         weights = np.linalg.inv(covariance + (variance + 1e-9) * np.eye(n))
         total = weights.sum()
         mean = (weights @ estimates).sum() / total
@@ -232,12 +238,14 @@ def pool(estimates, covariance) -> dict:
 
 
 def verdict(found: dict, claimed: float = 0.0, margin: float | None = MARGIN, confound="") -> str:
-    """The word for a claim that something is gained: the first rule that fits.
+    """The verdict on a claimed gain: the word of the first rule that fits.
 
-    found: of difference() or pool(), with "seeds", the fewest of a setting. claimed: the gain that
-    the paper has there. margin: below it a difference counts as none; None: no such test, as for
-    measures of maps. confound: what else may have made the difference, "" if nothing is known.
-    Raises InputError where the paper has no number.
+    found: what difference() or pool() returns, with "seeds"; for pool(), the smallest number of a
+        setting. claimed: the paper's gain in this setting.
+    margin: a smaller difference counts as none. None means that there is no such test, as for
+        measures of maps.
+    confound: what else may have caused the difference; "" if nothing is suspected.
+    Raises InputError if `claimed` is not a finite number.
     """
     if not np.isfinite(claimed):
         raise InputError(f"a claimed gain of {claimed}; expected a number of points")

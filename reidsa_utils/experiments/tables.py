@@ -1,4 +1,4 @@
-"""Tables for people: data frames of runs and of differences, and the same as Markdown."""
+"""Tables for readers: data frames of runs and of differences, and the same as Markdown."""
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ SETTING = ["source", "profile", "recipe", "epochs", "weights", "other"]
 
 
 def title(benchmark: str) -> str:
-    """A benchmark's name for people: "Market-1501". That of data of one's own is as given."""
+    """A benchmark's name for readers: "Market-1501". Data of your own keep the name they have."""
     return LAYOUTS[benchmark].title if benchmark in LAYOUTS else benchmark
 
 
@@ -62,7 +62,7 @@ def aggregate(runs: pd.DataFrame) -> pd.DataFrame:
 def in_order(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a table, large profiles first, benchmarks and variants as in the paper.
 
-    Data of one's own come behind the benchmarks, by their names.
+    Data of your own come after the benchmarks, sorted by name.
     """
     own = sorted(set(rows.benchmark) - set(LAYOUTS))
     # Stable sorts by one column after the other: the last column counts most.
@@ -97,7 +97,7 @@ def signed(value: float) -> str:
 
 
 def interval(row) -> str:
-    """The 95 % interval of a row, with what it lacks; "" where there is none."""
+    """The 95 % interval of a row, with a note on what it does not cover; "" if there is none."""
     if np.isnan(row.low):
         return ""
     text = f"{row.low:+.1f} to {row.high:+.1f}"
@@ -109,7 +109,7 @@ def interval(row) -> str:
 
 
 def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of pairing.effects(), with a column holm, as a table for people.
+    """Rows of pairing.effects(), with a column holm, as a table for readers.
 
     A line is named by its setting in words, the form of attention and the metric.
     """
@@ -131,7 +131,7 @@ def effect_table(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def _setting_words(rows: pd.DataFrame) -> list:
-    """The setting of each row in words: benchmark, profile, and what not all rows share."""
+    """The setting of each row in words: benchmark, profile, and settings that differ by row."""
     told = [key for key in ("source", "variant", "weights", "epochs") if rows[key].nunique() > 1]
     out = []
     for _, row in rows.iterrows():
@@ -158,9 +158,9 @@ def _or_empty(pattern: str):
 
 
 def gap(rank1: float, mean_ap: float, benchmark: str, variant: str, erasing: bool) -> tuple:
-    """Ours minus the paper's level in the table with the same settings, in points: (rank-1, mAP).
+    """Our level minus the paper's in the table with the same settings, in points: (rank-1, mAP).
 
-    NaN where the paper has none. For real data only.
+    NaN if the paper has none. Use it for real data only.
     """
     paper_rank1, paper_mean_ap = paper_levels(benchmark, erasing).get(variant, (np.nan, np.nan))
     return rank1 - paper_rank1, mean_ap - paper_mean_ap
@@ -197,7 +197,7 @@ def markdown(rows: pd.DataFrame, heading: str) -> list:
 
 
 def markdown_row(*values) -> str:
-    """One line of a Markdown table. A | in a value (a camera_pattern) would end its cell."""
+    """One line of a Markdown table. A | in a value is escaped, since it would end the cell."""
     return "| " + " | ".join(str(value).replace("|", "\\|") for value in values) + " |"
 
 
@@ -207,7 +207,7 @@ def markdown_heading(columns: str) -> list:
 
 
 def overview(runs: pd.DataFrame) -> pd.DataFrame:
-    """What some runs are, a row for each source, profile, recipe and table of the paper."""
+    """How many runs and settings there are for each source, profile, recipe and paper's table."""
     one = runs[runs.vector == "global"].copy()
     one["table"] = np.where(one.erasing, "Table 3 (random erasing)", "Table 2 (none)")
     one["setting"] = one.groupby(["data", "variant", "form", *SHOWN], dropna=False).ngroup()
@@ -226,8 +226,8 @@ def judge(effects: pd.DataFrame) -> pd.DataFrame:
     """The rows of pairing.effects() that belong to a table of the paper, with corrected p values.
 
     Two columns are added. tested: three seeds or more. holm: the p value after Holm's correction
-    over all tested differences of one source, profile and recipe. Settings with a turned knob of
-    the renderer are left out: they have a figure of their own.
+    over all tested differences of one source, profile and recipe. Settings that turn a knob of the
+    renderer are left out: they have a figure of their own.
     """
     turned = effects.occlusion.notna() | effects.view_overlap.notna()
     plain = effects.vector.isin(["global", "parts"])
@@ -275,7 +275,7 @@ def _conclusion(rows: pd.DataFrame) -> str:
 
 
 def levels_of_table2(runs: pd.DataFrame) -> pd.DataFrame:
-    """The levels of the variants of Table 2 on Market-1501 without erasing, for people."""
+    """The levels of the variants of Table 2 on Market-1501 without erasing, for readers."""
     some = runs[~runs.erasing & (runs.benchmark == "market1501")]
     some = some[(some.source == "rendered") & some.vector.isin(["global", "parts"])]
     cells = aggregate(some)
@@ -322,7 +322,7 @@ def reranking_gains(runs: pd.DataFrame) -> pd.DataFrame:
         for benchmark in means["mAP"]:
             gains[setting][title(benchmark), "rank-1"] = added["rank1", benchmark]
             gains[setting][title(benchmark), "mAP"] = added["mAP", benchmark]
-    own = sorted(set(some.benchmark) - set(LAYOUTS))  # data of one's own
+    own = sorted(set(some.benchmark) - set(LAYOUTS))  # data of your own
     columns = _benchmark_columns().append(pd.MultiIndex.from_product([own, ["rank-1", "mAP"]]))
     return pd.DataFrame(gains, index=columns).T.rename_axis(["size", "source", "recipe", "form"])
 
@@ -335,7 +335,7 @@ def _benchmark_columns() -> pd.MultiIndex:
 def real_levels(runs: pd.DataFrame) -> pd.DataFrame:
     """Runs on real benchmarks beside the paper's level in the table with the same settings.
 
-    What all of them share is left out. Empty where there are none.
+    Settings that all of them share are left out. The table is empty if there are no such runs.
     """
     some = runs[(runs.source == "real") & runs.vector.isin(["global", "parts"])]
     if some.empty:
@@ -373,9 +373,9 @@ def real_levels(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def pooled_rows(runs: str, pooled: dict) -> list:
-    """pairing.pooled_effects() as rows of a table for people, with the word of each.
+    """pairing.pooled_effects() as rows of a table for readers, with the verdict on each.
 
-    runs: what the runs are called.
+    runs: the name of these runs in the table.
     """
     rows = []
     for (form, metric), found in pooled.items():
@@ -389,7 +389,7 @@ def pooled_rows(runs: str, pooled: dict) -> list:
             "a new setting": f"{found['predicted_low']:+.1f} to {found['predicted_high']:+.1f}",
             "between settings (τ)": f"{found['tau']:.1f}",
             "Δ paper": signed(found["paper"]),
-            # Where the paper reports nothing, there is no claim to give a word to.
+            # If the paper reports nothing, there is no claim to judge.
             "word": "" if np.isnan(found["paper"]) else verdict(found, found["paper"]),
         }
         rows.append(row)
@@ -397,11 +397,12 @@ def pooled_rows(runs: str, pooled: dict) -> list:
 
 
 def agreement_with_table2(runs: pd.DataFrame) -> pd.DataFrame:
-    """Kendall's tau of runs with the paper's Table 2, for people; empty without all variants.
+    """Kendall's tau between runs and the paper's Table 2, for readers.
 
-    A row for each setting, form and metric. Three taus: over the eight variants; over the seven
-    neighbours in the table that differ in SA alone; over those of the seven that differ by half a
-    point or more in the paper. With several seeds, 95 % intervals over them.
+    A row for each setting, form and metric whose runs have all variants. Three taus: over the eight
+    variants; over the seven neighbours in the table that differ in SA alone; over those of the
+    seven that differ by half a point or more in the paper. With several seeds, each tau has a 95 %
+    interval over the seeds.
     """
     eight = runs[~runs.erasing & (runs.benchmark == "market1501") & (runs.vector == "global")]
     rng = np.random.default_rng(0)
@@ -431,7 +432,7 @@ def _taus(levels: pd.Series, metric: str) -> np.ndarray:
     agree, clear = [], []
     for i, a in enumerate(variants):
         for b in variants[i + 1 :]:
-            # With SA against without, or one use of SA more.
+            # b must be a with SA, or a with SA in one more place.
             if b not in BASE or BASE[b] not in (a, BASE.get(a)):
                 continue
             delta = theirs[b] - theirs[a]
@@ -457,7 +458,7 @@ def _with_interval(wide: pd.DataFrame, metric: str, rng) -> list:
 def signs(judged: pd.DataFrame, table: str, vector: str) -> pd.DataFrame:
     """The sign of SA's effect on each benchmark, from judge()'s rows.
 
-    In brackets: a sign whose interval contains zero, or that stands on fewer than three seeds.
+    A sign is in brackets if its interval contains zero or if it has fewer than three seeds.
     """
     rows = judged[(judged.table == table) & (judged.vector == vector)].copy()
     sign = np.where(rows["Δ"] > 0, "+", "-")
@@ -478,8 +479,8 @@ def signs(judged: pd.DataFrame, table: str, vector: str) -> pd.DataFrame:
 def effective_positions(records: list) -> pd.DataFrame:
     """Effective positions of SA's weights on Market-1501 at laptop, in percent of each stage's map.
 
-    In the first and the last epoch, each network by its own form, mean over the seeds; for records
-    that tell it.
+    The numbers are for the first and the last epoch, each network with its own form, and are means
+    over the seeds. Records that do not hold them are left out.
     """
     rows = []
     for record in records:

@@ -1,1 +1,1 @@
-"""What the notebooks show: every function takes numbers that are computed, and draws them."""
+"""The figures of the notebooks: every function takes computed numbers and draws them."""

@@ -14,8 +14,9 @@ from .style import LOOKS
 def draw_weights(curves: dict, heading: str) -> Figure:
     """Draw the largest weight and the effective positions of forms of attention against epochs.
 
-    curves: {form: (largest, positions)}, each (epochs + 1, 4) in percent as of
-    examined.weights_by_epoch(): a row is drawn as a line, its last value as a dot. Stages 1 to 3.
+    curves: {form: (largest, positions)}, each (epochs + 1, 4) in percent, as
+    examined.weights_by_epoch() returns them. The values of a stage over the epochs are a line; the
+    last value, after training, is a dot. Only stages 1 to 3 are drawn.
     """
     fig, axes = plt.subplots(2, 3, figsize=(9, 5), sharex=True, sharey="row", layout="constrained")
     for form, both in curves.items():
@@ -38,7 +39,10 @@ def draw_weights(curves: dict, heading: str) -> Figure:
 
 
 def temperature_for(share: float, temperatures: np.ndarray, shares: np.ndarray) -> float:
-    """The temperature at which a rising curve reaches a share, between its points (log T)."""
+    """The temperature at which a rising curve reaches a share, interpolated in log T.
+
+    temperatures, shares: (T,), the points of the curve.
+    """
     return np.exp(np.interp(share, shares, np.log(temperatures)))
 
 
@@ -79,7 +83,7 @@ def effective_share(p) -> float:
 
 
 def draw_weight_maps(pictures: np.ndarray, weights: list, heading: str) -> Figure:
-    """Draw the weights of some people, a row for each, every panel from 0 to its own largest.
+    """Draw the weights for some people, a row each. Every panel has its own scale, from 0 up.
 
     pictures: (N, H, W, 3) uint8; weights: {name: (h, w) tensor} of each picture.
     """
@@ -103,7 +107,7 @@ def draw_weight_maps(pictures: np.ndarray, weights: list, heading: str) -> Figur
 def draw_rates(second: pd.DataFrame, best: dict, changes: dict) -> Figure:
     """Draw the mAP against the learning rate, and its change by two forms at the same rate.
 
-    second: of causes.map_on_second_population(), with its best rates in best: {form: rate}.
+    second: as causes.map_on_second_population() returns it. best: {form: its best rate there}.
     changes: {form: causes.by_rate()}, on test people.
     """
     rates = sorted(second.lr.unique())
@@ -161,7 +165,7 @@ def draw_branch_losses(records: list) -> Figure:
 def draw_causes(changes: dict) -> Figure:
     """Draw single changes to the softmax against no SA, a line each.
 
-    changes: of causes.changes_of_the_softmax(). Orange: the interval lies below zero.
+    changes: as causes.changes_of_the_softmax() returns them. Orange: the interval lies below zero.
     """
     metrics = list(next(iter(changes.values())))
     size = (10, 3.6)

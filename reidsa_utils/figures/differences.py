@@ -63,7 +63,7 @@ def dots(rows: pd.DataFrame, name: str, heading: str, what: str, shows=None) -> 
 
 
 def _forms_of(rows: pd.DataFrame) -> list:
-    """The forms of attention that some rows are about, in a fixed order."""
+    """The forms of attention in some rows, in a fixed order."""
     return [form for form in FORMS if form in set(rows.form)]
 
 
@@ -95,7 +95,7 @@ def _dot(ax, row, y: int, color) -> None:
 
 
 def _legend_of_dots(fig, ax) -> None:
-    """The legend below the panels, from empty lines in one of them."""
+    """The legend below the panels, made from empty lines in one of them."""
     ax.plot([], [], "ok", label="our mean")
     ax.plot([], [], "ok", label="one run", markerfacecolor="none")
     ax.plot([], [], "|k", label="its seeds")
@@ -109,9 +109,9 @@ def forest(found: dict, name: str, heading: str, shows=None) -> None:
     """Draw effects pooled from several settings as a forest plot, and save the figure.
 
     A row of panels for each form, a column for each metric. A setting is a dot with its 95 %
-    interval and the paper's difference as a hollow diamond; the pooled effect is a filled diamond
-    as wide as its interval, over a thin line where the effect of a new setting lies. The grey band
-    are differences that count as none.
+    interval and the paper's difference as a hollow diamond. The pooled effect is a filled diamond
+    as wide as its interval; the thin line through it is the range for a new setting. Differences in
+    the grey band count as none.
     found: {(form, metric): pairing.pooled()}; name: of the file. shows: as in save_figure().
     """
     forms = [form for form in FORMS if any(form == key[0] for key in found)]
@@ -171,10 +171,10 @@ def one_change(
     """Draw what single changes do to the mAP, a line each, and save the figure.
 
     Changes larger than `large` points are in a panel of their own, with a scale of their own, so
-    that the others can be read. Red: the interval leaves zero out. The grey band is +-noise.
-    rows: as of statistics.difference(), with "change" and "vector"; noise: the standard deviation
-    of what the same function gives twice, in points, NaN if it is not known. name, heading: of the
-    figure; shows: as in save_figure().
+    that the others can be read. Red: the interval excludes zero. The grey band is +-noise.
+    rows: columns of statistics.difference(), "change" and "vector"; noise: the standard deviation
+    of the difference between two trainings of the same function, in points, NaN if it is not
+    measured. name, heading: of the figure; shows: as in save_figure().
     """
     is_large = rows["Δ"].abs() > large
     panels = [panel for panel in (rows[is_large], rows[~is_large]) if len(panel)]
@@ -210,7 +210,7 @@ def one_change(
 
 
 def curves(rows: pd.DataFrame, name: str, heading: str, shows=None) -> None:
-    """Draw Δ against each of the renderer's knobs, the other as frozen, and save the figure.
+    """Draw Δ against each of the renderer's knobs, the other at its default; save the figure.
 
     A row of panels for each form and metric, a column for each knob.
     rows: of pairing.effects(); name: of the file. shows: as in save_figure().

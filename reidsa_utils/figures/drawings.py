@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from .style import LOOKS
 
-# The forms of attention that trainings of 01 and 02 are compared for, as a legend explains them.
+# The forms of attention that notebooks 01 and 02 compare, with the words for a legend.
 FORM_LABELS = {
     "none": "GAP (no SA)",
     "softmax": "SA: softmax, eq. 1",
@@ -27,7 +27,7 @@ YELLOW, GREEN, GREY = "#f7e3a1", "#9fd8b4", "#e4e4e4"
 def lineup(query: np.ndarray, gallery: list) -> Figure:
     """The picture that is searched for, and beside it the numbered pictures to choose from.
 
-    query: (H, W, 3) uint8; gallery: some more of these.
+    query: (H, W, 3) uint8; gallery: a list of such pictures.
     """
     ratios = [1, 0.35] + [1] * len(gallery)
     fig, axes = plt.subplots(1, len(ratios), figsize=(9, 2.7), width_ratios=ratios)
@@ -158,10 +158,10 @@ def _line(ax, start: tuple, end: tuple) -> None:
 
 
 def weight_patterns(patterns: dict, p) -> Figure:
-    """What each head multiplies the activations of one class by, channel by channel.
+    """The factors by which each head multiplies the activations, for one class, by channel.
 
-    patterns: {title: (C, H, W)}; p: {title: (H, W)}, the position factor of the heads that have
-    one. Both are in multiples of the weight of average pooling.
+    patterns: {title: (C, H, W)}; p: {title: (H, W)}, the weights of positions, for heads that have
+    them. Both are in multiples of the weight of average pooling.
     """
     channels = len(next(iter(patterns.values())))
     fig, axes = plt.subplots(channels + 1, len(patterns), figsize=(8, 6.6), layout="constrained")
@@ -201,8 +201,8 @@ def moved_positions(before: np.ndarray, after: np.ndarray) -> Figure:
 def maps_by_form(image: np.ndarray, maps: dict, notes: dict, heading: str, label: str) -> Figure:
     """Maps of one image by form (rows) and stage (columns), each divided by its own largest value.
 
-    image: (H, W, 3) uint8; maps: {form: a list of (h, w), one a stage}, not negative;
-    notes: {form: what stands below each of its maps}; label: of the colour bar.
+    image: (H, W, 3) uint8; maps: {form: a list of (h, w), one per stage}, not negative;
+    notes: {form: the texts below its maps}; label: of the colour bar.
     """
     height, width = image.shape[:2]
     stages = len(next(iter(maps.values())))
@@ -276,9 +276,9 @@ def _write_numbers(ax, texts, light) -> None:
 
 
 def signs_of_case1(activation, weight, agrees) -> Figure:
-    """Where case 1 of eq. 12 has the sign of the activation, and where not.
+    """Where case 1 of eq. 12 has the sign of the activation, and where it does not.
 
-    activation, weight, agrees: (n, m) each, a point of the plane and whether the signs agree.
+    activation, weight, agrees: (n, m) each, the points of the plane and whether the signs agree.
     """
     fig, ax = plt.subplots(figsize=(7, 3.4))
     ax.contourf(
@@ -301,7 +301,7 @@ def signs_of_case1(activation, weight, agrees) -> Figure:
 
 
 def branches() -> Figure:
-    """A ResNet of four stages with a branch behind each of the first three, as boxes."""
+    """A ResNet of four stages with a branch after each of the first three, as boxes."""
     fig, ax = plt.subplots(figsize=(9, 3.6))
     columns = [0.06, 0.25, 0.44, 0.63, 0.86]
     words = ["image", "stage 1\nlayer1", "stage 2\nlayer2", "stage 3\nlayer3", "stage 4\nlayer4"]
@@ -330,9 +330,9 @@ def training_curves(
 ) -> Figure:
     """Curves over the epochs by form: the mean over the seeds and, shaded, one standard deviation.
 
-    lines: of histories.epoch_table(). panels: {a column of it: the title of its panel}. columns:
-    how many panels stand in a row. label: of the vertical axes. limits: of the vertical axes of all
-    panels, which are then logarithmic; None: each panel has its own, and they are linear.
+    lines: as histories.epoch_table() returns them. panels: {column of lines: title of its panel}.
+    columns: how many panels stand in a row. label: of the vertical axes. limits: of the vertical
+    axes of all panels, which are then logarithmic; with None each panel has its own linear axis.
     The legend stands in a free place of the last row, or below the panels.
     """
     rows = -(-len(panels) // columns)

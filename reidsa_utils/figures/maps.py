@@ -14,8 +14,8 @@ from ..support.arrays import as_array, check_number
 from ..support.opencv import cv2
 from .style import FRAMES, LOOKS, Look
 
-TOP = 6  # times a flat map: the value from which on the last colour stands
-# Perceptually even, and lighter wherever it is hotter: readable in grey.
+TOP = 6  # in times a flat map: this value and larger ones have the last colour
+# A perceptually uniform colour map. Larger values are lighter, so it can be read in grey.
 HEAT = "magma"
 SIGNS = {"match": "✓", "error": "✗"}
 
@@ -26,8 +26,8 @@ def overlay(
     """A map over its image in grey, in the colours of HEAT.
 
     image: (H, W, 3) uint8; cam: (h, w), negative values show as zero.
-    top: the value from which on the last colour stands, the same in pictures that are compared;
-    None: the map's own peak.
+    top: this value and larger ones have the last colour. Use the same top in pictures that are
+    compared. None takes the map's own peak.
     strength: the share of the colour.
     Returns (H, W, 3) uint8.
     Raises InputError for other shapes and types.
@@ -107,7 +107,7 @@ def draw_panel(ax, panel: Panel) -> None:
 
 
 def times_flat(m) -> np.ndarray:
-    """The positive part of a map (h, w) over that of a flat map of the same sum: (h, w).
+    """The positive part of a map (h, w), divided by a flat map of the same sum: (h, w).
 
     Zero everywhere for a map without a positive value.
     """
@@ -115,7 +115,7 @@ def times_flat(m) -> np.ndarray:
 
 
 def scale_bar(fig, axes) -> None:
-    """The colours of the maps, as they look over a grey of medium light."""
+    """Add a colour bar for the maps, with the colours as they look over a medium grey."""
     grey = np.full((1, 256, 3), 110, np.uint8)
     values = np.linspace(0, TOP, 256)[None]
     mixed = overlay(grey, values, TOP)[0] / 255
@@ -147,17 +147,17 @@ class Measure(NamedTuple):
     """One panel of draw_forest()."""
 
     title: str
-    found: dict  # {form: a statistics.difference() for each line group, as for each stage}
+    found: dict  # {form: a statistics.difference() for each group of lines, such as a stage}
     unit: str = "Δ, points"
     zero: bool = True  # a line at zero
-    marks: dict | None = None  # {label: for each group x, or {form: x}}: yardsticks
+    marks: dict | None = None  # values to compare with, {label: [x or {form: x} for each group]}
 
 
 def draw_forest(measures: list, groups: list, heading: str) -> Figure:
     """Draw measures of maps as a forest plot: a panel each, lines for groups and forms.
 
     A symbol is a mean over the seeds, a bar its 95 % interval, a tick a seed.
-    measures: of Measure. groups: names of the line groups, as stages.
+    measures: a list of Measure. groups: names of the groups of lines, such as stages.
     """
     forms = [form for form in LOOKS if any(form in m.found for m in measures)]
     height = 1.6 + 0.2 * len(groups) * (len(forms) + 1)
@@ -213,7 +213,7 @@ def _yardsticks(ax, measure: Measure, groups: list, forms: list) -> None:
 
 
 def _forest_legend(fig, forms: list, measures: list) -> None:
-    """Below the panels: the forms, the ticks, and what the yardsticks are."""
+    """The legend below the panels: the forms, the ticks and the marks."""
     lines = []
     for form in forms:
         look = LOOKS[form]

@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-# These colours stay apart in grey, too.
+# These colours differ in grey, too.
 YELLOW, RED, BLUE = "#F7E06A", "#E88B52", "#9CCBEE"
 GREEN, WHITE = "#1F8A6A", "#FFFFFF"
 
@@ -74,7 +74,7 @@ def _draw_branch(ax, stage: int, x: float, top: float) -> None:
 
 
 def _draw_sa1(ax) -> None:
-    """SA1, and the way past it that the main model takes."""
+    """SA1, and the path around it, which the main model takes."""
     Y = BACKBONE_Y
     _box(ax, 76.4, Y, 5, 10, "SA1", edgecolor=GREEN, linestyle="--", linewidth=2)
     ax.text(76.4, Y - 5.6, "ablation\nonly", ha="center", va="top", fontsize=9.5)
@@ -134,7 +134,7 @@ def _arrow(ax, start: tuple, end: tuple, **style) -> None:
 
 
 def _loss(ax, x: float, y: float, name: str, weight: str) -> None:
-    """A loss and, behind it, its weight in both recipes."""
+    """A loss and, to its right, its weight in both recipes."""
     ax.text(x, y, f"${name}$", va="center", fontsize=14)
     ax.text(x + 3.7, y, weight, va="center", fontsize=10)
 
@@ -145,7 +145,7 @@ def draw_pixels_seen(image: np.ndarray, networks: dict) -> Figure:
     image: (h, w, 3) uint8, shown at each network's input size.
     networks: {name: (height, width, pixels seen at stages 1 to 4)}.
     """
-    styles = ("-", "--", "-.", ":")  # they tell the stages apart in grey
+    styles = ("-", "--", "-.", ":")  # so that the stages differ in grey
     colors = ("#0173b2", "#de8f05", "#029e73", "#d55e00")
     fig, axes = plt.subplots(
         1, len(networks), figsize=(9, 5.8), sharex=True, sharey=True, squeeze=False

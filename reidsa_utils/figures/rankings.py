@@ -36,7 +36,7 @@ def draw_kinds(query: np.ndarray, groups: dict) -> Figure:
 def draw_average_precisions(ranks: np.ndarray, length: int) -> Figure:
     """Draw both average precisions of one ranked list as areas below its precision.
 
-    ranks: of the n matches, from 1, ascending; length: of the list.
+    ranks: (n,), of the matches, from 1, ascending; length: of the list.
     """
     n = len(ranks)
     h = np.arange(1, n + 1)
@@ -94,7 +94,7 @@ def draw_reranking(
 ) -> Figure:
     """Draw N images of three people, who is whose neighbour, and distances before and after.
 
-    images: (N, H, W, 3) uint8, as many of each person, one after the other.
+    images: (N, H, W, 3) uint8, equally many of each person, person after person.
     nearest, mutual: (N, N) bool, row i: the neighbours of image i, and the reciprocal ones.
     before, after: (N, N) distances in [0, 1].
     """

@@ -13,7 +13,7 @@ class Look(NamedTuple):
 
     name: str
     color: str  # of seaborn's palette "colorblind"
-    marker: str  # symbols and lines stay apart in grey
+    marker: str  # symbols and lines differ in grey
     line: str | tuple
 
 
@@ -24,14 +24,14 @@ LOOKS = {
     "softmax_mean": Look("softmax_mean", "#029e73", "^", "-."),
     "sigmoid": Look("sigmoid", "#d55e00", "v", (0, (5, 1, 1, 1, 1, 1))),
 }
-# Frames of gallery images: of the person asked for, left out by the protocol, of somebody else.
+# Frames of gallery images: of the query's person, left out by the protocol, of another person.
 FRAMES = {"match": "#029e73", "left out": "#767676", "error": "#d55e00"}
 
 
 def show_inline(kind: str = "png") -> None:
     """Show the figures of a notebook below its cells, whatever MPLBACKEND says.
 
-    On clusters and in containers it often says Agg, and the figures then stay away without a word.
+    On clusters and in containers it is often Agg; then figures are not shown, without any message.
     kind: "png" or "jpeg". Outside a notebook this does nothing.
     """
     from IPython import get_ipython
@@ -47,9 +47,9 @@ def show_inline(kind: str = "png") -> None:
 def save_figure(figure, name: str, shows=None) -> None:
     """Write a figure under its fixed name into the folder of the run that it shows.
 
-    shows: the folder of that run, or of the records; relative to the clone. None and the committed
-    results/ stand for figures/, or the folder named in REIDSA_FIGURES. So a run of other settings
-    never draws over a picture of the README, nor over that of a run beside it.
+    shows: the folder of that run, or of the records; relative to the clone. For None and for the
+    committed results/, the figure goes to figures/, or to the folder in REIDSA_FIGURES. So a run
+    with other settings never overwrites a picture of the README or of another run.
     """
     committed = ROOT / "results"
     folder = (ROOT / (shows or committed)).resolve()

@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 
 from .style import LOOKS
 
-ORDER = ("none", "l1", "softmax")  # in which forms are drawn
-DROP = 0.5  # a learning rate below this share of the last epoch's has dropped
+ORDER = ("none", "l1", "softmax")  # the order in which forms are drawn
+DROP = 0.5  # the learning rate has dropped if it is below this share of the epoch before
 
 
 def draw_people(rows: list, titles: list, heading: str) -> Figure:
     """Draw the pictures of one person in each row.
 
-    rows: lists of (H, W, 3) uint8; titles: lists of as many texts; heading: of the figure.
+    rows: lists of (H, W, 3) uint8; titles: lists of texts, one per picture; heading: of the figure.
     """
     longest = max(len(row) for row in rows)
     size = (0.9 * longest, 2 * len(rows))
@@ -44,7 +44,8 @@ def draw_batch(images: np.ndarray, heading: str, count: int = 10) -> Figure:
 def draw_steps(losses: list, steps: int, of_train: list, at_start: float) -> Figure:
     """Draw the loss of every step of a loop, and its mean over each epoch as `train` recorded it.
 
-    losses: one a step; steps: in an epoch; of_train: one an epoch; at_start: nothing learned.
+    losses: one per step; steps: how many an epoch has; of_train: one loss per epoch; at_start: the
+    loss before anything is learned.
     """
     fig, ax = plt.subplots(figsize=(7.5, 3), layout="constrained")
     ax.plot(range(1, len(losses) + 1), losses, color="0.6", label="by hand, each step")
@@ -60,7 +61,7 @@ def draw_steps(losses: list, steps: int, of_train: list, at_start: float) -> Fig
 def draw_run(history: list, classes: int) -> Figure:
     """Draw the loss of every head of a run and the accuracy of its main head.
 
-    history: of a record, a line an epoch; classes: number of training identities.
+    history: of a record, one line per epoch; classes: number of training identities.
     """
     epochs = [line["epoch"] for line in history]
     losses = pd.DataFrame([line["losses"] for line in history], index=epochs)
@@ -94,8 +95,8 @@ def draw_run(history: list, classes: int) -> Figure:
 def draw_forms(runs: pd.DataFrame, curves: pd.DataFrame, heading: str) -> Figure:
     """Draw training loss and mAP of networks that differ in their form of attention alone.
 
-    runs: one row a run, columns form, seed, mAP (%). curves: one row a run and epoch, columns form,
-    seed, epoch, loss. Forms as in ORDER. heading: of the figure.
+    runs: one row per run, columns form, seed, mAP (%). curves: one row per run and epoch, columns
+    form, seed, epoch, loss. Forms as in ORDER. heading: of the figure.
     """
     fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
     for form in ORDER:

@@ -11,7 +11,7 @@ from .. import InputError
 def as_array(values, kind=None) -> np.ndarray:
     """An array of numbers from a list, an array, a tensor of any device or a column of a table.
 
-    kind: the dtype to convert to; None keeps that of the values. What is too large for it becomes
+    kind: the dtype to convert to; None keeps that of the values. Numbers too large for it become
         infinite.
     Raises InputError for anything else: text, objects, rows of several lengths, complex numbers.
     """
@@ -25,7 +25,10 @@ def as_array(values, kind=None) -> np.ndarray:
 
 
 def any_array(values) -> np.ndarray:
-    """As as_array does, but an array of text or objects is returned as it is."""
+    """Like as_array, but an array of text or objects is returned as it is.
+
+    Raises InputError for rows of several lengths and for masked values.
+    """
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise _no_numbers(values, "some of it is masked")
     try:
@@ -42,7 +45,7 @@ def any_array(values) -> np.ndarray:
 
 def _from_tensor(values):
     """A tensor as an array; anything else as it is."""
-    torch = sys.modules.get("torch")  # who has a tensor has imported it
+    torch = sys.modules.get("torch")  # if torch is not imported, there is no tensor
     if torch is None or not torch.is_tensor(values):
         return values
     if values.is_floating_point() and values.element_size() < 4:
@@ -58,14 +61,14 @@ def _no_numbers(values, why: str) -> InputError:
 
 
 def as_features(values) -> np.ndarray:
-    """As as_array does, as float32, or float64 where float32 may not hold all digits."""
+    """Like as_array, as float32, or as float64 where float32 may not hold all digits."""
     features = as_array(values)
     wide = np.promote_types(features.dtype, np.float32)
     return as_array(features, min(wide, np.dtype(np.float64)))
 
 
 def as_tensor(values):
-    """A tensor of floats, on the device of the values, from what as_array takes.
+    """A float tensor, on the device of the values, from anything that as_array takes.
 
     Floats keep their type. Whole numbers and truth values become float32, or float64 where float32
     may not hold all digits. The tensor may share the memory of an array.
@@ -77,7 +80,7 @@ def as_tensor(values):
         array = as_array(values)
         if array.dtype.kind != "f" or array.itemsize > 8:
             array = as_features(array)
-        # torch takes arrays in the processor's byte order that can be written to.
+        # torch accepts only writable arrays in the processor's byte order.
         native = array.dtype.newbyteorder("=")
         return torch.from_numpy(np.require(array, native, requirements="CW"))
     check_tensor(values)
@@ -92,7 +95,7 @@ def type_name(values) -> str:
 
 
 def check_tensor(values) -> None:
-    """Raises InputError for a tensor that is no dense one of real numbers."""
+    """Raises InputError for a tensor that is not dense, or not of real numbers."""
     if values.is_complex() or values.is_quantized or str(values.layout) != "torch.strided":
         raise _no_numbers(values, f"its type is {values.dtype}, its layout {values.layout}")
 

@@ -17,12 +17,12 @@ from .. import InputError
 
 _HOME = Path(__file__).resolve().parents[2]
 IN_CLONE = (_HOME / "notebooks").is_dir()
-# runs/ and results/ lie here: in the clone; of an installed package, where one works.
+# runs/ and results/ lie here: in the clone, or for an installed package in the current folder.
 ROOT = _HOME if IN_CLONE else Path.cwd()
 
 
-# What a text may begin with, and how it goes on then. UTF-32 stands first: its mark begins with
-# that of UTF-16.
+# {byte-order mark that a text may begin with: its encoding}. UTF-32 comes first, since its mark
+# begins with that of UTF-16.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -33,9 +33,9 @@ _MARKS = {
 
 
 def read_text(path) -> str:
-    """A text in UTF-8, or in what its byte-order mark says (Windows' editors write UTF-16).
+    """Read text in UTF-8, or in the encoding of its byte-order mark (Windows may write UTF-16).
 
-    Raises InputError for bytes that are no such text.
+    Raises InputError for bytes that are not text in this encoding.
     """
     data = Path(path).read_bytes()
     encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), "utf-8")
@@ -49,7 +49,7 @@ def read_text(path) -> str:
 
 
 def read_toml(path) -> dict:
-    """A file of settings. Raises InputError for one that is not TOML."""
+    """Read a TOML file of settings. Raises InputError if it is not valid TOML."""
     try:
         return tomllib.loads(read_text(path))
     except tomllib.TOMLDecodeError as error:
@@ -60,7 +60,8 @@ def read_toml(path) -> dict:
 def only_one(path: Path):
     """A lock, so that two processes do not do the same work (a run, a rendering) at once.
 
-    The second waits for the first. A killed process holds nothing.
+    The second waits for the first. A process that is killed loses its lock.
+    path: of the lock file. Raises InputError if its folder cannot be written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -85,7 +86,7 @@ def only_one(path: Path):
 def write_atomic(path, data: bytes) -> None:
     """Write a file whole or not at all.
 
-    Raises InputError if the disk refuses, and keeps what was there.
+    Raises InputError if that fails; an earlier file is then kept.
     """
     path = Path(path)
     partial = path.with_name(path.name + ".partial")
@@ -108,10 +109,12 @@ def write_atomic(path, data: bytes) -> None:
 
 @contextlib.contextmanager
 def partial_folder(parent: Path, work: str) -> Iterator[Path]:
-    """A hidden folder to write in, gone at the end unless it was moved away.
+    """Make a hidden folder to write in. It is removed at the end, unless it was moved away.
 
-    work: what is done, for its name. What killed processes have left of the same work goes first.
-    A lock beside the folder says that somebody works in it. Raises OSError.
+    Folders of the same work that killed processes have left are removed first. A lock beside the
+    folder shows that a process is using it.
+
+    work: a word for the work, which becomes part of the folder's name. Raises OSError.
     """
     for path in parent.glob(f".{work}-*.lock"):
         with contextlib.suppress(Timeout, OSError), FileLock(path, timeout=0):
@@ -120,7 +123,7 @@ def partial_folder(parent: Path, work: str) -> Iterator[Path]:
     partial = parent / f".{work}-{secrets.token_hex(4)}"
     lock = FileLock(f"{partial}.lock")
     try:
-        with lock:  # held before the folder is there, so that nobody takes it for a leftover
+        with lock:  # locked before the folder is there, so that nobody removes it as a leftover
             partial.mkdir()
             yield partial
     finally:
@@ -129,7 +132,10 @@ def partial_folder(parent: Path, work: str) -> Iterator[Path]:
 
 
 def check_room(folder: Path, needed: int) -> None:
-    """Raises InputError where the disk of a folder, which may not exist yet, has fewer bytes."""
+    """Raises InputError if a folder's disk has fewer than `needed` bytes free.
+
+    The folder need not exist yet.
+    """
     there = Path(folder).resolve()
     while not there.exists():
         there = there.parent
@@ -144,11 +150,11 @@ def check_room(folder: Path, needed: int) -> None:
 def check_zip(path: Path) -> None:
     """Compare the checksums in a file of torch.save, since torch.load does not.
 
-    Raises BadZipFile for one that is cut short or has a hole.
+    Raises BadZipFile for a file that is cut short or damaged.
     """
     with zipfile.ZipFile(path) as archive:
         for part in archive.infolist():
-            if part.CRC == 0:  # torch can be told to write none
+            if part.CRC == 0:  # torch can be set to write no checksums
                 continue
             with archive.open(part) as file:
                 while file.read(2**20):
@@ -157,7 +163,7 @@ def check_zip(path: Path) -> None:
 
 def read_checkpoint(path: Path) -> dict:
     """The checkpoint of a run. Raises InputError for a missing or broken one."""
-    import torch  # here, since what renders needs none
+    import torch  # here, since the renderer does not need it
 
     try:
         check_zip(path)
@@ -168,7 +174,7 @@ def read_checkpoint(path: Path) -> dict:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); restore it, or train that run"
         ) from error
-    except Exception as error:  # whatever torch says of a broken file
+    except Exception as error:  # torch raises many kinds of errors for a broken file
         raise InputError(
             f"{path} is not a readable checkpoint ({type(error).__name__}); delete it to start "
             "this run anew"
@@ -177,7 +183,7 @@ def read_checkpoint(path: Path) -> dict:
 
 
 def same_run(found: dict, expected: dict, path: Path) -> None:
-    """Raises InputError where what lies at `path` was made with other settings than expected."""
+    """Raises InputError if the run at `path` was made with other settings than expected."""
     names = sorted(k for k in set(found) | set(expected) if found.get(k) != expected.get(k))
     if names:
         differences = ", ".join(

@@ -1,6 +1,6 @@
-"""Whether the file of an image is whole: by its structure, and by what decoders say of it.
+"""Finds damaged image files, by their structure and by the complaints of decoders.
 
-Bytes that a format allows are no damage: data behind the end of the image, EXIF, thumbnails.
+Bytes that a format allows are not damage: data after the end of the image, EXIF, thumbnails.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 
 from .kinds import what_is
 
-# The markers of a JPEG that are looked at.
+# The markers of a JPEG that are used here.
 _SOI, _EOI, _SOS, _DQT, _DHT = 0xD8, 0xD9, 0xDA, 0xDB, 0xC4
 _FRAMES = set(range(0xC0, 0xD0)) - {_DHT, 0xC8, 0xCC}
 _SEQUENTIAL = {0xC0, 0xC1}  # frames that are written once, from top to bottom
@@ -21,24 +21,25 @@ _AC = 0x10  # the kind of a Huffman table
 _BEHIND_A_SCAN = {_EOI, _SOS, _DQT, _DHT, 0xCC, 0xDC, 0xDD, 0xFE, *range(0xE0, 0xF0)}
 # Within a scan FF 00 stands for a byte FF, and FF D0 to FF D7 are restarts.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-# Holes in a scan. Written so that a search runs from one first byte to the next.
+# Holes in a scan. Each pattern begins with fixed bytes, which makes the search fast.
 _ERASED = re.compile(rb"\xff\xff(?:\xff*\x00|\xff{13,})")
 _ZEROS = re.compile(rb"\x00" * 15 + rb"\x00+")
 
-# What libjpeg and libpng say of data that are not as the format wants them. Their other warnings
-# are about things that a reader may take either way (an unknown JFIF revision, a colour profile).
+# Messages of libjpeg and libpng about data that break the rules of the format. Their other warnings
+# are about harmless things (an unknown JFIF revision, a colour profile).
 _COMPLAINT = re.compile(
     r"Corrupt JPEG data|Premature end of JPEG|Inconsistent progression|libpng error"
 )
-_ears = threading.Lock()  # a process has one standard error
+_ears = threading.Lock()  # one listener at a time: a process has one standard error
 
 
 def flaw_of(data: bytes) -> str:
-    """What is wrong with the bytes of a JPEG or PNG file by its structure; "" if nothing is.
+    """What is wrong with the structure of a JPEG or PNG file; "" if nothing is.
 
-    In words that follow the file's name. Every chunk of a PNG has a checksum. A JPEG has none: a
-    cut is seen, a hole of zeros or of FF, and another file inside. Other damage only a decoder can
-    notice (see `listening`), and not always.
+    data: the bytes of the file. Returns words that can follow the file's name in a sentence.
+    Every chunk of a PNG has a checksum. A JPEG has none. In a JPEG three kinds of damage are found:
+    a missing end, a hole filled with bytes 00 or FF, and another file inside. Only a decoder can
+    notice other damage (see `listening`), and not always.
     """
     kind = what_is(data)
     if kind == "a JPEG image":
@@ -101,9 +102,9 @@ def _jpeg_flaw(data: bytes) -> str:
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
-    """The segments of a JPEG: (marker, where it is, end of the segment, end of what follows).
+    """The segments of a JPEG: (marker, where it is, end of the segment, start of the next marker).
 
-    What follows an SOS is a scan, the data of the picture; what follows another is nothing.
+    A scan, the data of the picture, follows an SOS. Nothing follows the other segments.
     """
     found = _MARKER.search(data, 2)
     while found:
@@ -117,7 +118,7 @@ def _segments(data: bytes) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _holds_zero(tables: bytes) -> bool:
-    """Whether quantization tables hold a zero, which is no divisor."""
+    """Whether quantization tables hold a zero. The values are divisors, so zero is not allowed."""
     at = 0
     while at < len(tables):
         if tables[at] >> 4:  # 16 bits a value
@@ -133,12 +134,13 @@ def _holds_zero(tables: bytes) -> bool:
 
 
 def _may_be_picture(data: bytes, hole: re.Match, scan: int, scan_end: int) -> bool:
-    """Whether what looks like a hole in the scan whose header is at `scan` is none.
+    """Whether what looks like a hole in a scan may be part of a sound picture.
 
-    FF may fill the space before the last marker. Zeros can be a picture in a frame that is written
-    from top to bottom: the ends of flat blocks, if these have the code that is all zeros. With the
-    usual tables they would be blocks that are -1 at every frequency. Other frames (progressive)
-    have scans of mere corrections, which may be zeros.
+    scan: where the header of the scan begins. scan_end: where the next marker begins.
+    Bytes FF may fill the space before the last marker. In a frame that is written from top to
+    bottom, zeros can be the ends of flat blocks, if the code of an end is all zeros. With the usual
+    tables that is not so: zeros would mean -1 at every frequency. Other frames (progressive) have
+    scans that hold only corrections, and these may be zeros.
     """
     if data[hole.start()] == 0xFF:
         return hole.end() == scan_end and data[scan_end + 1 : scan_end + 2] == b"\xd9"
@@ -155,7 +157,7 @@ def _may_be_picture(data: bytes, hole: re.Match, scan: int, scan_end: int) -> bo
 
 
 def _lacks_symbols(tables: bytes) -> bool:
-    """Whether a Huffman table has zeros where its symbols stand, of which no two are the same."""
+    """Whether a Huffman table has several zeros as symbols, although all symbols must differ."""
     if bytes(8) not in tables:
         return False
     return any(bytes(8) in symbols for _, symbols in _huffman_tables(tables))
@@ -172,10 +174,10 @@ def _huffman_tables(tables: bytes) -> Iterator[tuple[int, bytes]]:
 
 @contextlib.contextmanager
 def listening() -> Iterator[Callable[[], list[str]]]:
-    """Hear what decoders write on standard error meanwhile, since no exception tells it.
+    """Collect what decoders write on standard error in this block; they raise no exception.
 
-    Gives a function that returns their complaints since its last call. What else is written is
-    passed on at the end. Several threads may decode in here, but only one may listen.
+    Yields a function that returns the complaints since its last call. Other text is passed on at
+    the end of the block. Several threads may decode inside, but only one block is open at a time.
     """
     with _ears, tempfile.TemporaryFile(buffering=0) as file:
         place = 0
@@ -197,7 +199,7 @@ def listening() -> Iterator[Callable[[], list[str]]]:
 
         try:
             stderr = os.dup(2)
-        except OSError:  # it is closed: nothing can be heard
+        except OSError:  # standard error is closed, so there are no complaints to read
             yield list
             return
         os.dup2(file.fileno(), 2)
@@ -212,9 +214,9 @@ def listening() -> Iterator[Callable[[], list[str]]]:
 
 
 def who_complains(paths, decode: Callable, heard: Callable) -> dict[str, str]:
-    """Decode images one after the other: {path: what its decoder complains of}.
+    """Decode images one after the other: {path: first complaint of its decoder}.
 
-    heard: as `listening` gives it.
+    heard: the function that `listening` yields.
     """
     said = {}
     for path in paths:

@@ -1,8 +1,8 @@
-"""What a file is by its first bytes, whatever its name says."""
+"""Finds the kind of a file from its first bytes, not from its name."""
 
 import re
 
-# In the order in which they are tried: (how the file begins, in words).
+# (pattern of the first bytes, kind in words), in the order in which they are tried.
 _BEGINNINGS = [
     (rb"\xff\xd8\xff", "a JPEG image"),
     (rb"\x89PNG\r\n\x1a\n", "a PNG image"),
@@ -40,7 +40,7 @@ _KINDS = [(re.compile(begins, re.DOTALL), words) for begins, words in _BEGINNING
 
 
 def what_is(data: bytes) -> str:
-    """What the bytes of a file are, in words ("a PNG image"); "" for what is none of these.
+    """The kind of a file in words ("a PNG image"); "" if it is none of these.
 
     data: the file, or its first 512 bytes.
     """

@@ -1,4 +1,4 @@
-"""How the C library keeps memory."""
+"""Settings of the C library's memory allocation."""
 
 import contextlib
 import ctypes
@@ -9,10 +9,10 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
 
 def keep_freed_memory() -> None:
-    """Tell glibc to keep large blocks that are freed, for this process. Elsewhere: nothing.
+    """Make glibc keep large blocks that this process frees. Without glibc this does nothing.
 
-    It otherwise gives every large block back to the system and takes it again, page by page: a
-    tenth of a training step. `reidsa speed` measures it.
+    By default glibc returns every large block to the system and later takes it again, page by page.
+    That costs a tenth of a training step; `reidsa speed` measures it.
     """
     if sys.platform != "linux":
         return
@@ -20,4 +20,4 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         libc.mallopt(MMAP_MAX, 0)  # no block has pages of its own
         libc.mallopt(TRIM_THRESHOLD, -1)  # nothing is given back
-        libc.mallopt(TOP_PAD, 512 * 2**20)  # and taken in large pieces
+        libc.mallopt(TOP_PAD, 512 * 2**20)  # memory is taken in large pieces

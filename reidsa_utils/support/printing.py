@@ -1,4 +1,4 @@
-"""Printing that ends no job: on a terminal of another code page, into a pipe that is closed."""
+"""Printing that never raises, even into a closed pipe or on a terminal of another encoding."""
 
 import contextlib
 import os
@@ -7,7 +7,10 @@ from collections.abc import Iterator
 
 
 class _Outlived:
-    """A stream: what it cannot encode is written as an escape, what it cannot take is lost."""
+    """A stream that does not raise. Characters that it cannot encode are written as escapes.
+
+    Text that cannot be written at all is lost.
+    """
 
     def __init__(self, stream):
         self.stream = stream
@@ -31,7 +34,7 @@ class _Outlived:
 
 @contextlib.contextmanager
 def printing_ends_nothing() -> Iterator[None]:
-    """Whatever is printed meanwhile raises nothing. Afterwards the streams are as before."""
+    """In this block printing raises no error. Afterwards the streams are as before."""
     streams = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = (stream and _Outlived(stream) for stream in streams)
     try:
@@ -42,7 +45,7 @@ def printing_ends_nothing() -> Iterator[None]:
             try:
                 stream.flush()
             except OSError:
-                # Python flushes again at its end, and would end with an error.
+                # Python flushes once more when it ends; without this that would be an error.
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, stream.fileno())
                 os.close(nowhere)

@@ -1,4 +1,4 @@
-"""Several processes with one run (torchrun)."""
+"""Several processes that share one run (torchrun)."""
 
 import contextlib
 import datetime
@@ -21,7 +21,8 @@ def rank_and_world() -> tuple[int, int]:
 def processes():
     """Join the processes that torchrun started, if it did.
 
-    They talk by NCCL where there are GPUs, each process on its own; else by gloo.
+    With GPUs, each process has one of them, and they communicate by NCCL; without GPUs by gloo.
+    Raises InputError if there are more processes than GPUs.
     """
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
         yield
@@ -32,12 +33,12 @@ def processes():
         if number >= gpus:
             raise InputError(f"more processes than the {gpus} GPUs here; lower --nproc-per-node")
         torch.cuda.set_device(number)
-        # What is said between processes lies on the CPU, gradients lie on the GPUs.
+        # Numbers and objects that processes exchange are on the CPU, gradients are on the GPUs.
         backend = "cpu:gloo,cuda:nccl"
-    # Two hours, since the others wait while one evaluates.
+    # Two hours, since the other processes wait while one evaluates.
     distributed.init_process_group(backend, timeout=datetime.timedelta(hours=2))
     yield
-    # Not after an error, where it would wait for the others: torchrun ends them.
+    # Not after an error: then this call would wait for the other processes, and torchrun ends them.
     distributed.destroy_process_group()
 
 
@@ -48,7 +49,7 @@ def wait_for_all() -> None:
 
 @contextlib.contextmanager
 def first_alone():
-    """The first process does this before the others."""
+    """The first process runs this block before the others."""
     first = rank_and_world()[0] == 0
     if not first:
         wait_for_all()
@@ -60,7 +61,10 @@ def first_alone():
 
 
 def from_first(make):
-    """What the first process makes, in all of them; what it raises, too: all go on, or none."""
+    """Return in all processes what make() returns in the first process.
+
+    If it raises InputError or OSError, all processes raise InputError: all go on, or none.
+    """
     if not distributed.is_initialized():
         return make()
     box = [None]
@@ -76,7 +80,7 @@ def from_first(make):
 
 
 def mean_over_processes(values, device) -> torch.Tensor:
-    """Element by element, of numbers that every process has."""
+    """The mean over all processes, element by element, as a float64 tensor on the CPU."""
     values = torch.as_tensor(values, dtype=torch.float64, device=device)
     if distributed.is_initialized():
         distributed.all_reduce(values)
@@ -85,7 +89,7 @@ def mean_over_processes(values, device) -> torch.Tensor:
 
 
 def peak_memory(device: str) -> dict:
-    """{"memory_gib": the most that was held on the GPU since the last call}; {} on a CPU."""
+    """{"memory_gib": the largest GPU memory in use since the last call, in GiB}; {} on a CPU."""
     if device != "cuda":
         return {}
     peak = torch.cuda.max_memory_allocated() / 2**30

@@ -1,8 +1,8 @@
-"""Work in processes of their own, from wherever Python is called.
+"""Runs work in other processes, called from a script, a REPL or a notebook.
 
-The processes of `multiprocessing` run the caller's script anew, which hangs or breaks where the
-script has no `if __name__ == "__main__"`. These here are Python with nothing but the package: a job
-goes to their standard input, its result comes from their standard output.
+The processes of `multiprocessing` run the caller's script again. That hangs or breaks if the script
+has no `if __name__ == "__main__"`. The processes here run only this package: they read jobs from
+standard input and write results to standard output.
 """
 
 import contextlib
@@ -21,20 +21,21 @@ from pathlib import Path
 from .. import InputError
 
 HOME = Path(__file__).resolve().parents[2]
-# What a process does first: it learns where the caller's modules lie.
+# The first code of a process: it takes over the caller's search path for modules.
 START = (
     "import pickle, sys; sys.path[:] = pickle.load(sys.stdin.buffer); "
     "from reidsa_utils.support.workers import serve; serve()"
 )
-ANSWER = b"\0answer\n"  # comes before every answer: what else is printed is none
+ANSWER = b"\0answer\n"  # comes before every answer, to separate it from other output
 
 
 def in_processes(function: Callable, jobs: list, workers: int) -> Iterator:
-    """Yield function(job) of every job, in order, computed in so many processes.
+    """Yield function(job) for every job, in order, computed in several processes.
 
-    function: of a module, not of the caller's script. Jobs and results are pickled.
-    The processes end with the iterator, and when the caller dies. What function raises is raised
-    here, too: InputError and OSError as they are, others as a RuntimeError with their traceback.
+    function: must be in a module, not in the caller's script. Jobs and results are pickled.
+    workers: number of processes. They end with the iterator, and when the caller dies.
+    Errors of the function are raised here: InputError and OSError as they are, others as a
+    RuntimeError that holds their traceback.
     Raises InputError where a process cannot be started, or ends before its work is done.
     """
     idle = queue.SimpleQueue()
@@ -49,7 +50,7 @@ def in_processes(function: Callable, jobs: list, workers: int) -> Iterator:
             raise error
         return result
 
-    # At the end the processes go first, so that no thread waits for one.
+    # At the end the processes are stopped before the threads, so that no thread waits for one.
     with ThreadPoolExecutor(workers) as threads, contextlib.ExitStack() as processes:
         for _ in range(workers):
             idle.put(processes.enter_context(_started()))
@@ -58,8 +59,8 @@ def in_processes(function: Callable, jobs: list, workers: int) -> Iterator:
 
 @contextlib.contextmanager
 def _started():
-    """A process that serves until the block ends."""
-    # -P: a file of the folder that one works in hides no module.
+    """A process that runs serve() until the block ends."""
+    # -P: a file in the current folder must not hide a module.
     command = [sys.executable, "-P", "-c", START]
     try:
         process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -74,7 +75,7 @@ def _started():
         process.kill()
         process.wait()
         process.stdout.close()
-        with contextlib.suppress(OSError):  # what it was not told any more
+        with contextlib.suppress(OSError):  # of bytes that were not sent any more
             process.stdin.close()
 
 
@@ -87,7 +88,7 @@ def _ask(process: subprocess.Popen, function: Callable, job) -> tuple:
             if line.endswith(ANSWER):
                 return pickle.load(process.stdout)
     except (OSError, EOFError, pickle.UnpicklingError):
-        pass  # as at the end of its output
+        pass  # handled below, like the end of its output
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(10)
     raise InputError(
@@ -97,10 +98,10 @@ def _ask(process: subprocess.Popen, function: Callable, job) -> tuple:
 
 
 def serve() -> None:
-    """Do what comes from standard input, until it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller hears Ctrl-C and ends this process
+    """Do the jobs that come from standard input, until it ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller handles Ctrl-C and ends this process
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a function prints is no answer
+    os.dup2(2, 1)  # what a function prints goes to standard error
     jobs = queue.SimpleQueue()
     threading.Thread(target=_listen, args=(jobs,), daemon=True).start()
     while True:
@@ -117,7 +118,7 @@ def serve() -> None:
 
 
 def _listen(jobs: queue.SimpleQueue) -> None:
-    """Hand on the jobs. Standard input ends when the caller does, and then this process does."""
+    """Put incoming jobs into the queue. Standard input ends with the caller; then end as well."""
     try:
         while True:
             jobs.put(pickle.load(sys.stdin.buffer))

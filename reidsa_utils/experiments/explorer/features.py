@@ -1,4 +1,4 @@
-"""The explorer's page from vectors alone, whoever made them: users of torchreid, fast-reid, OML.
+"""The explorer's page from vectors alone, made by any program (torchreid, fast-reid, OML).
 
 A file of features is an .npz with the keys of KEYS. Rows of query_* belong together, and so do rows
 of gallery_*. Without both keys of cameras, all images of a query's identity are matches.
@@ -30,7 +30,7 @@ KEYS = {
 def explore_features(files: list[Path], out: Path, queries: int) -> None:
     """Write the page of up to three files of features: `reidsa explore --features`.
 
-    Raises InputError as read_features(), and for a folder in use.
+    Raises InputError as read_features() does, and for a folder in use.
     """
     check_free(out)
     check_queries(queries)
@@ -43,8 +43,8 @@ def explore_features(files: list[Path], out: Path, queries: int) -> None:
 def read_features(files: list[Path]) -> tuple[People, list[Network]]:
     """The images and the networks of some files of features.
 
-    Raises InputError for a file that is no such archive, other keys, rows that do not fit, images
-    that are missing, and files of different images.
+    Raises InputError for a file that is not an .npz of plain arrays, other keys, rows that do not
+    fit, images that are missing, and files of different images.
     """
     check_count([str(path) for path in files], "files of features")
     first, people = None, None
@@ -92,7 +92,7 @@ def read_archive(path: Path) -> dict:
 
 
 def _check_rows(path: Path, split: str, arrays: dict) -> None:
-    """Turn the arrays of a split into the types that are used. Raises InputError."""
+    """Check the arrays of a split and convert them, in place. Raises InputError."""
     features = arrays[f"{split}_features"]
     if features.ndim != 2 or features.dtype.kind not in "fiu":
         raise InputError(

@@ -14,7 +14,8 @@ from ...model import ReIDNet
 
 LISTED = 50  # images of a ranked list
 MAPPED = 10  # ranks of a list whose images have maps
-# Re-ranking keeps a number for each pair of images: 4 GB for so many, and 35 GB for MSMT17.
+# With more images than this, lists are not re-ranked. One number for each pair of images takes 4 GB
+# for so many images, and 35 GB for MSMT17.
 RERANKED = 30_000
 # Whom a query finds first: its person, a wrong one in the same clothes, another wrong one.
 WHOM = {"hit": "h", "alike": "a", "miss": "m"}
@@ -25,21 +26,21 @@ class People:
     """The images that all networks of a page are shown on."""
 
     title: str
-    source: str  # "rendered", "real", or "own": files that somebody named
+    source: str  # "rendered", "real", or "own": files that the user named
     query: Split
     gallery: Split  # junk (id -1), which counts in no list, comes last
     junk: int = 0
-    labelled: bool = True  # False: nobody knows who is on the images
+    labelled: bool = True  # False: the images have no identities
     camera_rule: bool = True  # False: images of the query's own camera are matches, too
     settings: Settings | None = None  # of the renderer, which can leave a part out
 
     @property
     def counted(self) -> int:
-        """How many gallery images are no junk: the first ones."""
+        """How many gallery images are not junk. They come first."""
         return len(self.gallery) - self.junk
 
     def cameras(self, queries=slice(None)) -> tuple:
-        """Cameras of some queries and of the gallery without junk; None where they do not count."""
+        """Cameras of some queries and of the gallery without junk; None without camera rule."""
         if not self.camera_rule:
             return None, None
         return self.query.cameras[queries], self.gallery.cameras[: self.counted]
@@ -56,7 +57,7 @@ class People:
 
     @property
     def look_alikes(self) -> int:
-        """How many consecutive identities wear the same clothes; 0 where nobody knows."""
+        """How many consecutive identities wear the same clothes; 0 without such groups."""
         groups = self.settings.look_alikes if self.settings else 0
         return groups if groups > 1 else 0
 
@@ -83,11 +84,11 @@ class Network:
 
 @dataclass(frozen=True)
 class Ranking:
-    """The distances of some queries, with the numbers of all."""
+    """The distances of some queries, and the metrics of all queries."""
 
     distances: dict[int, np.ndarray]  # {query: (G,)}; re-ranked: without junk
-    numbers: dict  # of numbers_of()
-    whom: str  # of whom_first()
+    numbers: dict  # as numbers_of() returns them
+    whom: str  # as whom_first() returns it
 
     @property
     def at_rank_1(self) -> dict:
@@ -99,7 +100,7 @@ def rank(network: Network, people: People, queries: Iterable[int]) -> dict[str, 
     """The rankings of one network: {"plain", and "reranked" unless why_not_reranked()}.
 
     queries: whose distances are kept; those of a whole benchmark would take gigabytes.
-    The numbers are made as a run makes those of its record.
+    The numbers are computed as for the record of a run.
     """
     gallery, junk = network.gallery[: people.counted], network.gallery[people.counted :]
     distances = euclidean(network.query, gallery)
@@ -121,7 +122,7 @@ def rank(network: Network, people: People, queries: Iterable[int]) -> dict[str, 
 
 
 def why_not_reranked(people: People) -> str:
-    """Why no list is re-ranked, in a sentence; "" where all are."""
+    """Why no list is re-ranked, in a sentence; "" if all lists are."""
     if people.counted <= reranking.K1:
         return f"Re-ranking needs more than {reranking.K1} gallery images."
     images = len(people.query) + people.counted
@@ -140,7 +141,7 @@ def precision_of(network: Network, people: People) -> np.ndarray:
 def numbers_of(distances: np.ndarray, people: People, queries=slice(None)) -> dict:
     """Average precision ("ap") and rank of the first match ("first") of each query; rank-1 and mAP.
 
-    distances: (N, G without junk) of some queries. {} where nobody knows who is who.
+    distances: (N, G without junk) of some queries. {} if the images have no identities.
     """
     if not people.labelled:
         return {}
@@ -158,7 +159,7 @@ def numbers_of(distances: np.ndarray, people: People, queries=slice(None)) -> di
 def whom_first(distances: np.ndarray, people: People) -> str:
     """Whom each query finds first: a letter of WHOM for each query, "-" without a match.
 
-    distances: (Q, G without junk). Returns "" where nobody knows who is who.
+    distances: (Q, G without junk). Returns "" if the images have no identities.
     """
     if not people.labelled:
         return ""
@@ -187,7 +188,7 @@ def choose_queries(precision: np.ndarray | None, total: int, n: int) -> dict[int
 
     Half are evenly spaced, a quarter those whose average precision differs most between the
     networks, the rest the hardest. All of them if there are no more than n.
-    precision: (networks, Q), NaN for a query without a match; None where nobody knows who is who.
+    precision: (networks, Q), NaN for a query without a match; None if there are no identities.
     total: Q. n: how many are wanted.
     """
     if total <= n or precision is None:
@@ -216,9 +217,10 @@ def _add_first(chosen: dict, candidates: np.ndarray, n: int, reason: str) -> Non
 def beginning(distances: np.ndarray, numbers: dict, row: int) -> dict:
     """The first images of a ranking, as the page reads them.
 
-    distances: (G,); ties rank in gallery order. numbers: of numbers_of(), whose row is shown.
-    Returns {"images": gallery numbers, "distances": theirs} and, where there are numbers, "ap"
-    (None without a match) and "first".
+    distances: (G,); ties rank in gallery order. numbers: as numbers_of() returns them; row: which
+    row of them belongs to this ranking.
+    Returns {"images": gallery numbers, "distances": their distances} and, if there are numbers,
+    "ap" (None without a match) and "first".
     """
     order = np.argsort(distances, kind="stable")[:LISTED]
     shown = {
@@ -234,7 +236,7 @@ def beginning(distances: np.ndarray, numbers: dict, row: int) -> dict:
 
 
 def mapped(shown: dict, people: People, query: int) -> list[int]:
-    """The images of a list that have maps: all up to the tenth that counts."""
+    """The images of a list that have maps: all up to the tenth (MAPPED) that counts."""
     counts = 0
     found = []
     for g in shown["images"]:
@@ -246,7 +248,7 @@ def mapped(shown: dict, people: People, query: int) -> list[int]:
 
 
 def best_match(distances: np.ndarray, people: People, query: int) -> int | None:
-    """The nearest match of a query, by its distances (G,); None where there is none."""
+    """The nearest match of a query, by its distances (G,); None if it has no match."""
     matches = people.matches(query) if people.labelled else []
     if not len(matches):
         return None
@@ -254,10 +256,10 @@ def best_match(distances: np.ndarray, people: People, query: int) -> int | None:
 
 
 def compared(lists: list[dict], people: People, query: int) -> list[int]:
-    """The images that every network has maps of, whatever their rank in its own list.
+    """The gallery images for which every network has maps, at any rank of its own list.
 
-    lists: of all networks and orders. Returns the first image that counts of each, and its best
-    match.
+    lists: of all networks, plain and re-ranked. Returns the first image that counts of each list,
+    and the best match of each.
     """
     found = set()
     for shown in lists:

@@ -18,7 +18,7 @@ from ..map_measures import STAGES
 
 @torch.no_grad()
 def look_at(model: ReIDNet, images: np.ndarray) -> dict:
-    """One network's view of some images.
+    """What the page shows of one network on some images.
 
     model: in eval mode. images: (N, H, W, 3) uint8.
     Returns {"classes": (N,) the likeliest training identity by the main head, "confidence": (N,)
@@ -44,13 +44,14 @@ def look_at(model: ReIDNet, images: np.ndarray) -> dict:
 
 
 def similarity_maps(stage4: Tensor, vectors: Tensor, parts: int) -> Tensor:
-    """Where an image is like another one: a map without a class, whose sum is their similarity.
+    """Where an image resembles another image: a map without a class, whose sum is the similarity.
 
     The similarity is the cosine of the vectors `global`, or the sum of the six cosines of the
-    stripes of `parts`. Each vector is a mean over positions, so each position has its share in it.
+    stripes of `parts`. Each vector is a mean over positions, so the similarity is a sum of one
+    number per position. The map shows these numbers.
 
-    stage4: (N, C, h, w), of look_at(). vectors: (N, C) or (N, parts C), of the other image of each
-    pair. Either may be of one image (1, ...), which is then paired with all of the other.
+    stage4: (N, C, h, w), from look_at(). vectors: (N, C) or (N, parts C), of the other image of
+    each pair. Either may hold one image (1, ...), which is then paired with all of the other.
     parts: stripes of the vectors: 1 for `global`, six for `parts`.
     Returns (N, h, w).
     """
@@ -58,7 +59,7 @@ def similarity_maps(stage4: Tensor, vectors: Tensor, parts: int) -> Tensor:
     stripes = stage4.reshape(-1, channels, parts, h // parts * w)
     own = stripes.mean(dim=3)  # (N, C, m)
     other = vectors.reshape(-1, parts, channels).transpose(1, 2)  # (N, C, m)
-    # The stripes of `parts` have unit length already, but for those that are all but zero.
+    # The stripes of `parts` have unit length already, except those that are nearly zero.
     direction = other if parts > 1 else torch.nn.functional.normalize(other, dim=1)
     length = own.norm(dim=1).clamp(min=1e-12)  # (N, m)
     shares = torch.einsum("ncmp,ncm->nmp", stripes, direction)
@@ -70,7 +71,7 @@ def packed_maps(maps: list[np.ndarray]) -> dict:
     """Maps of one image, each (h, w), as the page reads them: the positive part, in 8 bits.
 
     Returns {"top": the largest value of each map, "data": base64 of all positions}. A byte b stands
-    for top (b / 255)^2: the square root keeps small values apart beside a large one.
+    for top (b / 255)^2. Because of the square root, small values stay distinct beside a large one.
     """
     tops, codes = [], []
     for values in maps:
@@ -86,8 +87,9 @@ def packed_scores(scores: list[np.ndarray]) -> dict:
     """Scores of one image, each (h, w), as the page reads them.
 
     Returns {"top": the largest score of each stage, "range": how far below it the smallest is,
-    "data": base64 of all positions}. What is stored is the distance from the largest, over the
-    range, in half precision: so exp(A / T) keeps its digits where it counts, whatever T is.
+    "data": base64 of all positions}. The stored numbers are the distances from the largest score,
+    divided by the range, in half precision. So exp(A / T) is most exact for the largest scores, at
+    every temperature T.
     """
     tops, ranges, codes = [], [], []
     for values in scores:
@@ -116,8 +118,9 @@ def maps_for_query(
     """All that the page shows of one network over one query and the first images of its lists.
 
     images: (N, H, W, 3) uint8; first the query, as it is and without a part, then gallery images.
-    names: of the former, "" and the missing parts. numbers: of the latter, in the gallery.
-    vectors: (N, D), of the images. pairs: {name: numbers} whose similarity is shown.
+    names: one for each image of the query: "", then the missing parts. numbers: those of the
+    gallery images in the gallery. vectors: (N, D), of the images. pairs: {name: numbers of gallery
+    images} whose similarity with that image of the query is shown.
     parts: as in similarity_maps().
     Returns {"query": {name: view}, "gallery": {number: view}, "pairs": {name: {number: map on the
     query and map on the gallery image}}, "sizes": [height, width] of the maps of stages 1 to 4}.
@@ -125,7 +128,7 @@ def maps_for_query(
     seen = look_at(model, images)
     views = [_view(seen, k) for k in range(len(images))]
     n_names = len(names)
-    for k in range(n_names):  # of the queries alone: scores take three times the room of the maps
+    for k in range(n_names):  # only for the query: scores take three times the space of maps
         views[k]["scores"] = packed_scores([scores[k].numpy() for scores in seen["scores"]])
     place = {number: n_names + k for k, number in enumerate(numbers)}
     on_pairs = {}
@@ -145,7 +148,7 @@ def maps_for_query(
 def _similarity_of_pairs(
     stage4: Tensor, vectors: Tensor, one: int, others: list[int], parts: int
 ) -> list[dict]:
-    """The maps of one image with each of some others: on the one, then on the other."""
+    """The similarity maps of one image with each of some others, for each pair on both images."""
     on_one = similarity_maps(stage4[one : one + 1], vectors[others], parts)
     on_other = similarity_maps(stage4[others], vectors[one : one + 1], parts)
     found = []
@@ -155,7 +158,7 @@ def _similarity_of_pairs(
 
 
 def _view(seen: dict, k: int) -> dict:
-    """The maps of image k, with the class that they are of."""
+    """The class activation maps of image k, with their class and its probability."""
     cams = {stage: maps[k].numpy() for stage, maps in seen["cams"].items()}
     return {
         "class": int(seen["classes"][k]),

@@ -1,7 +1,8 @@
 """The network that runs inside the explorer's page, opened from disk.
 
-A page from disk can load scripts and nothing else, so all of it is scripts that hold base64: the
-runtime (onnxruntime-web, from npm), the network in ONNX and the vectors of the gallery.
+A page that is opened from disk can load only scripts and pictures. So three things are scripts that
+hold base64: the runtime (onnxruntime-web, from npm), the network in ONNX and the vectors of the
+gallery.
 """
 
 import base64
@@ -22,7 +23,8 @@ from ...model import ReIDNet
 from ...support.files import ROOT
 
 RUNTIME = ROOT / "docs" / "node_modules" / "onnxruntime-web" / "dist"
-# The smallest of the builds (others bring WebGPU), its glue and its machine code: of one version.
+# The smallest build (others include WebGPU): the library, its glue code and its WebAssembly. All
+# three must be of one version.
 LIBRARY, GLUE, WASM = "ort.wasm.min.js", "ort-wasm-simd-threaded.mjs", "ort-wasm-simd-threaded.wasm"
 
 
@@ -45,8 +47,8 @@ def write_network(
     """Write folder/network: runtime, network and gallery, which the page loads on demand.
 
     model: in eval mode. height, width: of its input. gallery: (G, C), its vectors `global`.
-    Returns what the page has to know beforehand, or None where the packages are missing: then one
-    sentence on stderr says which.
+    Returns what the page needs before it loads these. If packages are missing, returns None and
+    prints one sentence to stderr that says which.
     """
     missing = why_not()
     if missing:
@@ -75,7 +77,7 @@ def write_network(
 
 
 def write_packed(path: Path, name: str, content: bytes) -> None:
-    """A file of bytes as a script: gzipped, in base64."""
+    """Write bytes as a script: gzipped, in base64."""
     text = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
     path.write_text(f"EXPLORER.take({json.dumps(name)},{json.dumps(text)});\n", encoding="utf-8")
 
@@ -109,7 +111,7 @@ def exported(model: ReIDNet, height: int, width: int) -> bytes:
 
     image = torch.zeros(1, 3, height, width)
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporter, about itself
+        warnings.simplefilter("ignore")  # the exporter warns about its own code
         path = Path(folder) / "network.onnx"
         try:
             program = torch.onnx.export(
@@ -121,7 +123,7 @@ def exported(model: ReIDNet, height: int, width: int) -> bytes:
                 verbose=False,
             )
             program.save(path, external_data=False)
-        except Exception as error:  # whatever the exporter says
+        except Exception as error:  # the exporter raises many kinds of errors
             raise InputError(
                 f"the network could not be exported to ONNX ({type(error).__name__}); are torch, "
                 "onnx and onnxscript those of requirements.txt?"
@@ -134,7 +136,8 @@ def exported(model: ReIDNet, height: int, width: int) -> bytes:
 def _store_in_16_bits(graph) -> None:
     """Replace the weights of each convolution by whole numbers and a scale for each output channel.
 
-    That is half of float32 and, unlike half precision, changes a vector by about 1e-4 only.
+    This takes half the space of float32 and changes a vector by only about 1e-4, less than half
+    precision does.
     """
     from onnx import TensorProto, helper, numpy_helper
 

@@ -1,6 +1,6 @@
 """The page's folder: its files of data, its pictures, the page itself.
 
-What the files hold stands in the docstrings of index() and details().
+The docstrings of index() and details() say what the files hold.
 """
 
 import base64
@@ -42,8 +42,8 @@ from .network import write_network
 from .pictures import COLOURS, Pictures, part_mask, thumbnail
 
 MOST = 3  # networks side by side
-WITHOUT = (*REMOVABLE, "occluder")  # parts that a query is drawn again without
-OCCLUDED = 0.05  # share of the picture that an occluder covers, from which on a query is occluded
+WITHOUT = (*REMOVABLE, "occluder")  # parts that are left out when a query is drawn again
+OCCLUDED = 0.05  # a query is occluded if an occluder covers more than this share of its picture
 
 
 def write_page(folder: Path, people: People, networks: list[Network], n: int) -> None:
@@ -56,7 +56,7 @@ def write_page(folder: Path, people: People, networks: list[Network], n: int) ->
     for asset in assets():
         (folder / asset.name).write_bytes(asset.read_bytes())
     if people.source != "rendered":
-        # Git leaves the whole folder alone, wherever it lies.
+        # With this file, git ignores the whole folder, wherever it is.
         (folder / ".gitignore").write_text("*\n", encoding="utf-8")
 
     pictures = Pictures(folder, people)
@@ -93,7 +93,10 @@ def lists_of(rankings: list[dict[str, Ranking]], people: People, q: int) -> list
 
 
 def list_of(distances: np.ndarray, numbers: dict, people: People, q: int, row: int) -> dict:
-    """beginning() of a list of query q, with its "best" match: a gallery number, or None."""
+    """beginning() of a list of query q, with its "best" match: a gallery number, or None.
+
+    distances: (G,). numbers, row: as in beginning().
+    """
     return beginning(distances, numbers, row) | {"best": best_match(distances, people, q)}
 
 
@@ -191,11 +194,11 @@ def details(
 def query_entry(
     people: People, pictures: Pictures, q: int, lists: list[dict], parts: list[str]
 ) -> dict:
-    """What the page knows of a query before it is chosen.
+    """What the page holds about a query before it is chosen.
 
-    Returns its number in the test set, its name (which stands in an address), picture, identity and
-    camera, the cameras of its matches, the share of it that an occluder covers (None if nobody
-    knows), the parts that can be left out, and its lists.
+    Returns its number in the test set, its name (part of the page's address), picture, identity and
+    camera, the cameras of its matches, the share of its picture that an occluder covers (None
+    without a part mask), the parts that can be left out, and its lists.
     """
     identity, camera = int(people.query.ids[q]), int(people.query.cameras[q])
     of_matches = people.gallery.cameras[people.matches(q)]
@@ -218,7 +221,7 @@ def query_entry(
 
 
 def name_of(people: People, q: int) -> str:
-    """The name of a query: that of its file, with its number where files share a name."""
+    """The name of a query: that of its file, with its number if several files have that name."""
     names = [Path(path).stem for path in people.query.paths]
     return names[q] if names.count(names[q]) == 1 else f"{names[q]}-{q}"
 
@@ -295,7 +298,7 @@ def occluded_queries(people: People) -> str:
 
 
 def hidden_share(mask: np.ndarray) -> float:
-    """The share of the picture that an occluder covers."""
+    """The share of the picture that an occluder covers. mask: (H, W), indices of PARTS."""
     return float((mask == PARTS.index("occluder")).mean())
 
 
@@ -325,7 +328,7 @@ def network_in_page(
 
 
 def write_script(path: Path, name: str, content, packed: bool = True) -> None:
-    """A file of data as a script, since a page from disk may not read other files.
+    """Write data as a script: a page that is opened from disk can load only scripts and pictures.
 
     packed: JSON, gzipped, in base64; otherwise plain JSON.
     """
@@ -345,7 +348,7 @@ def check_queries(queries: int) -> None:
 
 
 def check_count(named: list, what: str) -> None:
-    """Raises InputError for more than the page can show, none, or one named twice."""
+    """Raises InputError for more files or runs than the page can show, none, or one named twice."""
     if not 1 <= len(named) <= MOST:
         raise InputError(f"{len(named)} {what} are named; the page shows 1 to {MOST} side by side")
     paths = [Path(name) for name in named]  # without a slash at the end
@@ -373,10 +376,10 @@ def check_free(out: Path) -> None:
 
 @contextlib.contextmanager
 def new_folder(out: Path) -> Iterator[Path]:
-    """A temporary folder beside `out`, which becomes `out` at the end, or leaves nothing.
+    """A temporary folder beside `out`, which becomes `out` at the end.
 
-    An earlier page at `out` is replaced. Raises InputError for a folder that holds other files or
-    cannot be written.
+    An earlier page at `out` is then replaced. If an error occurs, the temporary folder is removed.
+    Raises InputError for a folder that holds other files or cannot be written.
     """
     out = Path(out).resolve()
     check_free(out)

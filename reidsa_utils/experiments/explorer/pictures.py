@@ -79,7 +79,7 @@ def encoded(bgr: np.ndarray) -> bytes:
 
 
 def _coloured(mask: np.ndarray) -> bytes:
-    """A part mask as a PNG in COLOURS, transparent where nothing is."""
+    """A part mask as a PNG in COLOURS, transparent in the background."""
     colours = np.array(COLOURS, np.uint8)[mask][..., ::-1]
     alpha = np.where(mask > 0, 255, 0).astype(np.uint8)
     picture = np.dstack([colours, alpha])

@@ -1,4 +1,4 @@
-"""The page of finished runs: opens the networks, makes their vectors."""
+"""The page of finished runs: opens the networks and computes their vectors."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def explore_runs(
     runs: folders of finished runs, or names of stored networks. out: the folder to write.
     queries: how many are shown. data: what the runs were trained on, as in Config.
     gallery, crops: a folder of images, and images to look for in it, instead of the test set.
-    Raises InputError for runs that are not whole or differ in data, and a folder in use.
+    Raises InputError for runs that are not complete or differ in data, and for a folder in use.
     """
     check_free(out)
     check_count(runs, "runs")
@@ -73,7 +73,7 @@ def open_network(run: str, data: str) -> tuple:
 
 
 def test_set(opened: tuple) -> Benchmark:
-    """The benchmark of an opened network. Raises InputError for other data than it learned from."""
+    """The benchmark of an opened network. Raises InputError if it was trained on other data."""
     record, _, config, benchmark = opened
     if benchmark is None:
         benchmark = open_benchmark(config)
@@ -121,7 +121,7 @@ def people_of(benchmark: Benchmark) -> People:
 
 
 def crops_as_people(gallery: Path, crops: list[Path]) -> People:
-    """Somebody's own images: who is on them is not known.
+    """The user's own images, without identities.
 
     Raises InputError for a folder or a query that is not there.
     """
@@ -146,7 +146,7 @@ def crops_as_people(gallery: Path, crops: list[Path]) -> People:
 
 
 def vectors_of(opened: list[tuple], people: People) -> list[Network]:
-    """The networks with the vectors of all images; `parts` where all of them have it."""
+    """The networks with the vectors of all images: `parts` if all have them, otherwise `global`."""
     have_parts = all("parts" in model.vectors for _, model, *_ in opened)
     vector = "parts" if have_parts else "global"
     images = len(opened) * (len(people.query) + len(people.gallery))
@@ -154,7 +154,7 @@ def vectors_of(opened: list[tuple], people: People) -> list[Network]:
     with tqdm(total=images, desc="vectors", unit=" images", mininterval=0.5) as bar:
         for record, model, config, benchmark in opened:
             query = _extract_files(model, config, people.query.paths, bar)
-            # In the batches of the run's own evaluation; the junk, which it leaves out, after that.
+            # The same batches as in the run's own evaluation, which has no junk; junk comes last.
             gallery = _extract_files(model, config, people.gallery.paths[: people.counted], bar)
             junk = _extract_files(model, config, people.gallery.paths[people.counted :], bar)
             for kind in junk:
@@ -187,7 +187,7 @@ def _extract_files(model: ReIDNet, config: Config, paths: list, bar, block: int 
 
 
 def heading_of(record: dict, others: list[str]) -> str:
-    """What tells a network from those beside it, whose headings are given."""
+    """A heading for a network that differs from the given headings of the other networks."""
     c = record["config"]
     form = "no SA" if c["form"] == "none" else f"SA: {c['form']}"
     heading = f"{c['variant']}, {form}"
@@ -197,7 +197,7 @@ def heading_of(record: dict, others: list[str]) -> str:
 
 
 def facts_of(record: dict, model: ReIDNet) -> dict:
-    """What the page says of a network, and what its slider has to know."""
+    """What the page says of a network, and what its slider needs."""
     c = record["config"]
     loaded = record.get("loaded")
     if not loaded:
