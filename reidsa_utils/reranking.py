@@ -13,9 +13,10 @@ from .support.arrays import as_tensor
 # The power of the Euclidean distance. torchreid and Person_reID_baseline_pytorch pass squared
 # distances to a function that squares them once more.
 CONVENTIONS = {"original": 2, "squared_twice": 4}
-K1 = 20  # the original's neighbourhood
+K1 = 20  # size of the neighbourhood in the original code
 BLOCK = 2048  # rows of the distance matrix that are held at a time
-# A block has at most so many numbers, 1 GiB in float32: fewer rows for more than 131,072 images.
+# The largest number of entries of a block, 1 GiB in float32. With more than 131,072 images a block
+# has fewer rows.
 BLOCK_NUMBERS = 2**28
 
 
@@ -41,18 +42,18 @@ def rerank(
 
     query_features, gallery_features: arrays, lists or tensors.
     convention: a key of CONVENTIONS.
-    integer_division: the slip of the released code, whose 2/3 is 0 in Python 2, so that every set
-        is taken in.
-    block: rows of the (Q + G)^2 matrix that are held at a time; None: 2,048, and fewer where they
-        would be larger than 1 GiB. The whole matrix never is held: beside the block there are a
-        copy of the features, the result and a few lists.
+    integer_division: repeat a mistake of the released code: in Python 2 its 2/3 is 0, so that every
+        set is added.
+    block: how many rows of the distance matrix, (Q + G, Q + G), are held at a time. None stands for
+        2,048, or fewer if these would take more than 1 GiB. The whole matrix is never held. Other
+        memory: a copy of the features, the result and a few lists.
     Returns an array; for a query tensor a tensor on its device.
     Raises InputError for parameters out of range, features that do not fit or are not finite.
     """
     query = _as_tensor(query_features)
     gallery = _as_tensor(gallery_features).to(query.device)
     _check_arguments(query, gallery, k1, k2, lambda_, BLOCK if block is None else block)
-    k1 = int(k1)  # a number of numpy may be too small for 3 * k1
+    k1 = int(k1)  # 3 * k1 could overflow a short NumPy integer
     power = (
         CONVENTIONS[known("convention", convention, CONVENTIONS)] // 2
     )  # of the squared distance
@@ -180,9 +181,9 @@ def _nearest(
     near = np.empty((n, k), np.int32)
     distance = np.empty((n, k), np.float32)
     largest = np.empty(n, np.float32)
-    table = features.new_empty(block, n)  # one block after the other
+    table = features.new_empty(block, n)  # memory that every block uses again
     for i in range(0, n, block):
-        # With x the images of this block and y all: d = |y|^2 - 2 x y, so |x - y|^2 = d + |x|^2.
+        # x: images of this block; y: all images. d = |y|^2 - 2 x y, so |x - y|^2 = d + |x|^2.
         own_norms = norms[i : i + block, None]  # (b, 1)
         d = table[: len(own_norms)]  # (b, N)
         torch.addmm(norms, features[i : i + block], features.T, alpha=-2, out=d)
@@ -309,7 +310,7 @@ def _extended_sets(lists: np.ndarray, k1: int, share: float, block: int = 512) -
         added = np.nonzero(taken[:, :, None] & in_candidates)
         images = np.concatenate([own[0], added[0]]) + i
         members = np.concatenate([base[own], candidates[added]])
-        # Many sets hold the same member, so each block is reduced before the next is made.
+        # A pair can occur several times. np.unique removes copies before the next block is made.
         pairs.append(np.unique(images * n + members))
     return np.concatenate(pairs)
 

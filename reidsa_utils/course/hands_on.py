@@ -27,11 +27,12 @@ PEOPLE = 8  # for notebooks 07 and 08: number of training images, none with an o
 
 
 def sliders(draw: Callable[..., Figure], **controls: Widget) -> VBox:
-    """Controls, and below them what `draw` returns for their values once one of them is moved.
+    """Show controls, and below them the figure of `draw` for their values.
 
-    Like ipywidgets.interact, but nothing is drawn before: the first picture stands above the cell.
-    A cell that fills an Output widget sometimes never ends in programs that execute a notebook
-    without a window (papermill, nbconvert: issue 312 of nbclient).
+    This is like ipywidgets.interact, but nothing is drawn before a control is moved: the static
+    picture above the cell shows the first values. The reason: a cell that fills an Output widget
+    sometimes never ends in programs that execute notebooks without a window (papermill, nbconvert;
+    issue 312 of nbclient).
 
     draw: takes the values of the controls by name. controls: {name: widget}.
     Returns the box that the cell shows.

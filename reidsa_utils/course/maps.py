@@ -239,7 +239,7 @@ a_map_by_hand = FunctionExercise(
         "these are sums over the positions, one a channel; sum over the channels": (
             _cam_with(lambda products: products.sum((2, 3)))
         ),
-        "these are the sums of the maps (logits less bias); the exercise asks for the maps": (
+        "these are the sums of the maps (logits minus bias); the exercise asks for the maps": (
             lambda f, p, weight, bias, classes: cam(f, p, weight, bias, classes).sum((1, 2))
         ),
         "the channels are not summed: these are the products w p f": (
@@ -251,14 +251,14 @@ a_map_by_hand = FunctionExercise(
         ),
     },
     symptoms={
-        "a map must sum to the logit of its class less the bias, and yours does not": (
+        "a map must sum to the logit of its class minus the bias, and yours does not": (
             lambda M, f, p, weight, bias, classes: (
                 not np.allclose(M.sum((1, 2)), cam(f, p, weight, bias, classes).sum((1, 2)))
             )
         ),
     },
     nan_means="A map need not have a positive value; leave its numbers as they are",
-    right="each map sums to the logit of its class less the bias",
+    right="each map sums to the logit of its class minus the bias",
 )
 
 
