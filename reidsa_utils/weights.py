@@ -18,7 +18,6 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -170,6 +169,8 @@ def _settings_of_run(saved: dict) -> dict | None:
 
 def _imagenet(backbone: str) -> tuple:
     """torchvision's ImageNet weights: their state_dict and {"source": in words}."""
+    import torchvision
+
     try:
         # V1: the weights that existed when the paper was written. torchvision's default is a recipe
         # of 2021.

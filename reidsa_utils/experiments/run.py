@@ -21,7 +21,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torchvision
 from cyclopts import Parameter
 from torch import nn
 from tqdm import tqdm
@@ -307,6 +306,8 @@ class Run:
 
     def describe(self, model: ReIDNet, done: Done, metrics: dict) -> dict:
         """Everything that a record says."""
+        import torchvision  # with the network, see model.py
+
         seconds = [t["seconds"] for t in done.timing]
         # Epochs that were not timed count like the mean of the others.
         training = self.config.epochs * sum(seconds) / max(1, len(seconds))
