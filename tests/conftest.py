@@ -19,6 +19,7 @@ if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
     share = cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
 
+import forks as forked
 import numpy as np
 import torch
 
@@ -93,6 +94,13 @@ def command():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Forks of one process with the slow imports done; see forks.py."""
+    with forked.started() as found:
+        yield found
 
 
 @pytest.fixture
