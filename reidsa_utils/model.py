@@ -14,9 +14,9 @@ the logits.
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
 from . import SETTINGS, InputError, known
@@ -136,25 +136,36 @@ def _mobilenet_stages(net) -> tuple:
     )
 
 
-def _thin():
+def _torchvision(name: str) -> nn.Module:
+    """A network of torchvision with random weights.
+
+    torchvision is imported where it is first needed: it loads torch's compiler, which takes nearly
+    as long as torch itself, and who reads settings or records needs neither.
+    """
+    import torchvision
+
+    return torchvision.models.get_model(name)
+
+
+def _thin() -> nn.Module:
     """A small ResNet: one bottleneck per stage, a quarter of the inner width, the paper's channels.
 
     It has 4.6 M parameters with the heads for 150 identities.
     """
-    return torchvision.models.ResNet(
-        torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], width_per_group=16
-    )
+    from torchvision.models.resnet import Bottleneck, ResNet
+
+    return ResNet(Bottleneck, [1, 1, 1, 1], width_per_group=16)
 
 
 BACKBONES = {
     "resnet50": Backbone(
-        make=torchvision.models.resnet50,
+        make=partial(_torchvision, "resnet50"),
         channels=(256, 512, 1024, 2048),
         stages=_resnet_stages,
         classifier="fc",
     ),
     "resnet18": Backbone(
-        make=torchvision.models.resnet18,
+        make=partial(_torchvision, "resnet18"),
         channels=(64, 128, 256, 512),
         stages=_resnet_stages,
         classifier="fc",
@@ -166,7 +177,7 @@ BACKBONES = {
         classifier="fc",
     ),
     "mobilenet_v2": Backbone(
-        make=torchvision.models.mobilenet_v2,
+        make=partial(_torchvision, "mobilenet_v2"),
         channels=(144, 192, 576, 1280),
         stages=_mobilenet_stages,
         classifier="classifier",

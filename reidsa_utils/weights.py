@@ -19,7 +19,6 @@ from urllib.parse import urlparse
 
 import numpy as np
 import torch
-import torchvision
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -175,6 +174,8 @@ def _settings_of_run(saved: dict) -> dict | None:
 
 def _imagenet(backbone: str) -> tuple:
     """torchvision's ImageNet weights: their state_dict and {"source": in words}."""
+    import torchvision
+
     try:
         # V1: the weights that existed when the paper was written. torchvision's default weights
         # come from a training recipe of 2021.

@@ -8,8 +8,19 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
+
+from reidsa_utils import cores
+
+# Each worker of pytest-xdist has its share of the cores, and so have the processes that it starts.
+# With a thread for every core in each, threads wait for one another: three times the processor
+# time in test_checks. NumPy and torch read this when they are imported.
+if "PYTEST_XDIST_WORKER_COUNT" in os.environ:
+    share = cores() // int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, share)))
+
+import forks as forked
+import numpy as np
 import torch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,6 +47,14 @@ def pytest_collectstart(collector):
 @pytest.fixture(autouse=True, scope="session")
 def figures_elsewhere(tmp_path_factory):
     os.environ["REIDSA_FIGURES"] = str(tmp_path_factory.mktemp("figures"))
+
+
+@pytest.fixture(autouse=True)
+def same_threads():
+    """A training or an explorer with all cores leaves the next test as many threads as there were."""
+    threads = torch.get_num_threads()
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="session")
@@ -75,6 +94,13 @@ def command():
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def forks():
+    """Forks of one process with the slow imports done; see forks.py."""
+    with forked.started() as found:
+        yield found
 
 
 @pytest.fixture

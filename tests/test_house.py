@@ -35,19 +35,15 @@ def test_imports_point_down():
     [
         ("attention", ("cv2", "pandas", "matplotlib", "scipy", "torchvision")),
         ("metrics", ("cv2", "pandas", "torchvision")),
-        ("model", ("cv2", "pandas", "matplotlib", "scipy.stats")),
+        ("model", ("cv2", "pandas", "matplotlib", "scipy.stats", "torchvision")),
+        ("experiments.grid", ("pandas", "matplotlib", "torchvision", "torch._dynamo")),
+        ("experiments.tables", ("matplotlib", "torchvision", "torch._dynamo")),
         ("datasets.rendered", ("torch", "pandas")),
     ],
 )
 def test_a_light_import(module, absent):
     """What a reader imports first brings in nothing that it does not need, and starts no process of its own (torch starts one)."""
-    torch = (
-        "import torch, torchvision; "
-        if module == "model"
-        else "import torch; "
-        if module == "attention"
-        else ""
-    )
+    torch = "" if module in ("metrics", "datasets.rendered") else "import torch; "
     code = (
         f"{torch}import sys, subprocess; subprocess.Popen = None; import reidsa_utils.{module}; "
         f"print([name for name in {absent} if name in sys.modules])"

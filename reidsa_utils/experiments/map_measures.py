@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torchvision.transforms.functional import gaussian_blur
 
 from .. import InputError
 from ..attention import effective_cells, without_autocast
@@ -300,6 +299,9 @@ def deletion_and_insertion(
     images: (B, 3, H, W). classes: (B,). stage: 1 to 4. maps: (B, h, w).
     Returns the two areas, (B,) each.
     """
+    # Imported here for the same reason as in model.py.
+    from torchvision.transforms.functional import gaussian_blur
+
     images = model.checked_images(images)
     maps = _as_maps(maps)
     B, h, w = maps.shape

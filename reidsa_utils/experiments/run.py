@@ -22,7 +22,6 @@ from typing import Annotated
 
 import numpy as np
 import torch
-import torchvision
 from cyclopts import Parameter
 from torch import nn
 from tqdm import tqdm
@@ -316,6 +315,8 @@ class Run:
 
     def describe(self, model: ReIDNet, done: Done, metrics: dict) -> dict:
         """The content of the record."""
+        import torchvision  # with the network, see model.py
+
         seconds = [t["seconds"] for t in done.timing]
         # An epoch that was not timed counts as the mean of the others.
         training = self.config.epochs * sum(seconds) / max(1, len(seconds))

@@ -63,6 +63,24 @@ def test_draws_are_the_same_every_time():
     assert not np.array_equal(bootstrap(d, ids), bootstrap(d, ids, 5000, 1))
 
 
+def test_draws_are_kept_for_their_own_size():
+    """To the last digit as written out here, whatever was drawn before."""
+    sizes = itertools.product((1, 3), (1, 4, 300), (50, 60), (0, 1))
+    for seeds, people, repeats, seed in [*sizes] * 2:
+        rng = np.random.default_rng(people)
+        ids = np.append(np.arange(people), 0)  # a second query of the first
+        d = rng.normal(size=(seeds, people + 1))
+        sums = np.stack([np.bincount(ids, row) for row in d])
+        if seeds > 1:
+            sums = sums.mean(0) + (sums - sums.mean(0)) * np.sqrt(seeds / (seeds - 1))
+        rng = np.random.default_rng(seed)
+        of_seeds = rng.multinomial(seeds, np.full(seeds, 1 / seeds), repeats)
+        of_people = rng.multinomial(people, np.full(people, 1 / people), repeats)
+        total = (of_seeds / seeds @ sums * of_people).sum(1)
+        expected = total / (of_people @ np.bincount(ids))
+        assert np.array_equal(bootstrap(d, ids, repeats, seed), expected)
+
+
 def test_interval_holds_its_level_and_shows_a_true_difference():
     """Simulated studies with five seeds: 95 % intervals hold a true zero in nine of ten and more.
 
