@@ -147,8 +147,10 @@ def conclude(rows: pd.DataFrame) -> str:
         "lower": (of_map.seeds > 1) & (of_map.high < 0),
         "higher": (of_map.seeds > 1) & (of_map.low > 0),
     }
-    said["not known: one seed"] = of_map.seeds == 1
-    said["not told from zero"] = ~(said["lower"] | said["higher"] | (of_map.seeds == 1))
+    said["not known (one seed)"] = of_map.seeds == 1
+    said["neither (the interval contains zero)"] = ~(
+        said["lower"] | said["higher"] | (of_map.seeds == 1)
+    )
     lines = []
     for word, chosen in said.items():
         if chosen.any():

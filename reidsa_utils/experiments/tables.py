@@ -390,7 +390,7 @@ def pooled_rows(runs: str, pooled: dict) -> list:
             "between settings (τ)": f"{found['tau']:.1f}",
             "Δ paper": signed(found["paper"]),
             # If the paper reports nothing, there is no claim to judge.
-            "word": "" if np.isnan(found["paper"]) else verdict(found, found["paper"]),
+            "verdict": "" if np.isnan(found["paper"]) else verdict(found, found["paper"]),
         }
         rows.append(row)
     return rows

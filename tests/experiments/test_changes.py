@@ -83,7 +83,7 @@ def test_a_change_by_hand():
 
     told = changes.conclude(changes.correct(rows)).splitlines()
     assert told[:2] == ["mAP higher:", "   l1"]
-    assert told[2:4] == ["mAP not known: one seed:", "   backbone"]
+    assert told[2:4] == ["mAP not known (one seed):", "   backbone"]
     assert not [line for line in told if "later" in line]
     text = changes.as_markdown(changes.correct(rows), runs)
     assert "| l1 | parts | 2 | mAP | 40.0 | 60.0 | +20.0 (+20.0 to +20.0) |" in text
@@ -102,7 +102,12 @@ def test_a_loss_and_a_difference_that_is_not_told_from_zero():
     runs = changes.choose_runs(runs, "made")
     named = {form: (sa(form), no_sa()) for form in ("softmax", "l1")}
     told = changes.conclude(changes.correct(changes.compare(runs, named))).splitlines()
-    assert told[:4] == ["mAP lower:", "   softmax", "mAP not told from zero:", "   l1"]
+    assert told[:4] == [
+        "mAP lower:",
+        "   softmax",
+        "mAP neither (the interval contains zero):",
+        "   l1",
+    ]
 
 
 def test_found_by_one_by_hand():

@@ -231,10 +231,10 @@ def test_what_is_pooled():
     assert set(by_form) == {("l1", "rank-1"), ("l1", "mAP")}
     assert by_form["l1", "mAP"]["Δ"] == found["Δ"]
     [_, of_map] = tables.pooled_rows("made up", by_form)
-    assert of_map["settings"] == 2 and of_map["word"] == verdict(found, found["paper"])
+    assert of_map["settings"] == 2 and of_map["verdict"] == verdict(found, found["paper"])
     # SA1 with erasing is in no table of the paper: nothing is claimed, so there is no word.
     alone = pooled_effects(records, {"variant": "b_p_ds_sa12"}, repeats=20)
-    assert [row["word"] for row in tables.pooled_rows("made up", alone)] == ["", ""]
+    assert [row["verdict"] for row in tables.pooled_rows("made up", alone)] == ["", ""]
     with pytest.raises(
         InputError, match="variant=b_p_ds_sa2, lr=0.2 and 3 seeds or more: 1; a pooled"
     ):
