@@ -160,10 +160,15 @@ def test_killed_in_the_middle_gives_the_same_numbers(broken, tmp_path, snakemake
         [*command, "--config", *settings], cwd=ROOT, start_new_session=True, **quiet
     )
     deadline = time.time() + 240
-    while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
-        assert time.time() < deadline and process.poll() is None
-        time.sleep(0.05)
+
+    def wait_for(name):
+        while not list((tmp_path / "runs").glob(f"*/{name}")):
+            assert time.time() < deadline and process.poll() is None
+            time.sleep(0.05)
+
+    wait_for("papermill.log")
     beside = snakemake(tmp_path, target="table3", settings=settings)
+    wait_for("checkpoint.pt")  # the kill comes at once: runs of this size end in seconds
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert beside.returncode == 1 and "error: another batch is at work in" in beside.stderr
