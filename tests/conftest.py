@@ -29,8 +29,8 @@ os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", str(ROOT / "runs" / ".hypo
 
 # A worker takes a whole file (make test: --dist loadfile). These take longest and come first, so that
 # short ones are left for the worker that ends first.
-LONGEST = ("test_notebooks", "test_workflow", "test_examine", "test_run", "test_processes")
-LONGEST += ("test_speed", "test_explorer", "test_house", "test_book")
+LONGEST = ("test_workflow", "test_notebooks", "test_run", "test_explorer", "test_processes")
+LONGEST += ("test_examine", "test_book", "test_speed", "test_planted_faults", "test_house")
 
 
 def pytest_collection_modifyitems(items):

@@ -1,9 +1,9 @@
-"""Processes of Python that need not import torch, pandas and Jupyter anew.
+"""Processes of Python that need not import torch and Jupyter anew.
 
     python tests/forks.py serve SOCKET              import them once, then fork for each order
     python tests/forks.py run SOCKET MODULE WORD …  `python -m MODULE WORD …`, as such a fork
 
-What it imports costs a notebook's kernel five seconds. A module that is loaded is still unknown to a
+What it imports costs a notebook's kernel four seconds. A module that is loaded is still unknown to a
 notebook that does not import it. What would not be missed is the import of a submodule, so notebooks
 05, 06 and 07 are run in kernels of the usual kind, too.
 """
@@ -22,8 +22,9 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-SLOW = "IPython ipykernel.kernelapp nbformat pandas pytest scipy.stats seaborn torch torch._dynamo"
-SLOW += " torchvision"
+# Not pandas, which looks when it is imported whether that is in a notebook, and not what imports it.
+SLOW = "IPython ipykernel.kernelapp matplotlib.pyplot nbformat pytest scipy.stats torch"
+SLOW += " torch._dynamo torchvision"
 
 
 class Forks(NamedTuple):
@@ -67,6 +68,7 @@ def serve(address: str) -> tuple:
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
     for name in SLOW.split():
         __import__(name)
+    assert "pandas" not in sys.modules
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # who has ended is forgotten
     while True:
         connection, _ = listener.accept()

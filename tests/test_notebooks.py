@@ -105,6 +105,7 @@ def test_strict(names, forks):
     """Every stored output is what the cell gives now (nbval)."""
     if names == ["07_cam"]:
         forks = Forks([sys.executable, "-m"], {})  # a kernel of the usual kind
+    kernel = "--nbval-kernel-name=python3" if forks.environment else "--nbval-current-env"
     done = subprocess.run(
         [
             *forks.python_m,
@@ -114,7 +115,7 @@ def test_strict(names, forks):
             "-p",
             "nbval.plugin",
             "--nbval",
-            "--nbval-current-env",
+            kernel,
             "--nbval-sanitize-with",
             "tests/nbval_sanitize.cfg",
             "--nbval-cell-timeout=300",

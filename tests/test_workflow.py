@@ -20,9 +20,16 @@ COMMAND += ["--snakefile", str(ROOT / "workflow" / "Snakefile"), "--cores", "2"]
 FORMS = ("b_p_ds-none", "b_p_ds_sa2-softmax", "b_p_ds_sa2-l1")
 
 
-def snakemake(folder, *words, target="reproduce", settings=("profile=smoke",)):
-    command = [*COMMAND, target, "--config", *settings, "--directory", str(folder), *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def snakemake(forks):
+    """Run Snakemake. The kernels of its jobs are forks; where one is killed, they are as usual."""
+
+    def run(folder, *words, target="reproduce", settings=("profile=smoke",)):
+        command = [*COMMAND, target, "--config", *settings, "--directory", str(folder), *words]
+        environment = {**os.environ, **forks.environment}
+        return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
+
+    return run
 
 
 def numbers(folder):
@@ -39,7 +46,7 @@ def products(folder):
 
 
 @pytest.fixture(scope="module")
-def broken(tmp_path_factory):
+def broken(tmp_path_factory, snakemake):
     """The main job with a planted failure: the checkpoint of one run is garbage."""
     before = tracked()
     folder = tmp_path_factory.mktemp("batch")
@@ -76,7 +83,7 @@ def test_what_is_said_meanwhile_is_short(broken):
     assert "Traceback" not in done.stderr and len(done.stderr.splitlines()) < 15
 
 
-def test_the_second_start_runs_only_what_is_missing(broken):
+def test_the_second_start_runs_only_what_is_missing(broken, snakemake):
     folder, bad, *_ = broken
     before = {p: p.stat().st_mtime_ns for p in (folder / "runs").glob("*/record.json")}
     dry = snakemake(folder, "--dry-run")
@@ -107,7 +114,7 @@ def test_the_main_job_is_whole(broken):
     assert tracked() == before, "running notebooks changes nothing that git tracks"
 
 
-def test_nothing_is_done_twice(broken):
+def test_nothing_is_done_twice(broken, snakemake):
     folder, *_ = broken
     notebook = ROOT / "notebooks" / "05_train.ipynb"
     text, times = notebook.read_bytes(), notebook.stat()
@@ -126,7 +133,7 @@ def test_nothing_is_done_twice(broken):
     assert "1 to run" in dry.stderr  # though its tables are there
 
 
-def test_a_record_of_another_run_is_told_before_the_first(broken):
+def test_a_record_of_another_run_is_told_before_the_first(broken, snakemake):
     folder, bad, *_ = broken
     path = folder / "runs" / bad / "record.json"
     whole = path.read_bytes()
@@ -141,7 +148,7 @@ def test_a_record_of_another_run_is_told_before_the_first(broken):
     assert len(errors) == 1 and "epochs: found 99, expected 3" in errors[0]
 
 
-def test_killed_in_the_middle_gives_the_same_numbers(broken, tmp_path):
+def test_killed_in_the_middle_gives_the_same_numbers(broken, tmp_path, snakemake):
     """SIGKILL to Snakemake, papermill and the kernels once an epoch is done; then a second start."""
     folder, *_ = broken
     whole = numbers(folder)
@@ -153,10 +160,15 @@ def test_killed_in_the_middle_gives_the_same_numbers(broken, tmp_path):
         [*command, "--config", *settings], cwd=ROOT, start_new_session=True, **quiet
     )
     deadline = time.time() + 240
-    while not list((tmp_path / "runs").glob("*/checkpoint.pt")):
-        assert time.time() < deadline and process.poll() is None
-        time.sleep(0.05)
+
+    def wait_for(name):
+        while not list((tmp_path / "runs").glob(f"*/{name}")):
+            assert time.time() < deadline and process.poll() is None
+            time.sleep(0.05)
+
+    wait_for("papermill.log")
     beside = snakemake(tmp_path, target="table3", settings=settings)
+    wait_for("checkpoint.pt")  # the kill comes at once: runs of this size end in seconds
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     assert beside.returncode == 1 and "error: another batch is at work in" in beside.stderr
@@ -175,7 +187,7 @@ def test_killed_in_the_middle_gives_the_same_numbers(broken, tmp_path):
         ("controls", ["recipe=released"], "recipe is fixed in controls; leave it out"),
     ],
 )
-def test_one_sentence_on_the_command_line(tmp_path, target, settings, words):
+def test_one_sentence_on_the_command_line(tmp_path, snakemake, target, settings, words):
     done = snakemake(tmp_path, target=target, settings=settings)
     assert done.returncode == 1 and not (tmp_path / "runs").exists()
     assert "Traceback" not in done.stdout + done.stderr
