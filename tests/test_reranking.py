@@ -9,7 +9,7 @@ from conftest import unkind_features
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from reidsa_utils import InputError
+from reidsa_utils import InputError, reranking
 from reidsa_utils.reranking import _smallest, rerank
 
 
@@ -120,6 +120,16 @@ def test_equal_images_rank_in_order():
     np.testing.assert_array_equal(
         rerank(query, gallery, 7, 3), rerank(query, gallery, 7, 3, block=9)
     )
+
+
+def test_more_images_mean_fewer_rows_at_a_time(monkeypatch):
+    """Without a block of the caller's own: as many rows as fit into BLOCK_NUMBERS, at least one."""
+    query, gallery = people(4, 30, 16, seed=5)
+    whole = rerank(query, gallery, 7, 3)
+    n = len(query) + len(gallery)
+    for numbers in (1, 5 * n, 10**9):
+        monkeypatch.setattr(reranking, "BLOCK_NUMBERS", numbers)
+        np.testing.assert_allclose(rerank(query, gallery, 7, 3), whole, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", ["integers", "binary", "one-hot", "duplicates"])
