@@ -360,8 +360,49 @@ def test_what_is_said_of_the_pooled_confirmatory_settings(claims):
     for form, claim in (("softmax", "sa-improves"), ("l1", "sa-improves-l1")):
         found = comparison(f"pooled-confirmatory-{form}.parts.mAP").found
         assert found["settings"] >= 3 and found["seeds"] >= 3
-        expected = "contradicted" if found["high"] < 0 else "not shown"
-        assert (
-            word(claims, claim) == expected == {"softmax": "contradicted", "l1": "not shown"}[form]
-        )
-        assert (found["low"] < 0 < found["high"]) == (form == "l1")
+        if form == "softmax":
+            assert found["high"] < 0 and word(claims, claim) == "contradicted"
+        else:
+            assert found["low"] < 0 < found["high"] and word(claims, claim) == "not shown"
+
+
+def found_for(name):
+    return comparison(f"{name}.parts.mAP").found
+
+
+def test_what_08_says_of_the_table_of_text_and_code():
+    """Only the convolution and Nesterov have intervals without zero; the first row is the largest."""
+    rows = ("l1", "mean-after-sa", "ds-reduced", "equal-loss", "no-erasing", "nesterov", "sa1")
+    found = {row: found_for(f"code-{row}") for row in rows}
+    without_zero = {row for row, f in found.items() if f["low"] > 0 or f["high"] < 0}
+    assert without_zero == {"ds-reduced", "nesterov"}
+    assert max(rows, key=lambda row: abs(found[row]["Δ"])) == "l1"
+
+
+def test_what_08_says_of_the_causes():
+    """No drop is shown, and its mean is below one point; or a mean of two to three points is left."""
+    for name in ("detached", "temperature-100", "temperature-1000", "standardised"):
+        found = found_for(f"cause-{name}")
+        assert found["low"] < 0 < found["high"] and found["Δ"] > -1
+    left = {
+        name: found_for(f"cause-{name}")
+        for name in ("gradient-as-gap", "norm-as-gap", "temperature-10")
+    }
+    assert all(-3.5 < found["Δ"] < -1.5 for found in left.values())
+    contains_zero = {name for name, found in left.items() if found["high"] > 0}
+    assert contains_zero == {"gradient-as-gap"}
+
+
+def test_what_06_says_of_the_seeds_and_of_holm(runs):
+    """Without SA the seeds scatter by 0.6 to 2.8 points; a loss that Holm's correction hides."""
+    some = runs[(runs.form == "none") & (runs.recipe == "paper") & (runs.vector == "parts")]
+    by = ["profile", "benchmark", "variant", "erasing", "epochs", "weights", "source"]
+    spread = some.groupby(by)["mAP"].agg(["count", "std"])
+    spread = spread[spread["count"] >= 3]["std"]
+    assert (spread.min().round(1), spread.max().round(1)) == (0.6, 2.8)
+    judged = tables.judge(pairing.effects(read_records(ROOT / "results")))
+    hidden = judged[(judged.benchmark == "cuhk03_np_labeled") & (judged.form == "softmax")].query(
+        "vector == 'global' and variant == 'b_p_ds_sa2' and recipe == 'paper'"
+    )
+    assert len(hidden) == 2 and (hidden.high < 0).all()
+    assert hidden.set_index("metric").holm.round(1).to_dict() == {"rank-1": 0.6, "mAP": 0.9}
