@@ -483,12 +483,13 @@ def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
     """
     images = np.empty((len(paths), height, width, 3), np.uint8)
 
-    def read_into(image, path):
-        image[:] = read_image(path, height, width)
+    def read_from(start):
+        for image, path in zip(images[start : start + 16], paths[start : start + 16], strict=True):
+            resize(decode(path, cv2.IMREAD_COLOR_RGB), height, width, image)
 
     # OpenCV decodes without the interpreter lock. The loop over the results raises the first error.
     with ThreadPoolExecutor(threads) as pool, listening() as heard:
-        for _ in pool.map(read_into, images, paths):
+        for _ in pool.map(read_from, range(0, len(paths), 16)):
             pass
         said = who_complains(paths, decode, heard) if heard() else {}
     if said:
@@ -504,20 +505,20 @@ def load_images(paths, height: int, width: int, threads: int = 2) -> np.ndarray:
 
 def read_image(path, height: int, width: int) -> np.ndarray:
     """One image, decoded and resized: (height, width, 3) uint8 RGB. See decode."""
-    image = resize(decode(path), height, width)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+    return resize(decode(path, cv2.IMREAD_COLOR_RGB), height, width)
 
 
 def decode(path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
-    """One image, (H, W, 3) uint8 BGR.
+    """One image, (H, W, 3) uint8, BGR if `mode` does not say otherwise.
 
     An orientation in the file's EXIF is applied, unlike in code that opens files by PIL alone.
-    mode: OpenCV's; IMREAD_GRAYSCALE gives (H, W).
+    mode: OpenCV's; IMREAD_COLOR_RGB gives RGB, IMREAD_GRAYSCALE (H, W).
     Raises InputError for a file that cannot be read, is not a JPEG or PNG, is cut short, or has
     damage that its structure shows.
     """
     try:
-        data = Path(path).read_bytes()
+        with open(path, "rb", buffering=0) as file:  # half the time of Path.read_bytes
+            data = file.read()
     except OSError as error:
         raise InputError(
             f"{path} cannot be read ({error.strerror}); restore this file from the archive"
@@ -534,16 +535,20 @@ def decode(path, mode: int = cv2.IMREAD_COLOR) -> np.ndarray:
     return image
 
 
-def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize(image: np.ndarray, height: int, width: int, out: np.ndarray | None = None) -> np.ndarray:
     """Resize an image, (H, W, 3) -> (height, width, 3).
 
     A side that grows is interpolated linearly, as PIL does. A side that shrinks (in some images of
     CUHK03) is averaged, so that no pixel is skipped.
+    out: where the result is written; without it a new array, or the image itself if it fits.
     """
     h = min(image.shape[0], height)
     w = min(image.shape[1], width)
     if image.shape[:2] != (h, w):
         image = cv2.resize(image, (w, h), interpolation=cv2.INTER_AREA)
     if image.shape[:2] != (height, width):
-        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+        return cv2.resize(image, (width, height), out, interpolation=cv2.INTER_LINEAR)
+    if out is not None:
+        out[:] = image
+        return out
     return image
