@@ -76,7 +76,7 @@ class Config(BaseModel):
         None, ge=0, le=1, description="rendered: share of images with an occluder"
     )
     view_overlap: float | None = Field(
-        None, ge=0, le=1, description="rendered; 0: a camera sees one side, 1: all"
+        None, ge=0, le=1, description="rendered; 0: cameras see one side, 1: all sides"
     )
     camera_pattern: str = Field(
         "", description=r"own data: finds the camera in a path, as cam(\d+)"

@@ -527,9 +527,9 @@ def found_by_one(records: list) -> pd.DataFrame:
             with_, without, queries = np.sum(counts, axis=0)
             rows[title(config["benchmark"]), pair.setting.form] = {
                 "seeds": len(counts),
-                "searches": queries,
-                "right with SA only": with_,
-                "right without SA only": without,
+                "queries, all seeds": queries,
+                "only right with SA": with_,
+                "only right without SA": without,
             }
     return pd.DataFrame(rows).T
 

@@ -67,7 +67,7 @@ def _draw_backbone(ax, pedestrian: np.ndarray) -> None:
 def _draw_branch(ax, stage: int, x: float, top: float) -> None:
     """A deeply supervised branch below one of the first three stages."""
     _arrow(ax, (x, top), (x, 30.1))
-    for y, text, color in ((27.9, "SA2", GREEN), (21.9, "GAP", RED), (15.9, "FC", RED)):
+    for y, text, color in ((27.9, "SA2", GREEN), (21.9, "sum", RED), (15.9, "FC", RED)):
         _box(ax, x, y, 8.5, 4.4, text, color)
         _arrow(ax, (x, y - 2.2), (x, y - 3.8))
     _loss(ax, x - 4.2, 9.8, f"l_{{s_{stage}}}", "0.2 | 1")
@@ -115,8 +115,9 @@ def _draw_what_is_kept(ax) -> None:
         "parts = all six, each of length 1, 12,288 numbers"
     )
     _box(ax, 88, 12.5, 50, 9.4, kept, size=10, linewidth=2)
-    legend = "behind each loss: its weight in recipe paper | released"
-    ax.text(88, 4.2, legend, ha="center", fontsize=10)
+    of_losses = "behind each loss: its weight in recipe paper | released"
+    ax.text(88, 4.2, of_losses, ha="center", fontsize=10)
+    ax.text(88, 1.2, "in brackets: sizes of the small network, thin", ha="center", fontsize=10)
 
 
 def _box(ax, x, y, w, h, text="", color=WHITE, size=9.5, angle=0, **style) -> None:
