@@ -63,6 +63,8 @@ def map_on_second_population(folder=ROOT / "results" / "populations") -> pd.Data
     rows = []
     for path in sorted(folder.glob("*.json")):
         stored = json.loads(path.read_text(encoding="utf-8"))
+        if SECOND_POPULATION not in stored["populations"]:
+            continue  # a run of `snakemake populations`
         metrics = stored["populations"][SECOND_POPULATION]["metrics"]["parts"]
         row = {name: stored["identity"][name] for name in ("form", "lr", "seed")}
         rows.append(row | {"mAP": 100 * metrics["mean_ap"]})

@@ -12,6 +12,9 @@ is measured, and which value of it is written. The kinds of selections, with exa
     without.l1.hair.change              a measure of people drawn without a part of the body
     demo-losses.l1.final.delta          a measure that trainings recorded epoch by epoch
     pooled-l1.parts.mAP                 the effect pooled from several settings; see POOLED
+    populations.l1.another_seed         how far something scatters a difference; see SCATTER
+    populations.l1.home                 what the own cameras add to it; see HOME
+    populations.l1.effect               the difference over all populations, at home; see DIFFERENCE
     table2-softmax.better               in how many rows of pairing.effects() Δ is above zero
     loss-photo-last                     one number of a JSON file
     speed.distances.seconds             one number of a JSON file, by a group and a key in it
@@ -35,7 +38,15 @@ from ..support.files import read_toml
 from .missing_parts import kept_by_query, kept_without
 from .pairing import BASE, METRICS, between, effects, paper_difference, pick, pooled
 from .records import ROOT, read_records, settings_of, starts
-from .statistics import difference
+from .statistics import MARGIN, difference
+from .variance import (
+    components,
+    effect_at_home,
+    home,
+    read_scores,
+    seeds_needed,
+    smallest_effect,
+)
 
 SELECTIONS = read_toml(SETTINGS / "numbers.toml")
 KINDS = (
@@ -47,6 +58,7 @@ KINDS = (
     "removed",
     "histories",
     "counts",
+    "scatters",
     "files",
 )
 # The keys of a selection that are not settings of its runs.
@@ -102,6 +114,17 @@ MEASURES = {
     "highest_delta": "{highest_delta:+.0f}",
 }
 COUNT = {"better": "{better}", "of": "{of}"}
+# For a standard deviation; "needed": the seeds with which a difference of one point is found;
+# "smallest3": the smallest difference that three seeds find.
+SCATTER = {
+    "sd": "{sd:.1f}",
+    "range": "{sd:.1f} ({low:.1f} to {high:.1f})",
+    "interval": "{low:.1f} to {high:.1f}",
+    "needed": "{needed:.0f}",
+    "needed_range": "{least_needed:.0f} to {most_needed:.0f}",
+    "smallest3": "{smallest3:.1f}",
+}
+HOME = {"change": DIFFERENCE["change"], "home": "{home:.1f}", "away": "{away:.1f}"}
 
 
 def fill(sentence: str) -> str:
@@ -130,6 +153,7 @@ def number(name: str) -> str:
         "removed": _measure,
         "histories": _measure,
         "counts": _count,
+        "scatters": _scatter,
         "files": _file,
     }
     kind, _ = _selection(selection)
@@ -417,6 +441,33 @@ def _measure(selection: str, words: list) -> tuple:
         "highest_delta": max(deltas),
     }
     return MEASURES, values, what
+
+
+def _scatter(selection: str, words: list) -> tuple:
+    """How far a source scatters the score of no SA, or the difference of a form from it."""
+    usual = "change" if {"home", "effect"} & set(words) else "sd"
+    form, source, what = _words(words, "form source what", usual)
+    _, entry = _selection(selection)
+    scores = _scores(entry["vector"], entry["metric"])
+    chosen = scores[known("attention form", form, scores)]
+    if source == "effect":
+        return DIFFERENCE, _values(effect_at_home(chosen, scores["none"])), what
+    if form != "none":
+        chosen = chosen - scores["none"]
+    if source == "home":
+        return HOME, home(chosen), what
+    table = components(chosen)
+    spread = table.loc[known("source", source.replace("_", " "), table.index)]
+    values = spread.to_dict()
+    values["smallest3"] = smallest_effect(spread.sd, 3)
+    for key, sd in (("needed", "sd"), ("least_needed", "low"), ("most_needed", "high")):
+        values[key] = seeds_needed(MARGIN, spread[sd]) if what.startswith("needed") else np.nan
+    return SCATTER, values, what
+
+
+@functools.cache
+def _scores(vector: str, metric: str) -> dict:
+    return read_scores(vector=vector, metric=metric)
 
 
 def _places(place: str, values) -> list:

@@ -209,7 +209,7 @@ def markdown_heading(columns: str) -> list:
 def overview(runs: pd.DataFrame) -> pd.DataFrame:
     """How many runs and settings there are for each source, profile, recipe and paper's table."""
     one = runs[runs.vector == "global"].copy()
-    one["table"] = np.where(one.erasing, "Table 3 (random erasing)", "Table 2 (none)")
+    one["table"] = np.where(one.erasing, "Table 3 (random erasing)", "Table 2 (no erasing)")
     one["setting"] = one.groupby(["data", "variant", "form", *SHOWN], dropna=False).ngroup()
     seeds = one.groupby(["source", "profile", "recipe", "table", "setting"], sort=False).seed
     seeds = seeds.nunique().groupby(level=[0, 1, 2, 3], sort=False)
@@ -263,14 +263,14 @@ def _conclusion(rows: pd.DataFrame) -> str:
     elif better:
         word = "an improvement is shown in some settings, not consistently"
     elif worse:
-        word = "no consistent improvement: worse wherever a difference is shown"
+        word = "no consistent improvement; wherever a difference is shown, it is a loss"
     else:
         word = "neither improvement nor harm is shown"
     networks = len(tested.drop_duplicates(["table", "benchmark", "variant"]))
     return (
-        f"{word} (comparisons with three seeds or more: {networks}; "
-        f"their differences: {len(tested)}, {int((delta > 0).sum())} positive, "
-        f"{better} shown better, {worse} shown worse, median {delta.median():+.1f})"
+        f"{word} (comparisons with three seeds or more: {networks}; of their {len(tested)} "
+        f"differences {int((delta > 0).sum())} are positive, {better} are shown to be gains and "
+        f"{worse} to be losses; the median is {delta.median():+.1f})"
     )
 
 
@@ -295,11 +295,12 @@ def published_table1() -> pd.DataFrame:
     """Table 1 as the paper prints it, and the paper's own numbers without re-ranking (Table 3)."""
     rows = {}
     for name, row in PUBLISHED["table1"].items():
+        name = "the paper" if name == "Ours" else name
         rows[name] = []
         for levels in row:  # (rank-1, mAP) on each benchmark, or nothing
             rows[name] += levels or ("", "")
     plain = [PUBLISHED["table3"][benchmark]["b_p_ds_sa2"] for benchmark in LAYOUTS]
-    rows["Ours, not re-ranked (Table 3)"] = [level for levels in plain for level in levels]
+    rows["the paper, not re-ranked (Table 3)"] = [level for levels in plain for level in levels]
     return pd.DataFrame(rows, index=_benchmark_columns()).T
 
 
@@ -538,7 +539,7 @@ def as_markdown(judged: pd.DataFrame) -> str:
     """The tables of differences and the conclusion as a Markdown text, from judge()'s rows."""
     lines = [
         "In points of 100. Δ: with SA minus without, seed by seed, ± standard deviation over the "
-        "seeds. The paper's Δ is one run on the real",
+        "seeds. The paper's Δ is one number on the real",
         "benchmark. One seed shows no spread over seeds, so it supports no claim.",
         "",
     ]

@@ -100,7 +100,7 @@ def _legend_of_dots(fig, ax) -> None:
     ax.plot([], [], "ok", label="one run", markerfacecolor="none")
     ax.plot([], [], "|k", label="its seeds")
     ax.plot([], [], "-k", label="95 % interval")
-    ax.plot([], [], "Dk", label="paper, real, one run", markerfacecolor="none")
+    ax.plot([], [], "Dk", label="paper, on real data", markerfacecolor="none")
     handles, labels = ax.get_legend_handles_labels()
     fig.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False, fontsize=9)
 

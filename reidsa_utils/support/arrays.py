@@ -109,5 +109,6 @@ def check_whole(name: str, value, least: int = 1) -> None:
 
 def check_number(name: str, value, low: float, high: float) -> None:
     """Raises InputError for an argument that is not a number from low to high."""
-    if not isinstance(value, Real) or not low <= value <= high:
+    is_number = isinstance(value, Real) and not isinstance(value, (bool, np.bool_))
+    if not is_number or not low <= value <= high:
         raise InputError(f"{name} is {value!r}; expected a number from {low:g} to {high:g}")

@@ -155,7 +155,7 @@ def test_only_settings_with_three_seeds_are_tested():
     tested = judged[judged.tested]
     assert tested.holm.tolist() == pytest.approx([2 * p for p in tested.p])  # two equal ones
     [of_l1, of_softmax] = sorted(conclusions(judged))
-    assert "SA as l1: an improvement is shown (comparisons with three seeds or more: 1" in of_l1
+    assert "SA as l1: an improvement is shown (comparisons with three seeds or more: 1; of" in of_l1
     assert of_softmax.endswith("SA as softmax: no setting has 3 seeds, so nothing is claimed")
     assert conclusions(judged[:0]) == ["no pair of runs, so no claim"]
     text = as_markdown(judged)
@@ -165,7 +165,7 @@ def test_only_settings_with_three_seeds_are_tested():
 def test_conclusions_in_both_directions():
     judged = judge(effects([r for seed in range(3) for r in pair(seed=seed)]))
     worse = judged.assign(**{"Δ": -judged["Δ"]})
-    assert "worse wherever a difference is shown" in conclusions(worse)[0]
+    assert "wherever a difference is shown, it is a loss" in conclusions(worse)[0]
     both = judged.assign(**{"Δ": judged["Δ"] * [1, -1]})
     assert "better in some settings and worse in others" in conclusions(both)[0]
     neither = judged.assign(holm=0.5)
