@@ -5,8 +5,6 @@ PY := $(VENV)/bin/python
 REIDSA := $(PY) -m reidsa_utils
 # Runs at a time, and settings of a batch: make tables PROFILE=smoke SEEDS=1 FORMS=softmax,l1
 JOBS ?= 2
-# Files of tests at a time. One more than cores: a test often waits for a kernel, a browser, a child.
-WORKERS ?= 3
 SETTINGS = $(if $(PROFILE),profile=$(PROFILE)) $(if $(SEEDS),seeds=$(SEEDS)) $(if $(FORMS),forms=$(FORMS)) $(CONFIG)
 # Where the book is built. Its links into the repository and to Binder and Colab need an address:
 # make book REPOSITORY=https://github.com/OWNER/NAME
@@ -30,7 +28,7 @@ weights: $(VENV)/installed  # the three small networks of 01, 03, 07 and 08: tra
 
 test: $(VENV)/installed
 	@if command -v npm > /dev/null; then $(MAKE) --no-print-directory docs/node_modules/installed; fi
-	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 
 speed: $(VENV)/installed
 	$(REIDSA) speed
