@@ -83,7 +83,7 @@ def draw_power(spreads: Mapping[str, pd.Series], paper: float, heading: str) -> 
     fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
     for form, spread in spreads.items():
         look = LOOKS[form]
-        ax.plot(seeds, unit * spread.sd, look.line, color=look.color, label=f"{look.name} − no SA")
+        ax.plot(seeds, unit * spread.sd, color=look.color, label=f"{look.name} − no SA")
         ax.fill_between(seeds, unit * spread.low, unit * spread.high, color=look.color, alpha=0.15)
     ax.axhline(paper, color="0.3", linestyle="--", linewidth=1)
     ax.axhline(1, color="0.3", linestyle=":", linewidth=1)
