@@ -13,6 +13,7 @@ is measured, and which value of it is written. The kinds of selections, with exa
     demo-losses.l1.final.delta          a measure that trainings recorded epoch by epoch
     pooled-l1.parts.mAP                 the effect pooled from several settings; see POOLED
     populations.l1.another_seed         how far something scatters a difference; see SCATTER
+    populations.l1.seed_at_home         the same of the seeds, at home
     populations.l1.home                 what the own cameras add to it; see HOME
     populations.l1.effect               the difference over all populations, at home; see DIFFERENCE
     table2-softmax.better               in how many rows of pairing.effects() Δ is above zero
@@ -44,6 +45,7 @@ from .variance import (
     effect_at_home,
     home,
     read_scores,
+    seed_at_home,
     seeds_needed,
     smallest_effect,
 )
@@ -79,13 +81,16 @@ DIFFERENCE = {
     "with": "{with:.1f}",
     "seeds": "{seeds}",
 }
-# For an effect that is pooled from several settings; "predicted": the range for a new setting.
+# For an effect that is pooled from several settings; "predicted": the range for a new setting;
+# "once": if settings that show the same people are averaged first.
 POOLED = {
     **{word: DIFFERENCE[word] for word in ("change", "delta", "interval", "gain", "loss")},
     "settings": "{settings}",
     "between": "{tau:.1f}",
     "predicted": "{predicted_low:+.1f} to {predicted_high:+.1f}",
     "paper": "{paper:+.1f}",
+    "once": "{once:+.1f} ({once_low:+.1f} to {once_high:+.1f})",
+    "populations": "{populations}",
 }
 # Only for a difference in rank-1: queries that are right at rank 1 in only one of the two settings,
 # in percent, mean over the seeds; and their number over all seeds.
@@ -114,12 +119,16 @@ MEASURES = {
     "highest_delta": "{highest_delta:+.0f}",
 }
 COUNT = {"better": "{better}", "of": "{of}"}
-# For a standard deviation; "needed": the seeds with which a difference of one point is found;
-# "smallest3": the smallest difference that three seeds find.
+# For a standard deviation.
 SCATTER = {
     "sd": "{sd:.1f}",
     "range": "{sd:.1f} ({low:.1f} to {high:.1f})",
     "interval": "{low:.1f} to {high:.1f}",
+}
+# For that of the seeds at home; "needed": the seeds with which a difference of one point is found;
+# "smallest3": the smallest difference that three seeds find.
+SEEDS = {
+    **SCATTER,
     "needed": "{needed:.0f}",
     "needed_range": "{least_needed:.0f} to {most_needed:.0f}",
     "smallest3": "{smallest3:.1f}",
@@ -456,13 +465,15 @@ def _scatter(selection: str, words: list) -> tuple:
         chosen = chosen - scores["none"]
     if source == "home":
         return HOME, home(chosen), what
+    if source == "seed_at_home":
+        values = seed_at_home(chosen)
+        values["smallest3"] = smallest_effect(values["sd"], 3)
+        for key, sd in (("needed", "sd"), ("least_needed", "low"), ("most_needed", "high")):
+            values[key] = seeds_needed(MARGIN, values[sd])
+        return SEEDS, values, what
     table = components(chosen)
     spread = table.loc[known("source", source.replace("_", " "), table.index)]
-    values = spread.to_dict()
-    values["smallest3"] = smallest_effect(spread.sd, 3)
-    for key, sd in (("needed", "sd"), ("least_needed", "low"), ("most_needed", "high")):
-        values[key] = seeds_needed(MARGIN, spread[sd]) if what.startswith("needed") else np.nan
-    return SCATTER, values, what
+    return SCATTER, spread.to_dict(), what
 
 
 @functools.cache

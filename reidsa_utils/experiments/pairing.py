@@ -12,7 +12,7 @@ import pandas as pd
 from .. import InputError, known
 from ..attention import FORMS
 from ..config import unusual
-from ..data import PUBLISHED
+from ..data import LAYOUTS, PUBLISHED
 from .records import numerics, other_settings, published_name, settings_of, starts
 from .statistics import difference, person_effects, pool
 
@@ -233,7 +233,7 @@ def pooled(
         with any other setting that differs from their profile are left out.
     Returns what statistics.pool() returns and in addition "seeds", the smallest number of seeds of
     a setting; "paper", the mean of the paper's gains in these settings (NaN if it has none);
-    "rows", a dict for each setting.
+    "rows", a dict for each setting; and what _each_population_once() returns.
     Raises InputError if fewer than two settings fit.
     """
     chosen = [pair for pair in pairs_of(records) if _fits(pair, wanted, vector)]
@@ -282,14 +282,37 @@ def _pool(pairs: list, ids: dict, vector: str, metric: str, repeats: int) -> dic
         queries = _queries(runs, base, metric, vector, people)
         if queries is not None:
             without, with_, of_query = queries
-            of_people[-1] = 100 * person_effects((with_ - without).mean(0), of_query)
+            effects_of_people = 100 * person_effects((with_ - without).mean(0), of_query)
+            of_people[-1] = np.unique(of_query), effects_of_people
     covariance = _seed_covariance(pairs, deltas) + _people_covariance(pairs, of_people)
     papers = [row["paper"] for row in rows if not np.isnan(row["paper"])]
+    estimates = np.array([row["Δ"] for row in rows])
     return {
-        **pool([row["Δ"] for row in rows], covariance),
+        **pool(estimates, covariance),
+        **_each_population_once(pairs, estimates, covariance),
         "seeds": min(len(pair.seeds) for pair in pairs),
         "paper": np.mean(papers) if papers else np.nan,
         "rows": rows,
+    }
+
+
+def _each_population_once(pairs: list, estimates: np.ndarray, covariance: np.ndarray) -> dict:
+    """The pooled effect if settings that show the same people are averaged first.
+
+    Returns "populations", their number, and "once" with "once_low" to "once_high" (95 %), NaN if
+    there is one population only.
+    """
+    keys = [_population(pair.setting) for pair in pairs]
+    members = np.array([[key == own for own in keys] for key in dict.fromkeys(keys)], float)
+    mean = members / members.sum(axis=1, keepdims=True)  # (populations, settings)
+    found = {"Δ": np.nan, "low": np.nan, "high": np.nan}
+    if len(mean) > 1:
+        found = pool(mean @ estimates, mean @ covariance @ mean.T)
+    return {
+        "populations": len(mean),
+        "once": found["Δ"],
+        "once_low": found["low"],
+        "once_high": found["high"],
     }
 
 
@@ -331,11 +354,13 @@ def _seed_covariance(pairs: list, deltas: list) -> np.ndarray:
 def _people_covariance(pairs: list, of_people: list) -> np.ndarray:
     """The covariance of the settings' differences from the choice of test people.
 
-    Settings on the same data share their test people. Older records do not say which queries were
-    right at rank 1. Their settings get the mean variance of the others.
+    of_people: of each setting the identities and their parts in the error, (N,) and (N,), or None.
+    Settings share the error of the test people whom they share: all on the same data, and also
+    those in other boxes (CUHK03-NP labeled and detected) or at another scale. Older records do not
+    say which queries were right at rank 1. Their settings get the mean variance of the others.
     Returns (settings, settings).
     """
-    variances = [u @ u for u in of_people if u is not None]
+    variances = [both[1] @ both[1] for both in of_people if both is not None]
     covariance = np.zeros((len(pairs), len(pairs)))
     for i, a in enumerate(pairs):
         for j, b in enumerate(pairs):
@@ -343,9 +368,20 @@ def _people_covariance(pairs: list, of_people: list) -> np.ndarray:
                 covariance[i, i] = np.mean(variances) if variances else 0.0
             elif of_people[i] is None or of_people[j] is None:
                 continue
-            elif a.setting.data == b.setting.data:
-                covariance[i, j] = of_people[i] @ of_people[j]
+            elif _population(a.setting) == _population(b.setting):
+                (ids, u), (others, v) = of_people[i], of_people[j]
+                _, mine, theirs = np.intersect1d(ids, others, return_indices=True)
+                covariance[i, j] = u[mine] @ v[theirs]
     return covariance
+
+
+def _population(setting: Setting) -> tuple:
+    """Where an identity is the same person: the drawn or photographed people of a benchmark."""
+    config = dict(setting.rest)
+    layout = LAYOUTS.get(config["benchmark"])
+    if layout is None:  # own data
+        return (setting.data,)
+    return setting.source, layout.people, config.get("data_seed", 0)
 
 
 def by_setting(records: list) -> dict:

@@ -205,6 +205,24 @@ def effect_at_home(with_, without) -> dict:
     return difference(*levels)
 
 
+def seed_at_home(scores) -> dict:
+    """How far a score at home scatters from seed to seed: "sd", "low" to "high" (95 %).
+
+    scores and errors: as for mean_squares(). One variance for all populations.
+    """
+    mean_squares(scores)  # checks them
+    y = np.diagonal(as_array(scores, float), axis1=0, axis2=2)  # (seeds, populations)
+    seeds, populations = y.shape
+    squares = ((y - y.mean(0)) ** 2).sum()
+    return sd_interval(squares, populations * (seeds - 1))
+
+
+def sd_interval(squares: float, freedom: int) -> dict:
+    """A standard deviation from a sum of squares: "sd", "low" to "high" (95 %, chi-square)."""
+    low, high = np.sqrt(squares / stats.chi2.ppf([0.975, 0.025], freedom))
+    return {"sd": float(np.sqrt(squares / freedom)), "low": float(low), "high": float(high)}
+
+
 def power(effect: float, sd: float, seeds: int) -> float:
     """The probability that Student's t over the seeds finds a true difference, at p < 0.05.
 

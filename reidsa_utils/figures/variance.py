@@ -55,10 +55,8 @@ def draw_components(tables: Mapping[str, pd.DataFrame], heading: str) -> Figure:
 
     tables: {what the score is: as variance.components() returns them}, all with the same rows.
     """
-    fig, axes = plt.subplots(
-        1, len(tables), figsize=(10, 3.2), sharex=True, sharey=True, squeeze=False,
-        layout="constrained",
-    )  # fmt: skip
+    shared = {"sharex": True, "sharey": True, "squeeze": False}
+    fig, axes = plt.subplots(1, len(tables), figsize=(10, 3.2), layout="constrained", **shared)
     for ax, (name, table) in zip(axes[0], tables.items(), strict=True):
         y = range(len(table))
         below_above = [table.sd - table.low, table.high - table.sd]
@@ -72,19 +70,20 @@ def draw_components(tables: Mapping[str, pd.DataFrame], heading: str) -> Figure:
     return fig
 
 
-def draw_power(spreads: Mapping[str, pd.Series], paper: float, heading: str) -> Figure:
+def draw_power(spreads: Mapping[str, Mapping], paper: float, heading: str) -> Figure:
     """Draw the smallest difference that is found with a power of 80 % against the seeds.
 
-    spreads: {form: a row of variance.components(), of one seed's difference}; the band is that of
-    its interval. paper: the paper's gain, a dashed line; a dotted line is at one point.
+    spreads: {form: variance.seed_at_home()}, of its difference from no SA; the band is that of the
+    interval. paper: the paper's gain, a dashed line; a dotted line is at one point.
     """
     seeds = np.arange(2, MOST_SEEDS + 1)
     unit = np.array([smallest_effect(1.0, int(n)) for n in seeds])  # it grows with the sd
     fig, ax = plt.subplots(figsize=(8, 4), layout="constrained")
     for form, spread in spreads.items():
         look = LOOKS[form]
-        ax.plot(seeds, unit * spread.sd, color=look.color, label=f"{look.name} − no SA")
-        ax.fill_between(seeds, unit * spread.low, unit * spread.high, color=look.color, alpha=0.15)
+        ax.plot(seeds, unit * spread["sd"], color=look.color, label=f"{look.name} − no SA")
+        low, high = unit * spread["low"], unit * spread["high"]
+        ax.fill_between(seeds, low, high, color=look.color, alpha=0.15)
     ax.axhline(paper, color="0.3", linestyle="--", linewidth=1)
     ax.axhline(1, color="0.3", linestyle=":", linewidth=1)
     ticks = [0.5, 1, 2, 5, 10, 20, 50]

@@ -8,7 +8,7 @@ from conftest import ROOT
 from made_records import record
 
 from reidsa_utils import InputError
-from reidsa_utils.experiments import tables
+from reidsa_utils.experiments import pairing, tables
 from reidsa_utils.experiments.pairing import (
     METRICS,
     between,
@@ -241,6 +241,40 @@ def test_what_is_pooled():
         pooled(records, wanted | {"lr": 0.2}, repeats=20)
     with pytest.raises(InputError, match="unknown setting 'rate'"):
         pooled(records, {"rate": 1}, repeats=20)
+
+
+def test_the_same_people_in_other_boxes_share_their_error():
+    """Identity by identity: CUHK03-NP labeled and detected, and a part of them at another scale."""
+    rng = np.random.default_rng(0)
+    names = ("market1501", "dukemtmc_reid", "cuhk03_np_labeled", "cuhk03_np_detected")
+    chosen, of_people = [], []
+    for k, pair in enumerate(pairs_of(study(rng, names, 1.0, 0.0))):
+        if pair.setting.variant == "b_p_ds_sa2":
+            chosen.append(pair)
+            ids = np.arange(10) if k else np.arange(5, 15)
+            of_people.append((ids, rng.normal(size=10)))
+    assert [dict(pair.setting.rest)["benchmark"] for pair in chosen] == [*names]
+    other_scale = chosen[0].setting._replace(data="market1501 at another scale")
+    chosen.append(chosen[0]._replace(setting=other_scale))
+    of_people.append((np.arange(8, 18), rng.normal(size=10)))
+    found = pairing._people_covariance(chosen, of_people)
+    assert found[2, 3] == found[3, 2] == pytest.approx(of_people[2][1] @ of_people[3][1])
+    # Ids 8 to 14 are in both.
+    assert found[0, 4] == pytest.approx(of_people[0][1][3:] @ of_people[4][1][:7])
+    for i, (_, u) in enumerate(of_people):
+        assert found[i, i] == pytest.approx(u @ u)
+    estimates = rng.normal(size=5)
+    once = pairing._each_population_once(chosen, estimates, found)
+    # Three populations: Market-1501 at two scales, DukeMTMC-reID, CUHK03-NP in two kinds of boxes.
+    mean = np.array([[0.5, 0, 0, 0, 0.5], [0, 1, 0, 0, 0], [0, 0, 0.5, 0.5, 0]])
+    expected = pool(mean @ estimates, mean @ found @ mean.T)
+    assert once["populations"] == 3
+    assert [once[key] for key in ("once", "once_low", "once_high")] == pytest.approx(
+        [expected[key] for key in ("Δ", "low", "high")]
+    )
+    assert np.isnan(pairing._each_population_once(chosen[:1], estimates[:1], found[:1, :1])["once"])
+    found[[2, 3, 0, 4], [3, 2, 4, 0]] = 0
+    assert np.count_nonzero(found) == 5
 
 
 def test_people_that_a_record_does_not_tell():

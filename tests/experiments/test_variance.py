@@ -91,6 +91,15 @@ def test_the_effect_is_that_of_the_populations_at_home():
     assert (found["low"], found["high"]) == pytest.approx((expected.low, expected.high))
 
 
+def test_the_seeds_at_home_by_hand():
+    y = made(4, 3, np.random.default_rng(6))
+    squares = sum((y[d, s, d] - y[d, :, d].mean()) ** 2 for d in range(4) for s in range(3))
+    found = variance.seed_at_home(y)
+    assert found["sd"] == pytest.approx(np.sqrt(squares / 8))
+    for end, share in (("high", 0.025), ("low", 0.975)):
+        assert stats.chi2.cdf(squares / found[end] ** 2, 8) == pytest.approx(share)
+
+
 @pytest.mark.parametrize("source", SOURCES)
 def test_one_source_alone(source):
     """Where nothing else scatters, its variance is that of its deviations, the others are zero."""

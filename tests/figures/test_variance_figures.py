@@ -4,7 +4,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 
-from reidsa_utils.experiments.variance import components, smallest_effect
+from reidsa_utils.experiments.variance import components, seed_at_home, smallest_effect
 from reidsa_utils.figures.variance import draw_components, draw_power, draw_scores
 
 
@@ -45,9 +45,9 @@ def test_components_stand_in_their_panel_with_their_interval():
 
 
 def test_the_curve_is_the_smallest_effect():
-    spread = components(scores(3)).loc["another seed"]
+    spread = seed_at_home(scores(3))
     ax = draw_power({"l1": spread}, 2.1, "made").axes[0]
     curve, paper, one = ax.lines
     for seeds, effect in zip(*curve.get_data(), strict=True):
-        assert effect == pytest.approx(smallest_effect(spread.sd, int(seeds)))
+        assert effect == pytest.approx(smallest_effect(spread["sd"], int(seeds)))
     assert set(paper.get_ydata()) == {2.1} and set(one.get_ydata()) == {1}
